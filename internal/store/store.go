@@ -1,0 +1,437 @@
+// Package store holds the rows of a stage.
+//
+// Rows live in typed tables in memory; a bbolt file beside them is what
+// survives. There is one writer at a time. An Update works on a copy-on-write
+// version of the tables; its changes are on disk, synced together with those
+// of its neighbours, before the new version is published and the caller hears
+// of it. So readers take no lock, see only what is durable, and a failed
+// Update leaves nothing behind. A row is immutable once put: to change one,
+// put a new one.
+//
+// Watchers are told that something changed, not what: they look at the rows
+// again. Losing a signal is therefore impossible and doubling one is harmless.
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidwall/btree"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// Version is the layout of the file. A file of a newer layout is refused.
+const Version = 1
+
+// ErrInUse says that another process holds the data directory.
+var ErrInUse = errors.New("the data directory is in use by another stage")
+
+// VersionError says that a file was written by a newer program.
+type VersionError struct {
+	Path       string
+	Have, Know uint64
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s was written in layout %d, this program knows layouts up to %d", e.Path, e.Have, e.Know)
+}
+
+// Store is a set of tables with one writer and any number of readers.
+type Store struct {
+	db     *bbolt.DB // nil for an ephemeral store
+	tables []table   // fixed before the first transaction
+
+	current atomic.Pointer[version]
+
+	mu      sync.Mutex
+	queue   []*update
+	leading bool
+
+	watchMu  sync.Mutex
+	watchers []*watcher
+}
+
+// version is one published state: per table a persistent tree.
+type version struct{ trees []tree }
+
+// tree is a *btree.Map[string, R] behind the table that knows R.
+type tree any
+
+type table interface {
+	label() string
+	empty() tree
+	clone(tree) tree
+	load(t tree, key string, raw []byte) error
+	encode(row any) ([]byte, error)
+}
+
+type update struct {
+	fn   func(*Tx) error
+	err  error
+	done chan struct{}
+}
+
+type change struct {
+	table int
+	key   string
+	row   any // nil deletes
+}
+
+type watcher struct {
+	tables map[int]bool // empty: all
+	ch     chan struct{}
+}
+
+// Tx is a transaction. It is valid only inside the function it was given to.
+type Tx struct {
+	store   *Store
+	v       *version
+	fresh   []bool // trees already cloned by this transaction; nil when read-only
+	changes []change
+}
+
+// Ephemeral returns a store that keeps nothing when it ends.
+func Ephemeral() *Store {
+	s := &Store{}
+	s.current.Store(&version{})
+	return s
+}
+
+// Open opens or makes the store's file in dir.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	path := filepath.Join(dir, "rows.db")
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 200 * time.Millisecond, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("opening %s: %w", path, ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	if err := checkVersion(db); err != nil {
+		db.Close()
+		return nil, err
+	}
+	s := Ephemeral()
+	s.db = db
+	return s, nil
+}
+
+func checkVersion(db *bbolt.DB) error {
+	return db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte("meta"))
+		if err != nil {
+			return fmt.Errorf("reading the layout of %s: %w", db.Path(), err)
+		}
+		raw := b.Get([]byte("layout"))
+		if raw == nil {
+			return b.Put([]byte("layout"), binary.BigEndian.AppendUint64(nil, Version))
+		}
+		if len(raw) != 8 {
+			return fmt.Errorf("reading the layout of %s: %d bytes, want 8", db.Path(), len(raw))
+		}
+		if have := binary.BigEndian.Uint64(raw); have > Version {
+			return &VersionError{db.Path(), have, Version}
+		}
+		return nil
+	})
+}
+
+// Close ends the store. No transaction may run.
+func (s *Store) Close() error {
+	if s.db == nil {
+		return nil
+	}
+	return s.db.Close()
+}
+
+// Load reads the file into the tables. It is called once, after the last
+// NewTable and before the first transaction.
+func (s *Store) Load() error {
+	v := &version{}
+	for _, t := range s.tables {
+		v.trees = append(v.trees, t.empty())
+	}
+	s.current.Store(v)
+	if s.db == nil {
+		return nil
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for i, t := range s.tables {
+			b, err := tx.CreateBucketIfNotExists([]byte("t/" + t.label()))
+			if err != nil {
+				return fmt.Errorf("opening table %s: %w", t.label(), err)
+			}
+			err = b.ForEach(func(k, raw []byte) error { return t.load(v.trees[i], string(k), raw) })
+			if err != nil {
+				return fmt.Errorf("reading table %s: %w", t.label(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// Reset empties every table, in memory and on disk.
+func (s *Store) Reset() error {
+	return s.Update(func(tx *Tx) error {
+		for i, t := range s.tables {
+			keysOf := t.(interface{ keys(tree) []string }).keys(tx.v.trees[i])
+			for _, k := range keysOf {
+				tx.changes = append(tx.changes, change{table: i, key: k})
+			}
+			tx.v.trees[i], tx.fresh[i] = t.empty(), true
+		}
+		return nil
+	})
+}
+
+// View runs fn over the latest published rows. It never waits for a writer.
+func (s *Store) View(fn func(*Tx)) { fn(&Tx{store: s, v: s.current.Load()}) }
+
+// Update runs fn as the only writer and returns when its changes are durable.
+// When fn or the disk fails, nothing of it remains.
+func (s *Store) Update(fn func(*Tx) error) error {
+	u := &update{fn: fn, done: make(chan struct{})}
+	s.mu.Lock()
+	s.queue = append(s.queue, u)
+	lead := !s.leading
+	s.leading = true
+	s.mu.Unlock()
+	if lead {
+		s.lead()
+	}
+	<-u.done
+	return u.err
+}
+
+// lead runs queued updates, a group at a time, until none is left. Whoever
+// finds nobody leading leads.
+func (s *Store) lead() {
+	for {
+		s.mu.Lock()
+		group := s.queue
+		s.queue = nil
+		if len(group) == 0 {
+			s.leading = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		s.commit(group)
+	}
+}
+
+// commit applies a group in order, writes it in one synced transaction and
+// publishes it. An update whose fn fails is left out; a failing disk fails all.
+func (s *Store) commit(group []*update) {
+	v := s.current.Load()
+	var changes []change
+	for _, u := range group {
+		next := &version{trees: append([]tree(nil), v.trees...)}
+		tx := &Tx{store: s, v: next, fresh: make([]bool, len(next.trees))}
+		if u.err = run(u.fn, tx); u.err == nil {
+			v = next
+			changes = append(changes, tx.changes...)
+		}
+	}
+	err := s.write(changes)
+	for _, u := range group {
+		if u.err == nil {
+			u.err = err
+		}
+	}
+	if err == nil && len(changes) > 0 {
+		s.current.Store(v)
+		s.notify(changes)
+	}
+	for _, u := range group {
+		close(u.done)
+	}
+}
+
+// run turns a panic of fn into an error, so that one caller's broken invariant
+// does not strand its neighbours in the group.
+func run(fn func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("an update broke an invariant: %v", p)
+		}
+	}()
+	return fn(tx)
+}
+
+func (s *Store) write(changes []change) error {
+	if s.db == nil || len(changes) == 0 {
+		return nil
+	}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for _, c := range changes {
+			b := tx.Bucket([]byte("t/" + s.tables[c.table].label()))
+			if c.row == nil {
+				if err := b.Delete([]byte(c.key)); err != nil {
+					return err
+				}
+				continue
+			}
+			raw, err := s.tables[c.table].encode(c.row)
+			if err != nil {
+				return err
+			}
+			if err := b.Put([]byte(c.key), raw); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("writing rows: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) notify(changes []change) {
+	touched := map[int]bool{}
+	for _, c := range changes {
+		touched[c.table] = true
+	}
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	for _, w := range s.watchers {
+		for t := range touched {
+			if len(w.tables) == 0 || w.tables[t] {
+				select {
+				case w.ch <- struct{}{}:
+				default: // a signal is already waiting
+				}
+				break
+			}
+		}
+	}
+}
+
+// AnyTable is a table whatever its rows, for Watch.
+type AnyTable interface{ index() int }
+
+// Watch returns a channel that holds a signal whenever one of the tables (all,
+// if none is named) has changed since it was last received from, and a function
+// that ends the watch. The channel starts with a signal, so a loop looks once.
+func (s *Store) Watch(tables ...AnyTable) (<-chan struct{}, func()) {
+	w := &watcher{tables: map[int]bool{}, ch: make(chan struct{}, 1)}
+	for _, t := range tables {
+		w.tables[t.index()] = true
+	}
+	w.ch <- struct{}{}
+	s.watchMu.Lock()
+	s.watchers = append(s.watchers, w)
+	s.watchMu.Unlock()
+	return w.ch, func() {
+		s.watchMu.Lock()
+		defer s.watchMu.Unlock()
+		for i, have := range s.watchers {
+			if have == w {
+				s.watchers = append(s.watchers[:i], s.watchers[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// Table is a typed, ordered table of rows R.
+type Table[R any] struct {
+	name string
+	at   int
+}
+
+// NewTable adds a table to the store. Names are part of the file's layout.
+func NewTable[R any](s *Store, name string) *Table[R] {
+	for _, t := range s.tables {
+		if t.label() == name {
+			panic("store: table " + name + " exists")
+		}
+	}
+	t := &Table[R]{name: name, at: len(s.tables)}
+	s.tables = append(s.tables, t)
+	return t
+}
+
+func (t *Table[R]) label() string         { return t.name }
+func (t *Table[R]) index() int            { return t.at }
+func (t *Table[R]) empty() tree           { return &btree.Map[string, R]{} }
+func (t *Table[R]) clone(in tree) tree    { return in.(*btree.Map[string, R]).Copy() }
+func (t *Table[R]) keys(in tree) []string { return in.(*btree.Map[string, R]).Keys() }
+
+func (t *Table[R]) load(in tree, key string, raw []byte) error {
+	var row R
+	if err := json.Unmarshal(raw, &row); err != nil {
+		return fmt.Errorf("row %q: %w", key, err)
+	}
+	in.(*btree.Map[string, R]).Set(key, row)
+	return nil
+}
+
+func (t *Table[R]) encode(row any) ([]byte, error) {
+	raw, err := json.Marshal(row)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a row of %s: %w", t.name, err)
+	}
+	return raw, nil
+}
+
+func (t *Table[R]) read(tx *Tx) *btree.Map[string, R] {
+	return tx.v.trees[t.at].(*btree.Map[string, R])
+}
+
+func (t *Table[R]) write(tx *Tx) *btree.Map[string, R] {
+	if tx.fresh == nil {
+		panic("store: a write to " + t.name + " in a View")
+	}
+	if !tx.fresh[t.at] {
+		tx.v.trees[t.at], tx.fresh[t.at] = t.clone(tx.v.trees[t.at]), true
+	}
+	return t.read(tx)
+}
+
+// Get returns the row at key.
+func (t *Table[R]) Get(tx *Tx, key string) (R, bool) { return t.read(tx).Get(key) }
+
+// Put sets the row at key.
+func (t *Table[R]) Put(tx *Tx, key string, row R) {
+	t.write(tx).Set(key, row)
+	tx.changes = append(tx.changes, change{t.at, key, row})
+}
+
+// Delete removes the row at key; there need not be one.
+func (t *Table[R]) Delete(tx *Tx, key string) {
+	if _, had := t.write(tx).Delete(key); had {
+		tx.changes = append(tx.changes, change{table: t.at, key: key})
+	}
+}
+
+// Scan yields the rows whose key starts with prefix, in the order of their keys.
+// The table may be written while it is scanned; the scan sees it as it was.
+func (t *Table[R]) Scan(tx *Tx, prefix string) iter.Seq2[string, R] {
+	rows := t.read(tx)
+	if tx.fresh != nil {
+		rows = rows.Copy()
+	}
+	return func(yield func(string, R) bool) {
+		rows.Ascend(prefix, func(key string, row R) bool {
+			return strings.HasPrefix(key, prefix) && yield(key, row)
+		})
+	}
+}
+
+// Len is the number of rows.
+func (t *Table[R]) Len(tx *Tx) int { return t.read(tx).Len() }
