@@ -1,0 +1,198 @@
+// Package wire is the stage's front door: it finds out which operation of
+// which service a request asks for, reads its input into the SDK's own struct,
+// calls the handler and writes its output, in that service's protocol.
+//
+// Nothing about the wire is written per operation. Handlers have the shape of
+// the SDK's methods; names of members follow a rule per service with a short
+// list of exceptions, and a test drives every registered operation through the
+// real SDK client in both directions. Three protocols: AWS JSON 1.1, Query
+// (XML) and EC2's variant of it.
+//
+// Every member of every input is performed, recorded or refused; see Members.
+package wire
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"serin/internal/arn"
+)
+
+// Protocol is how a service is spoken to.
+type Protocol int
+
+const (
+	JSON Protocol = iota // AWS JSON 1.1
+	Query
+	EC2
+)
+
+// Service is a set of operations that share a protocol and a spelling.
+type Service struct {
+	Name      string // as in an IAM action: ecs
+	Signing   string // as in a credential scope
+	Protocol  Protocol
+	Target    string // JSON: what stands before the dot in X-Amz-Target
+	Version   string // query: the API version
+	Namespace string // query: the XML namespace
+	Global    bool   // one endpoint for all regions: IAM, STS
+	Naming    *Naming
+	Status    map[string]int // error code → HTTP status, where it is not 400
+	// Invalid makes the service's own error for a value that is not allowed.
+	Invalid func(message string) error
+	// Types says what is done with the members of nested structures.
+	Types map[string]Members
+
+	ops map[string]*Op
+}
+
+// Op is one registered operation.
+type Op struct {
+	Name    string
+	Members Members
+	Public  bool // needs no signature
+	checks  func(*Call, any) []Check
+	in, out reflect.Type
+	call    func(context.Context, any) (any, error)
+}
+
+// New returns a fresh input and output of the operation.
+func (o *Op) New() (in, out any) {
+	return reflect.New(o.in).Interface(), reflect.New(o.out).Interface()
+}
+
+// Check is a question to the policies: may the caller do Action to Resource?
+type Check struct {
+	Action   string              // svc:Action
+	Resource string              // an ARN, or *
+	Context  map[string][]string // condition keys that this request fills
+}
+
+// Handle makes an operation of a method with the SDK's shape. checks names
+// what the caller must be allowed; nil is allowed only with Public.
+func Handle[I, O any](name string, fn func(context.Context, *I) (*O, error), checks func(*Call, *I) []Check, m Members) *Op {
+	o := &Op{Name: name, Members: m, in: reflect.TypeFor[I](), out: reflect.TypeFor[O]()}
+	o.call = func(ctx context.Context, in any) (any, error) {
+		out, err := fn(ctx, in.(*I))
+		if err != nil {
+			return nil, err
+		}
+		return out, nil
+	}
+	if checks != nil {
+		o.checks = func(c *Call, in any) []Check { return checks(c, in.(*I)) }
+	}
+	return o
+}
+
+// Public marks an operation that is called without a signature, or, like
+// GetCallerIdentity, that no policy can take away.
+func Public(o *Op) *Op {
+	o.Public = true
+	return o
+}
+
+// Register adds operations. It panics on what a programmer got wrong.
+func (s *Service) Register(ops ...*Op) {
+	if s.ops == nil {
+		s.ops = map[string]*Op{}
+	}
+	for _, o := range ops {
+		if s.ops[o.Name] != nil {
+			panic("wire: " + s.Name + ":" + o.Name + " is registered twice")
+		}
+		if o.checks == nil && !o.Public {
+			panic("wire: " + s.Name + ":" + o.Name + " names no permission")
+		}
+		s.ops[o.Name] = o
+	}
+}
+
+// Ops is the operations by name.
+func (s *Service) Ops() map[string]*Op { return s.ops }
+
+// Principal is who makes a call.
+type Principal struct {
+	Account string
+	ARN     string // the caller's ARN as AWS prints it: of the session, for a role
+	UserID  string // aws:userid
+	Role    string // ARN of the role, with its path; empty for others
+	Session string // role session name
+	Admin   bool   // the stage's built-in administrator
+	// Access key and what came with it, for the policies of a session.
+	AccessKey string
+	Provider  string            // aws:FederatedProvider
+	Claims    map[string]string // provider-qualified claims that later requests carry
+}
+
+// Call is one request on its way through the house.
+type Call struct {
+	Service   string
+	Operation string
+	RequestID string
+	Scope     arn.Scope
+	Principal Principal
+	SourceIP  string
+	UserAgent string
+	Secure    bool
+	Code      string // error code of the answer, empty when it succeeded
+}
+
+// ARN builds an ARN of the called service in the caller's account and region.
+func (c *Call) ARN(resource string) string { return c.Scope.For(c.Service, resource).String() }
+
+type callKey struct{}
+
+// WithCall puts the call into a context; handlers read it with From.
+func WithCall(ctx context.Context, c *Call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// From is the call that a handler answers. It panics outside of one.
+func From(ctx context.Context) *Call {
+	c, ok := ctx.Value(callKey{}).(*Call)
+	if !ok {
+		panic("wire: no call in the context")
+	}
+	return c
+}
+
+// Members sorts the members of a structure by what Serin does with them.
+// Names are the wire's, separated by spaces.
+type Members struct {
+	Performed string // it has its effect
+	Recorded  string // stored and echoed, without effect
+	Refused   string // a clear error when it is sent
+	Ignored   string // read-only in AWS's own shape, or paging of a list that fits a page: no effect is right
+}
+
+type disposition int
+
+const (
+	unlisted disposition = iota
+	performed
+	recorded
+	refused
+	ignored
+)
+
+var parsedMembers sync.Map // Members → map[string]disposition
+
+func (m Members) table() map[string]disposition {
+	if t, ok := parsedMembers.Load(m); ok {
+		return t.(map[string]disposition)
+	}
+	t := map[string]disposition{}
+	for d, names := range map[disposition]string{performed: m.Performed, recorded: m.Recorded, refused: m.Refused, ignored: m.Ignored} {
+		for _, name := range words(names) {
+			if _, twice := t[name]; twice {
+				panic(fmt.Sprintf("wire: member %s is listed twice", name))
+			}
+			t[name] = d
+		}
+	}
+	parsedMembers.Store(m, t)
+	return t
+}

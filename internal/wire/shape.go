@@ -1,0 +1,195 @@
+package wire
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Naming says how a service spells the members that the SDK calls by their Go
+// names. Checked for every registered operation against the SDK's own clients.
+type Naming struct {
+	// Lower makes the first letter small, as the JSON services do.
+	Lower bool
+	// Except maps "Type.Field" to a spelling that the rule misses.
+	Except map[string]string
+
+	shapes sync.Map // reflect.Type → *shape
+}
+
+type kind int
+
+const (
+	kindString kind = iota
+	kindBool
+	kindInt
+	kindFloat
+	kindTime
+	kindBlob
+	kindList
+	kindMap
+	kindStruct
+	kindOpaque // documents and unions: decoded and encoded by nobody yet, always refused
+)
+
+// shape is what the codec knows of a Go type: found once, by reflection.
+type shape struct {
+	kind   kind
+	typ    reflect.Type
+	name   string // Go type name, for the member lists
+	elem   *shape // list element or map value
+	fields []field
+	byName map[string]*field
+	enum   []string // allowed values of a string, nil when any
+}
+
+type field struct {
+	index int
+	goTag string // Go name
+	name  string // wire name
+	shape *shape
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+// shape returns the shape of t; pointers are looked through.
+func (n *Naming) shape(t reflect.Type) *shape {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if s, ok := n.shapes.Load(t); ok {
+		return s.(*shape)
+	}
+	return n.build(t, map[reflect.Type]*shape{})
+}
+
+// build makes the shape of t. Types refer to each other in circles, so shapes
+// under construction are found in open.
+func (n *Naming) build(t reflect.Type, open map[reflect.Type]*shape) *shape {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if s, ok := n.shapes.Load(t); ok {
+		return s.(*shape)
+	}
+	if s, ok := open[t]; ok {
+		return s
+	}
+	s := &shape{typ: t, name: t.Name()}
+	open[t] = s
+	switch t.Kind() {
+	case reflect.String:
+		s.kind, s.enum = kindString, enumValues(t)
+	case reflect.Bool:
+		s.kind = kindBool
+	case reflect.Int32, reflect.Int64, reflect.Int, reflect.Int16, reflect.Int8:
+		s.kind = kindInt
+	case reflect.Float32, reflect.Float64:
+		s.kind = kindFloat
+	case reflect.Interface:
+		s.kind = kindOpaque
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			s.kind = kindBlob
+			break
+		}
+		s.kind, s.elem = kindList, n.build(t.Elem(), open)
+	case reflect.Map:
+		s.kind, s.elem = kindMap, n.build(t.Elem(), open)
+	case reflect.Struct:
+		if t == timeType {
+			s.kind = kindTime
+			break
+		}
+		s.kind, s.byName = kindStruct, map[string]*field{}
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if !f.IsExported() || f.Name == "ResultMetadata" {
+				continue
+			}
+			s.fields = append(s.fields, field{i, f.Name, n.memberName(t.Name(), f), n.build(f.Type, open)})
+		}
+		for i := range s.fields {
+			s.byName[s.fields[i].name] = &s.fields[i]
+		}
+	default:
+		panic(fmt.Sprintf("wire: no shape for %v", t))
+	}
+	n.shapes.Store(t, s)
+	return s
+}
+
+func (n *Naming) memberName(typ string, f reflect.StructField) string {
+	if tag := f.Tag.Get("wire"); tag != "" {
+		return tag
+	}
+	if name, ok := n.Except[typ+"."+f.Name]; ok {
+		return name
+	}
+	if !n.Lower {
+		return f.Name
+	}
+	r, size := utf8.DecodeRuneInString(f.Name)
+	return string(unicode.ToLower(r)) + f.Name[size:]
+}
+
+// enumValues asks an SDK enum for its values. A plain string has none.
+func enumValues(t reflect.Type) []string {
+	m, ok := t.MethodByName("Values")
+	if !ok || m.Type.NumOut() != 1 {
+		return nil
+	}
+	out := m.Func.Call([]reflect.Value{reflect.Zero(t)})[0]
+	values := make([]string, out.Len())
+	for i := range values {
+		values[i] = out.Index(i).String()
+	}
+	return values
+}
+
+// isUnset reports whether a member was not sent, as far as Go can tell: the
+// SDK itself does not send zero scalars that it has no pointer for.
+func isUnset(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map:
+		return v.Len() == 0
+	}
+	return v.IsZero()
+}
+
+// path names a member inside an input, for error texts: loadBalancers[0].containerPort.
+type path struct {
+	up   *path
+	name string
+	at   int
+}
+
+func (p *path) member(name string) *path { return &path{p, name, -1} }
+func (p *path) item(i int) *path         { return &path{p, "", i} }
+
+func (p *path) String() string {
+	if p == nil {
+		return ""
+	}
+	var b strings.Builder
+	p.write(&b)
+	return b.String()
+}
+
+func (p *path) write(b *strings.Builder) {
+	if p.up != nil {
+		p.up.write(b)
+	}
+	if p.name == "" {
+		fmt.Fprintf(b, "[%d]", p.at)
+		return
+	}
+	if b.Len() > 0 {
+		b.WriteByte('.')
+	}
+	b.WriteString(p.name)
+}
