@@ -1,0 +1,465 @@
+//go:build linux
+
+package run
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Local runs tasks as processes of this machine, native or confined.
+type Local struct {
+	mode   string
+	dir    string
+	images *images
+	log    *slog.Logger
+	net    *nativeNet // native only
+
+	mu    sync.Mutex
+	tasks map[string]*localTask
+}
+
+// Config is what a local runtime needs.
+type Config struct {
+	Dir       string            // for images and tasks
+	Transport http.RoundTripper // to the registry; nil: the default
+	Log       *slog.Logger
+}
+
+// NewNative returns the runtime that isolates; it needs root.
+func NewNative(c Config) (*Local, error) {
+	l, err := newLocal("native", c)
+	if err != nil {
+		return nil, err
+	}
+	if l.net, err = newNativeNet(c.Dir); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// NewConfined returns the runtime that needs no privilege.
+func NewConfined(c Config) (*Local, error) { return newLocal("confined", c) }
+
+func newLocal(mode string, c Config) (*Local, error) {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the runtime's directory: %w", err)
+	}
+	for _, d := range []string{"images", "tasks"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, fmt.Errorf("making the runtime's directory: %w", err)
+		}
+	}
+	return &Local{
+		mode: mode, dir: dir, log: c.Log, tasks: map[string]*localTask{},
+		images: &images{dir: filepath.Join(dir, "images"), transport: c.Transport},
+	}, nil
+}
+
+func (l *Local) Name() string { return l.mode }
+
+func (l *Local) Pull(ctx context.Context, ref string, auth Auth) (Image, error) {
+	return l.images.pull(ctx, ref, auth)
+}
+
+// Close ends the watching of tasks; the tasks go on.
+func (l *Local) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.tasks {
+		t.conn.Close()
+	}
+	if l.net != nil {
+		return l.net.close(len(l.tasks) == 0)
+	}
+	return nil
+}
+
+func (l *Local) taskDir(id string) string { return filepath.Join(l.dir, "tasks", id) }
+
+func (l *Local) Start(ctx context.Context, spec Spec) (Task, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, &Error{CannotCreate, err}
+	}
+	p := plan{Spec: spec, Mode: l.mode}
+	for _, c := range spec.Containers {
+		image, err := l.images.config(c.Image)
+		if err != nil {
+			return nil, &Error{CannotCreate, err}
+		}
+		resolved, err := resolve(c, image)
+		if err != nil {
+			return nil, &Error{CannotCreate, err}
+		}
+		p.Configs = append(p.Configs, resolved)
+	}
+	dir := l.taskDir(spec.ID)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			err = ErrExists
+		}
+		return nil, &Error{CannotCreate, err}
+	}
+	if l.net != nil {
+		address, err := l.net.lease(spec.ID)
+		if err != nil {
+			os.RemoveAll(dir)
+			return nil, &Error{CannotCreate, err}
+		}
+		p.Address, p.Bridge, p.Gateway = address.String(), l.net.bridge, l.net.gateway.String()
+	}
+	t, err := l.launch(ctx, dir, p)
+	if err != nil {
+		os.RemoveAll(dir)
+		if l.net != nil {
+			l.net.release(spec.ID)
+		}
+		return nil, err
+	}
+	return t, nil
+}
+
+// resolve fills a container's empty fields with the image's, as Docker does: an
+// entrypoint of its own drops the image's command.
+func resolve(c Container, image v1.Config) (execConfig, error) {
+	e := execConfig{Name: c.Name, Rootfs: filepath.Join(c.Image, "rootfs"), Workdir: c.Workdir, User: c.User}
+	entrypoint, command := image.Entrypoint, image.Cmd
+	if c.Entrypoint != nil {
+		entrypoint, command = c.Entrypoint, nil
+	}
+	if c.Command != nil {
+		command = c.Command
+	}
+	if e.Args = slices.Concat(entrypoint, command); len(e.Args) == 0 {
+		return e, errors.New("no command specified")
+	}
+	if e.Workdir == "" {
+		e.Workdir = image.WorkingDir
+	}
+	if e.Workdir == "" {
+		e.Workdir = "/"
+	}
+	if e.User == "" {
+		e.User = image.User
+	}
+	// execve takes the first of two values, so the later one must replace it.
+	at := map[string]int{}
+	for _, kv := range slices.Concat([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, image.Env, c.Env) {
+		k, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[k]; ok {
+			e.Env[i] = kv
+			continue
+		}
+		at[k] = len(e.Env)
+		e.Env = append(e.Env, kv)
+	}
+	return e, nil
+}
+
+// launch starts the shim and waits until it has started the containers.
+func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, error) {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return nil, &Error{CannotCreate, err}
+	}
+	if err := writeFile(filepath.Join(dir, "spec"), raw); err != nil {
+		return nil, &Error{CannotCreate, err}
+	}
+	diary, err := os.Create(filepath.Join(dir, "shim.log"))
+	if err != nil {
+		return nil, &Error{CannotCreate, err}
+	}
+	defer diary.Close()
+	cmd := exec.Command("/proc/self/exe", "serin-shim", dir)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, diary, diary
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=madvdontneed=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if l.mode == "native" {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, &Error{CannotCreate, fmt.Errorf("starting the task's shim: %w", err)}
+	}
+	exited := make(chan struct{})
+	go func() { cmd.Wait(); close(exited) }()
+	if l.net != nil {
+		if err := l.net.connect(cmd.Process.Pid, p.Spec.ID); err != nil {
+			cmd.Process.Kill()
+			return nil, &Error{CannotCreate, err}
+		}
+	}
+	conn, err := dialShim(ctx, dir, exited)
+	if err != nil {
+		cmd.Process.Kill()
+		said, _ := os.ReadFile(filepath.Join(dir, "shim.log"))
+		return nil, &Error{CannotCreate, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))}
+	}
+	t := l.adopt(dir, p, conn)
+	return t, t.awaitStart(ctx)
+}
+
+// dialShim connects to a shim that is just starting.
+func dialShim(ctx context.Context, dir string, exited <-chan struct{}) (net.Conn, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		conn, err := net.Dial("unix", filepath.Join(dir, "sock"))
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-exited:
+			return nil, errors.New("the task's shim ended before it answered")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause): // until its socket is there; nothing signals that
+		}
+	}
+}
+
+// adopt follows a task through its shim's connection.
+func (l *Local) adopt(dir string, p plan, conn net.Conn) *localTask {
+	t := &localTask{runtime: l, dir: dir, plan: p, conn: conn, changed: make(chan struct{})}
+	for _, c := range p.Configs {
+		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name})
+	}
+	l.mu.Lock()
+	l.tasks[p.Spec.ID] = t
+	l.mu.Unlock()
+	go t.follow()
+	return t
+}
+
+// Tasks finds the tasks of earlier programs: those whose shim answers go on,
+// those whose shim is gone have ended, whatever their last state says.
+func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
+	entries, err := os.ReadDir(filepath.Join(l.dir, "tasks"))
+	if err != nil {
+		return nil, fmt.Errorf("looking for tasks: %w", err)
+	}
+	var found []Task
+	for _, e := range entries {
+		dir := l.taskDir(e.Name())
+		l.mu.Lock()
+		t, known := l.tasks[e.Name()]
+		l.mu.Unlock()
+		if known {
+			found = append(found, t)
+			continue
+		}
+		var p plan
+		raw, err := os.ReadFile(filepath.Join(dir, "spec"))
+		if err != nil || json.Unmarshal(raw, &p) != nil {
+			os.RemoveAll(dir) // its start never got as far as a shim
+			continue
+		}
+		if l.net != nil {
+			l.net.adopt(p.Spec.ID, p.Address)
+		}
+		conn, err := net.Dial("unix", filepath.Join(dir, "sock"))
+		if err != nil {
+			t = &localTask{runtime: l, dir: dir, plan: p, conn: noConn{}, changed: make(chan struct{})}
+			t.lost()
+			l.mu.Lock()
+			l.tasks[p.Spec.ID] = t
+			l.mu.Unlock()
+		} else {
+			t = l.adopt(dir, p, conn)
+		}
+		found = append(found, t)
+	}
+	return found, nil
+}
+
+type noConn struct{ net.Conn }
+
+func (noConn) Close() error                { return nil }
+func (noConn) Write(b []byte) (int, error) { return len(b), nil }
+
+type localTask struct {
+	runtime *Local
+	dir     string
+	plan    plan
+	conn    net.Conn
+
+	mu      sync.Mutex
+	state   shimState
+	changed chan struct{}
+}
+
+func (t *localTask) ID() string                { return t.plan.Spec.ID }
+func (t *localTask) Labels() map[string]string { return t.plan.Spec.Labels }
+
+func (t *localTask) Address() netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, err := netip.ParseAddr(t.state.Address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
+}
+
+func (t *localTask) State() (State, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state.State, t.changed
+}
+
+func (t *localTask) set(st shimState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.state = st
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// follow reads the shim's states until it ends.
+func (t *localTask) follow() {
+	in := bufio.NewScanner(t.conn)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var st shimState
+		if json.Unmarshal(in.Bytes(), &st) == nil {
+			t.set(st)
+		}
+	}
+	if errors.Is(in.Err(), net.ErrClosed) {
+		return // we let go of it
+	}
+	t.lost()
+}
+
+// lost settles the state of a task whose shim is gone: what it wrote last, and
+// that everything has ended, for the containers die with it.
+func (t *localTask) lost() {
+	var st shimState
+	raw, err := os.ReadFile(filepath.Join(t.dir, "state"))
+	if err != nil || json.Unmarshal(raw, &st) != nil || len(st.Containers) != len(t.plan.Configs) {
+		st = shimState{}
+		for _, c := range t.plan.Configs {
+			st.Containers = append(st.Containers, ContainerState{Name: c.Name})
+		}
+	}
+	for i := range st.Containers {
+		c := &st.Containers[i]
+		if !c.Started.IsZero() && c.Finished.IsZero() {
+			c.Finished, c.ExitCode = time.Now(), 137
+		}
+	}
+	st.Ended = true
+	t.set(st)
+}
+
+// awaitStart returns when every container has started or one could not be.
+func (t *localTask) awaitStart(ctx context.Context) error {
+	for {
+		st, changed := t.State()
+		started := 0
+		for _, c := range st.Containers {
+			if c.Error != "" {
+				// The shim ends by itself now; wait for it, so nothing is left behind.
+				for !st.Ended {
+					select {
+					case <-changed:
+					case <-time.After(10 * time.Second):
+						st.Ended = true
+					}
+					st, changed = t.State()
+				}
+				t.forget()
+				return &Error{CannotStart, errors.New(c.Error)}
+			}
+			if !c.Started.IsZero() {
+				started++
+			}
+		}
+		if started == len(st.Containers) || st.Ended {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Stop(ctx)
+			return &Error{CannotStart, ctx.Err()}
+		}
+	}
+}
+
+func (t *localTask) Stop(context.Context) error {
+	if st, _ := t.State(); st.Ended {
+		return nil
+	}
+	if _, err := t.conn.Write([]byte("stop\n")); err != nil {
+		if st, _ := t.State(); !st.Ended {
+			return fmt.Errorf("stopping task %s: %w", t.ID(), err)
+		}
+	}
+	return nil
+}
+
+func (t *localTask) Logs(container string, offset int64, line func(time.Time, string)) (int64, error) {
+	f, err := os.Open(filepath.Join(t.dir, container+".log"))
+	if errors.Is(err, os.ErrNotExist) {
+		return offset, nil
+	}
+	if err != nil {
+		return offset, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(offset, 0); err != nil {
+		return offset, err
+	}
+	r := bufio.NewReaderSize(f, 64<<10)
+	for {
+		record, err := r.ReadString('\n')
+		if err != nil {
+			return offset, nil // the rest of a line is still to come
+		}
+		offset += int64(len(record))
+		stamp, text, _ := strings.Cut(strings.TrimSuffix(record, "\n"), " ")
+		nanos, err := strconv.ParseInt(stamp, 10, 64)
+		if err != nil {
+			continue
+		}
+		line(time.Unix(0, nanos), text)
+	}
+}
+
+func (t *localTask) forget() {
+	t.conn.Close()
+	t.runtime.mu.Lock()
+	delete(t.runtime.tasks, t.ID())
+	t.runtime.mu.Unlock()
+	if t.runtime.net != nil {
+		t.runtime.net.release(t.ID())
+	}
+}
+
+func (t *localTask) Remove(context.Context) error {
+	if st, _ := t.State(); !st.Ended {
+		return fmt.Errorf("task %s has not ended", t.ID())
+	}
+	t.forget()
+	if err := os.RemoveAll(t.dir); err != nil {
+		return fmt.Errorf("removing task %s: %w", t.ID(), err)
+	}
+	return nil
+}

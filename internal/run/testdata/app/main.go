@@ -1,0 +1,34 @@
+// app is the program in the images of this package's tests.
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	switch os.Args[1] {
+	case "serve":
+		fmt.Println("serving", os.Getenv("GREETING"))
+		signal.Ignore(syscall.SIGINT)
+		err := http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			wd, _ := os.Getwd()
+			fmt.Fprintf(w, "%s %s", os.Getenv("GREETING"), wd)
+		}))
+		fmt.Println(err)
+		os.Exit(3)
+	case "exit":
+		fmt.Println("one")
+		fmt.Fprintln(os.Stderr, "two")
+		fmt.Print("three, unfinished")
+		os.Exit(7)
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ready")
+		time.Sleep(time.Hour)
+	}
+}
