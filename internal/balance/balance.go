@@ -1,0 +1,546 @@
+// Package balance carries requests: listeners, rules, weighted target groups,
+// health checks and draining.
+//
+// It is told levels, not changes: Set replaces the whole configuration of a
+// listener or a group, and saying the same twice is harmless. A new weight
+// holds for the next request. Requests under way are never cut by a change: a
+// target that is taken out gets no new ones and is gone when its last is
+// answered. It knows addresses and weights; it never sees a row or an ARN.
+package balance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"serin/internal/clock"
+)
+
+// Listener is the wanted state of one listener.
+type Listener struct {
+	ID    string
+	Bind  string // host:port asked for
+	Rules []Rule // in the order they are tried; the last matches everything
+}
+
+// Rule is a match and what to do.
+type Rule struct {
+	ID      string
+	Match   []Condition // all must hold
+	Forward []Weighted  // or
+	Fixed   *Fixed
+}
+
+// Weighted is a group's share among its neighbours: its weight over their sum.
+type Weighted struct {
+	Group  string
+	Weight int
+}
+
+// Fixed is an answer without a target.
+type Fixed struct {
+	Code        int
+	Body        string
+	ContentType string
+}
+
+// Group is the wanted state of a target group.
+type Group struct {
+	ID      string
+	Targets []netip.AddrPort
+	Check   Check
+}
+
+// Health is what the checks say of a target.
+type Health struct {
+	State    HealthState
+	Detail   string // why it is unhealthy
+	InFlight int    // requests under way
+	Draining bool   // out of the group, its last requests under way
+}
+
+// HealthState is what a target is taken for.
+type HealthState string
+
+const (
+	Initial   HealthState = "initial"   // not checked often enough yet
+	Healthy   HealthState = "healthy"   //
+	Unhealthy HealthState = "unhealthy" //
+	Unused    HealthState = "unused"    // no rule forwards to its group, so nobody checks
+)
+
+// Traffic counts what a group has answered.
+type Traffic struct {
+	Requests uint64
+	Codes    [6]uint64 // by hundreds; 0: no answer from a target
+	Retried  uint64    // answered by a second target after the first died
+}
+
+// Balancer is a set of listeners and groups. Run must run for health checks.
+type Balancer struct {
+	Clock *clock.Clock
+	Log   *slog.Logger
+	// Changed is called when a target's health changed or one has drained.
+	Changed func()
+
+	transport *http.Transport
+	wake      chan struct{}
+
+	mu        sync.RWMutex
+	listeners map[string]*listener
+	groups    map[string]*group
+}
+
+type listener struct {
+	spec   Listener
+	server *http.Server
+	addr   netip.AddrPort
+	rules  atomic.Pointer[[]*rule]
+}
+
+type rule struct {
+	Rule
+	mu      sync.Mutex
+	current []int // smooth weighted round robin, one for each of Forward
+}
+
+type group struct {
+	spec    Group
+	used    bool // some rule forwards to it
+	mu      sync.Mutex
+	next    int
+	targets []*target // in the group
+	leaving []*target // taken out, answering their last requests
+
+	requests, retried atomic.Uint64
+	codes             [6]atomic.Uint64
+}
+
+type target struct {
+	addr     netip.AddrPort
+	inFlight atomic.Int64
+
+	// Under the group's mutex:
+	state    HealthState
+	detail   string
+	ok, bad  int       // consecutive results
+	due      time.Time // stage time of the next check
+	checking bool
+}
+
+// New returns an empty balancer.
+func New(c *clock.Clock, log *slog.Logger) *Balancer {
+	return &Balancer{
+		Clock: c, Log: log, Changed: func() {}, wake: make(chan struct{}, 1),
+		listeners: map[string]*listener{}, groups: map[string]*group{},
+		transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+			MaxIdleConns:        4096,
+			MaxIdleConnsPerHost: 1024,
+			IdleConnTimeout:     60 * time.Second,
+			DisableCompression:  true,
+		},
+	}
+}
+
+// SetListener makes a listener as wanted and returns where it listens. A
+// listener that stays keeps its socket. When its port cannot be had, port 0 of
+// the same address is tried, and the caller is told by the address returned.
+func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.listeners[spec.ID]
+	if l != nil && l.spec.Bind != spec.Bind {
+		go shutdown(l.server)
+		l = nil
+	}
+	if l == nil {
+		socket, err := listen(spec.Bind)
+		if err != nil {
+			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
+		}
+		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort()}
+		l.server = &http.Server{
+			Handler:           b.handler(l),
+			ReadHeaderTimeout: 60 * time.Second,
+			IdleTimeout:       60 * time.Second,
+			ErrorLog:          slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
+		}
+		b.listeners[spec.ID] = l
+		go l.server.Serve(socket)
+	}
+	l.spec = spec
+	rules := make([]*rule, len(spec.Rules))
+	for i, r := range spec.Rules {
+		rules[i] = &rule{Rule: r, current: make([]int, len(r.Forward))}
+		// A rule whose shares did not change goes on where it was, so that
+		// repeating a level does not disturb the distribution.
+		if old := l.rules.Load(); old != nil {
+			for _, o := range *old {
+				if o.ID == r.ID && slices.Equal(o.Forward, r.Forward) {
+					o.mu.Lock()
+					copy(rules[i].current, o.current)
+					o.mu.Unlock()
+				}
+			}
+		}
+	}
+	l.rules.Store(&rules)
+	b.markUsed()
+	return l.addr, nil
+}
+
+// listen binds the address that is asked for or, where the machine refuses its
+// port, another port of the same address.
+func listen(bind string) (net.Listener, error) {
+	socket, err := net.Listen("tcp", bind)
+	if err == nil {
+		return socket, nil
+	}
+	host, _, splitErr := net.SplitHostPort(bind)
+	if splitErr != nil {
+		return nil, err
+	}
+	other, err2 := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err2 != nil {
+		return nil, errors.Join(err, err2)
+	}
+	return other, nil
+}
+
+// shutdown lets requests under way end.
+func shutdown(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		s.Close()
+	}
+}
+
+// RemoveListener closes a listener; its requests under way end.
+func (b *Balancer) RemoveListener(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.listeners[id]; l != nil {
+		delete(b.listeners, id)
+		go shutdown(l.server)
+		b.markUsed()
+	}
+}
+
+// Listeners is the ids of all listeners.
+func (b *Balancer) Listeners() []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Collect(maps.Keys(b.listeners))
+}
+
+// markUsed notes which groups some rule forwards to; only those are checked.
+func (b *Balancer) markUsed() {
+	used := map[string]bool{}
+	for _, l := range b.listeners {
+		for _, r := range *l.rules.Load() {
+			for _, w := range r.Forward {
+				used[w.Group] = true
+			}
+		}
+	}
+	for id, g := range b.groups {
+		g.mu.Lock()
+		g.used = used[id]
+		g.mu.Unlock()
+	}
+	b.poke()
+}
+
+// SetGroup makes a group as wanted. A target that stays keeps its health; one
+// that is gone drains.
+func (b *Balancer) SetGroup(spec Group) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.groups[spec.ID]
+	if g == nil {
+		g = &group{}
+		b.groups[spec.ID] = g
+	}
+	g.mu.Lock()
+	g.spec = spec
+	var stay []*target
+	for _, addr := range spec.Targets {
+		i := slices.IndexFunc(g.targets, func(t *target) bool { return t.addr == addr })
+		if i >= 0 {
+			stay = append(stay, g.targets[i])
+			continue
+		}
+		stay = append(stay, &target{addr: addr, state: Initial, due: b.Clock.Now()})
+	}
+	for _, t := range g.targets {
+		if !slices.Contains(stay, t) && t.inFlight.Load() > 0 {
+			g.leaving = append(g.leaving, t)
+		}
+	}
+	g.targets = stay
+	g.mu.Unlock()
+	b.markUsed()
+}
+
+// RemoveGroup forgets a group.
+func (b *Balancer) RemoveGroup(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.groups, id)
+}
+
+// Groups is the ids of all groups.
+func (b *Balancer) Groups() []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Collect(maps.Keys(b.groups))
+}
+
+// Health is what is known of a group's targets, those that drain included.
+func (b *Balancer) Health(id string) map[netip.AddrPort]Health {
+	b.mu.RLock()
+	g := b.groups[id]
+	b.mu.RUnlock()
+	out := map[netip.AddrPort]Health{}
+	if g == nil {
+		return out
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.leaving {
+		if n := t.inFlight.Load(); n > 0 {
+			out[t.addr] = Health{State: t.state, InFlight: int(n), Draining: true}
+		}
+	}
+	for _, t := range g.targets {
+		h := Health{State: t.state, Detail: t.detail, InFlight: int(t.inFlight.Load())}
+		if !g.used {
+			h.State, h.Detail = Unused, ""
+		}
+		out[t.addr] = h
+	}
+	return out
+}
+
+// Traffic is what a group has carried since it was made.
+func (b *Balancer) Traffic(id string) Traffic {
+	b.mu.RLock()
+	g := b.groups[id]
+	b.mu.RUnlock()
+	var t Traffic
+	if g == nil {
+		return t
+	}
+	t.Requests, t.Retried = g.requests.Load(), g.retried.Load()
+	for i := range t.Codes {
+		t.Codes[i] = g.codes[i].Load()
+	}
+	return t
+}
+
+// handler answers the requests of a listener.
+func (b *Balancer) handler(l *listener) http.Handler {
+	proxy := &httputil.ReverseProxy{
+		Transport:    &carrier{b},
+		BufferPool:   buffers{},
+		ErrorLog:     slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
+		Rewrite:      func(r *httputil.ProxyRequest) { forwarded(r, l.addr.Port()) },
+		ErrorHandler: answerFailure,
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, rule := range *l.rules.Load() {
+			if !rule.matches(r) {
+				continue
+			}
+			if f := rule.Fixed; f != nil {
+				w.Header().Set("Content-Type", f.ContentType)
+				w.WriteHeader(f.Code)
+				fmt.Fprint(w, f.Body)
+				return
+			}
+			g := b.group(rule.pick())
+			if g == nil {
+				http.Error(w, "503 Service Temporarily Unavailable", http.StatusServiceUnavailable)
+				return
+			}
+			proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), groupKey{}, g)))
+			return
+		}
+		http.Error(w, "404 Not Found", http.StatusNotFound)
+	})
+}
+
+type groupKey struct{}
+
+func (b *Balancer) group(id string) *group {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.groups[id]
+}
+
+// forwarded sets the headers that a load balancer adds, documented:
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
+func forwarded(r *httputil.ProxyRequest, port uint16) {
+	r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Host
+	r.Out.Host = r.In.Host
+	if prior := r.In.Header.Values("X-Forwarded-For"); prior != nil {
+		r.Out.Header["X-Forwarded-For"] = prior
+	}
+	r.SetXForwarded()
+	r.Out.Header.Del("X-Forwarded-Host")
+	r.Out.Header.Set("X-Forwarded-Port", fmt.Sprint(port))
+}
+
+// answerFailure is what a client gets when no target answered: 504 when one was
+// too slow, 502 when it broke off, 503 when there was none.
+func answerFailure(w http.ResponseWriter, r *http.Request, err error) {
+	code := http.StatusBadGateway
+	switch {
+	case errors.Is(err, errNoTarget):
+		code = http.StatusServiceUnavailable
+	case errors.Is(err, context.Canceled):
+		return // the client has gone
+	case errors.Is(err, context.DeadlineExceeded):
+		code = http.StatusGatewayTimeout
+	}
+	http.Error(w, fmt.Sprintf("%d %s", code, http.StatusText(code)), code)
+}
+
+var errNoTarget = errors.New("the target group has no targets")
+
+// pick chooses a group by smooth weighted round robin: over any run of requests
+// as long as the weights' sum each gets its exact share, evenly spread.
+func (r *rule) pick() string {
+	if len(r.Forward) == 1 {
+		return r.Forward[0].Group
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum, best := 0, -1
+	for i, w := range r.Forward {
+		sum += w.Weight
+		r.current[i] += w.Weight
+		if w.Weight > 0 && (best < 0 || r.current[i] > r.current[best]) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return ""
+	}
+	r.current[best] -= sum
+	return r.Forward[best].Group
+}
+
+// take chooses the next target that is healthy or, when none is, any: a load
+// balancer fails open, documented. It is counted as under way until left.
+func (g *group) take(not *target) *target {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var open *target
+	for i := range g.targets {
+		t := g.targets[(g.next+i)%len(g.targets)]
+		if t == not {
+			continue
+		}
+		if t.state == Healthy {
+			g.next = (g.next + i + 1) % len(g.targets)
+			t.inFlight.Add(1)
+			return t
+		}
+		if open == nil {
+			open = t
+		}
+	}
+	if not != nil || open == nil {
+		return nil
+	}
+	if i := slices.Index(g.targets, open); i >= 0 {
+		g.next = (i + 1) % len(g.targets)
+	}
+	open.inFlight.Add(1)
+	return open
+}
+
+// leave ends a request; the last of a draining target lets it go.
+func (b *Balancer) leave(g *group, t *target) {
+	if t.inFlight.Add(-1) > 0 {
+		return
+	}
+	g.mu.Lock()
+	i := slices.Index(g.leaving, t)
+	if i >= 0 && t.inFlight.Load() == 0 {
+		g.leaving = slices.Delete(g.leaving, i, i+1)
+	}
+	g.mu.Unlock()
+	if i >= 0 {
+		b.Changed()
+	}
+}
+
+// carrier sends a request to a target of its group.
+type carrier struct{ b *Balancer }
+
+func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
+	g := r.Context().Value(groupKey{}).(*group)
+	g.requests.Add(1)
+	t := g.take(nil)
+	if t == nil {
+		g.codes[5].Add(1)
+		return nil, errNoTarget
+	}
+	resp, err := c.send(r, g, t)
+	if err != nil && repeatable(r) && r.Context().Err() == nil {
+		if other := g.take(t); other != nil {
+			g.retried.Add(1)
+			resp, err = c.send(r, g, other)
+		}
+	}
+	if err != nil {
+		g.codes[0].Add(1)
+		return nil, err
+	}
+	if class := resp.StatusCode / 100; class < len(g.codes) {
+		g.codes[class].Add(1)
+	}
+	return resp, nil
+}
+
+// repeatable reports whether a request may be sent again: it is safe to repeat
+// and has no body that is used up.
+func repeatable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
+	}
+	return false
+}
+
+func (c *carrier) send(r *http.Request, g *group, t *target) (*http.Response, error) {
+	out := r.Clone(r.Context())
+	out.URL.Host = t.addr.String()
+	resp, err := c.b.transport.RoundTrip(out)
+	if err != nil {
+		c.b.leave(g, t)
+		return nil, err
+	}
+	var once sync.Once
+	done := func() { once.Do(func() { c.b.leave(g, t) }) }
+	if rw, ok := resp.Body.(readWriteCloser); ok { // an upgraded connection
+		resp.Body = &upgraded{rw, done}
+		return resp, nil
+	}
+	resp.Body = &counted{resp.Body, done}
+	return resp, nil
+}

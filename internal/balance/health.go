@@ -1,0 +1,169 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Check is how a group's targets are checked.
+type Check struct {
+	Port      uint16 // 0: the target's own
+	Path      string
+	Matcher   string        // codes: "200", "200,202", "200-299"
+	Interval  time.Duration // stage time
+	Timeout   time.Duration // wall time: a socket does not run faster
+	Healthy   int           // successes in a row to come back
+	Unhealthy int           // failures in a row to be given up
+}
+
+// Run checks targets until ctx ends, then closes every listener. One loop
+// keeps the next wake; each check runs by itself.
+func (b *Balancer) Run(ctx context.Context) error {
+	var checks sync.WaitGroup
+	defer checks.Wait()
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	for {
+		next := b.startDue(ctx, client, &checks)
+		if _, err := b.Clock.Wait(ctx, next, b.wake); err != nil {
+			b.closeAll()
+			return nil
+		}
+	}
+}
+
+func (b *Balancer) closeAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var wg sync.WaitGroup
+	for id, l := range b.listeners {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			if l.server.Shutdown(ctx) != nil {
+				l.server.Close()
+			}
+		})
+		delete(b.listeners, id)
+	}
+	wg.Wait()
+	b.transport.CloseIdleConnections()
+}
+
+func (b *Balancer) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// startDue starts every check whose time has come and returns the next time.
+func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sync.WaitGroup) (next time.Time) {
+	now := b.Clock.Now()
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, g := range b.groups {
+		g.mu.Lock()
+		for _, t := range g.targets {
+			if !g.used || t.checking {
+				continue
+			}
+			if t.due.After(now) {
+				if next.IsZero() || t.due.Before(next) {
+					next = t.due
+				}
+				continue
+			}
+			t.checking = true
+			t.due = now.Add(g.spec.Check.Interval)
+			check := g.spec.Check
+			checks.Go(func() {
+				ok, detail := check.probe(ctx, client, t.addr)
+				if ctx.Err() == nil {
+					b.record(g, t, check, ok, detail)
+				}
+			})
+		}
+		g.mu.Unlock()
+	}
+	return next
+}
+
+// probe asks one target once.
+func (c Check) probe(ctx context.Context, client *http.Client, addr netip.AddrPort) (ok bool, detail string) {
+	if c.Port != 0 {
+		addr = netip.AddrPortFrom(addr.Addr(), c.Port)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+c.Path, nil)
+	if err != nil {
+		return false, "Health checks failed"
+	}
+	r.Header.Set("User-Agent", "ELB-HealthChecker/2.0")
+	resp, err := client.Do(r)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, "Request timed out"
+	}
+	if err != nil {
+		return false, "Health checks failed"
+	}
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	resp.Body.Close()
+	if !c.accepts(resp.StatusCode) {
+		return false, fmt.Sprintf("Health checks failed with these codes: [%d]", resp.StatusCode)
+	}
+	return true, ""
+}
+
+func (c Check) accepts(code int) bool {
+	for part := range strings.SplitSeq(c.Matcher, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		if !isRange {
+			high = low
+		}
+		l, err := strconv.Atoi(strings.TrimSpace(low))
+		h, err2 := strconv.Atoi(strings.TrimSpace(high))
+		if err == nil && err2 == nil && l <= code && code <= h {
+			return true
+		}
+	}
+	return false
+}
+
+// record counts a result. A new target is healthy after its first success,
+// documented; one that was unhealthy needs the threshold in a row.
+func (b *Balancer) record(g *group, t *target, c Check, ok bool, detail string) {
+	g.mu.Lock()
+	before := t.state
+	t.checking = false
+	if ok {
+		t.ok, t.bad = t.ok+1, 0
+		if t.state == Initial || t.ok >= c.Healthy {
+			t.state, t.detail = Healthy, ""
+		}
+	} else {
+		t.ok, t.bad = 0, t.bad+1
+		if t.bad >= c.Unhealthy {
+			t.state, t.detail = Unhealthy, detail
+		}
+	}
+	changed := t.state != before
+	g.mu.Unlock()
+	b.poke()
+	if changed {
+		b.Changed()
+	}
+}
