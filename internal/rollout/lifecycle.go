@@ -1,0 +1,137 @@
+package rollout
+
+import "fmt"
+
+// stages is the work of each lifecycle stage, run for as long as it lasts.
+var stages map[Stage]func(*decision)
+
+func init() {
+	stages = map[Stage]func(*decision){
+		ReconcileService: (*decision).reconcileService,
+		PreScaleUp:       (*decision).preScaleUp,
+		ScaleUp:          (*decision).scaleUp,
+		PostScaleUp:      (*decision).postScaleUp,
+		TestShift:        (*decision).testShift,
+		PostTestShift:    (*decision).postTestShift,
+		PreProduction:    (*decision).preProduction,
+		ProductionShift:  (*decision).productionShift,
+		PostProduction:   (*decision).postProduction,
+		BakeTime:         (*decision).bakeTime,
+		CleanUp:          (*decision).cleanUp,
+	}
+}
+
+// edges is every way from one stage to the next.
+var edges = map[Stage][]Stage{
+	"":               {ReconcileService, PreScaleUp},
+	ReconcileService: {PreScaleUp},
+	PreScaleUp:       {ScaleUp},
+	ScaleUp:          {PostScaleUp},
+	PostScaleUp:      {TestShift},
+	TestShift:        {PostTestShift},
+	PostTestShift:    {PreProduction},
+	PreProduction:    {ProductionShift},
+	ProductionShift:  {PreProduction, PostProduction},
+	PostProduction:   {BakeTime},
+	BakeTime:         {CleanUp},
+}
+
+// enter does the bookkeeping of a new stage.
+func (d *decision) enter(next Stage) {
+	allowed := false
+	for _, e := range edges[d.s.Stage] {
+		allowed = allowed || e == next
+	}
+	if !allowed {
+		panic(fmt.Sprintf("rollout: no way from %q to %q", d.s.Stage, next))
+	}
+	d.s.Stage, d.s.Since = next, d.now
+	d.tell(Entered, string(next))
+}
+
+// reconcileService brings a service with several revisions back to one: all
+// traffic on the source, no tasks of others.
+func (d *decision) reconcileService() {
+	if d.o.Production == 0 && d.o.Test == 0 && d.o.Others == 0 {
+		d.enter(PreScaleUp)
+	}
+}
+
+func (d *decision) preScaleUp() { d.enter(ScaleUp) }
+
+// scaleUp brings the target to its full count before any traffic.
+func (d *decision) scaleUp() {
+	if d.o.Target.Healthy >= d.o.Desired {
+		d.enter(PostScaleUp)
+	}
+}
+
+func (d *decision) postScaleUp() { d.enter(TestShift) }
+
+// testShift moves test traffic in one step.
+func (d *decision) testShift() {
+	if d.s.Config.TestTraffic {
+		d.s.Test = All
+		if d.o.Test != All {
+			return
+		}
+	}
+	d.enter(PostTestShift)
+}
+
+func (d *decision) postTestShift() { d.enter(PreProduction) }
+
+// preProduction begins the next step.
+func (d *decision) preProduction() {
+	d.enter(ProductionShift)
+	d.s.Step++
+	if d.s.Config.Traffic {
+		d.s.Production = d.s.Config.share(d.s.Step)
+		d.tell(Shift, fmt.Sprintf("%d/%d", All-d.s.Production, d.s.Production))
+	}
+}
+
+// productionShift moves the weights, then bakes the step; the last step has no
+// bake of its own, the final bake follows.
+func (d *decision) productionShift() {
+	last := d.s.Step >= d.s.Config.Steps()
+	if d.s.Config.Traffic && d.o.Production != d.s.Production {
+		return
+	}
+	if last {
+		d.enter(PostProduction)
+		return
+	}
+	if d.s.Shifted.IsZero() {
+		d.s.Shifted = d.now
+	}
+	if end := d.s.Shifted.Add(d.s.Config.stepBake()); d.now.Before(end) {
+		d.wake(end)
+		return
+	}
+	d.s.Shifted = zero
+	d.enter(PreProduction)
+}
+
+func (d *decision) postProduction() { d.enter(BakeTime) }
+
+// bakeTime keeps both revisions at full size.
+func (d *decision) bakeTime() {
+	if d.s.Baked.IsZero() {
+		d.s.Baked = d.now
+	}
+	if end := d.s.Baked.Add(d.s.Config.Bake); d.now.Before(end) {
+		d.wake(end)
+		return
+	}
+	d.s.Baked = zero
+	d.enter(CleanUp)
+}
+
+// cleanUp lets the source go.
+func (d *decision) cleanUp() {
+	if d.o.Source.Active() == 0 && d.o.Others == 0 && d.o.Target.Healthy >= d.o.Desired {
+		d.tell(Completed, "")
+		d.end(Successful, "")
+	}
+}
