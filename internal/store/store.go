@@ -89,7 +89,7 @@ type change struct {
 
 type watcher struct {
 	tables map[int]bool // empty: all
-	ch     chan struct{}
+	ch     chan<- struct{}
 }
 
 // Tx is a transaction. It is valid only inside the function it was given to.
@@ -311,10 +311,7 @@ func (s *Store) notify(changes []change) {
 	for _, w := range s.watchers {
 		for t := range touched {
 			if len(w.tables) == 0 || w.tables[t] {
-				select {
-				case w.ch <- struct{}{}:
-				default: // a signal is already waiting
-				}
+				w.signal()
 				break
 			}
 		}
@@ -324,19 +321,20 @@ func (s *Store) notify(changes []change) {
 // AnyTable is a table whatever its rows, for Watch.
 type AnyTable interface{ index() int }
 
-// Watch returns a channel that holds a signal whenever one of the tables (all,
-// if none is named) has changed since it was last received from, and a function
-// that ends the watch. The channel starts with a signal, so a loop looks once.
-func (s *Store) Watch(tables ...AnyTable) (<-chan struct{}, func()) {
-	w := &watcher{tables: map[int]bool{}, ch: make(chan struct{}, 1)}
+// Watch sends a signal to ch, without waiting, whenever one of the tables (any,
+// if none is named) has changed. ch wants a buffer of one: a signal that waits
+// stands for all that come after it. The first is sent at once, so that a loop
+// looks. The function returned ends the watch.
+func (s *Store) Watch(ch chan<- struct{}, tables ...AnyTable) (stop func()) {
+	w := &watcher{tables: map[int]bool{}, ch: ch}
 	for _, t := range tables {
 		w.tables[t.index()] = true
 	}
-	w.ch <- struct{}{}
+	w.signal()
 	s.watchMu.Lock()
 	s.watchers = append(s.watchers, w)
 	s.watchMu.Unlock()
-	return w.ch, func() {
+	return func() {
 		s.watchMu.Lock()
 		defer s.watchMu.Unlock()
 		for i, have := range s.watchers {
@@ -345,6 +343,13 @@ func (s *Store) Watch(tables ...AnyTable) (<-chan struct{}, func()) {
 				return
 			}
 		}
+	}
+}
+
+func (w *watcher) signal() {
+	select {
+	case w.ch <- struct{}{}:
+	default: // a signal is already waiting
 	}
 }
 

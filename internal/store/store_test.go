@@ -145,7 +145,8 @@ func TestAWatcherIsToldOfItsTablesOnly(t *testing.T) {
 	s := Ephemeral()
 	a, b := NewTable[row](s, "a"), NewTable[row](s, "b")
 	s.Load()
-	ch, stop := s.Watch(a)
+	ch := make(chan struct{}, 1)
+	stop := s.Watch(ch, a)
 	<-ch
 	put(s, b, "k", 1)
 	select {

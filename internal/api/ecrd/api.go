@@ -1,0 +1,548 @@
+// Package ecrd is the stage's ECR: repositories and images as its clients know
+// them, over a real OCI registry.
+//
+// Both faces, the JSON API and the distribution protocol at /v2/, read and
+// write the same rows, and both ask the policies: a docker push is a row of
+// ecr:InitiateLayerUpload, UploadLayerPart and PutImage, as on AWS.
+package ecrd
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
+	"serin/internal/arn"
+	"serin/internal/clock"
+	"serin/internal/id"
+	"serin/internal/registry"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// API performs ECR's operations.
+type API struct {
+	store     *store.Store
+	clock     *clock.Clock
+	blobs     *registry.Blobs
+	handler   http.Handler
+	authorize func(context.Context, *wire.Call, []wire.Check) error
+
+	// Endpoint is where clients reach the registry: host and port.
+	Endpoint string
+
+	repositories *store.Table[repository]
+	layers       *store.Table[layer]
+	images       *store.Table[image]
+	tags         *store.Table[tagRow]
+	tokens       *store.Table[token]
+}
+
+type repository struct {
+	Name       string
+	Created    time.Time
+	Mutability string
+	ScanOnPush bool
+	Encryption string
+}
+
+// layer says that a repository holds a blob.
+type layer struct{ Size int64 }
+
+type image struct {
+	Digest, MediaType, ArtifactType, Subject string
+	Size                                     int64 // of its layers and configuration
+	ManifestSize                             int64
+	Pushed                                   time.Time
+	Pulled                                   time.Time
+}
+
+type tagRow struct{ Digest string }
+
+// token is an authorization token: it carries its asker's permissions.
+type token struct {
+	Principal wire.Principal
+	Scope     arn.Scope
+	Expires   time.Time // wall time
+}
+
+// tokenLife is how long an authorization token lasts, documented.
+const tokenLife = 12 * time.Hour
+
+// New adds ECR's tables to the store. authorize asks the policies.
+func New(s *store.Store, c *clock.Clock, b *registry.Blobs, authorize func(context.Context, *wire.Call, []wire.Check) error) *API {
+	a := &API{
+		store: s, clock: c, blobs: b, authorize: authorize,
+		repositories: store.NewTable[repository](s, "ecr/repositories"),
+		layers:       store.NewTable[layer](s, "ecr/layers"),
+		images:       store.NewTable[image](s, "ecr/images"),
+		tags:         store.NewTable[tagRow](s, "ecr/tags"),
+		tokens:       store.NewTable[token](s, "ecr/tokens"),
+	}
+	a.handler = registry.Handler(newBackend(a))
+	return a
+}
+
+// Service is ECR on the wire.
+func (a *API) Service() *wire.Service {
+	s := &wire.Service{
+		Name: "ecr", Signing: "ecr", Protocol: wire.JSON, Target: "AmazonEC2ContainerRegistry_V20150921", Version: "2015-09-21",
+		Naming:  &wire.Naming{Lower: true, Except: map[string]string{"Tag.Key": "Key", "Tag.Value": "Value"}},
+		Status:  map[string]int{"ServerException": 500},
+		Invalid: func(m string) error { return invalid("%s", m) },
+		Types: map[string]wire.Members{
+			"ImageIdentifier":            {Performed: "imageDigest imageTag"},
+			"DescribeImagesFilter":       {Performed: "tagStatus", Refused: "imageStatus"},
+			"ListImagesFilter":           {Performed: "tagStatus", Refused: "imageStatus"},
+			"EncryptionConfiguration":    {Recorded: "encryptionType", Refused: "kmsKey"},
+			"ImageScanningConfiguration": {Recorded: "scanOnPush"},
+		},
+	}
+	onRepo := func(action string, name func() *string) func(*wire.Call) []wire.Check {
+		return func(c *wire.Call) []wire.Check {
+			return []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + aws.ToString(name()))}}
+		}
+	}
+	s.Register(
+		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
+			return onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName imageTagMutability registryId", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters tags"}),
+		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
+			if len(in.RepositoryNames) == 0 {
+				return []wire.Check{{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/*")}}
+			}
+			var checks []wire.Check
+			for _, name := range in.RepositoryNames {
+				checks = append(checks, wire.Check{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/" + name)})
+			}
+			return checks
+		}, wire.Members{Performed: "maxResults nextToken registryId repositoryNames"}),
+		wire.Handle("DeleteRepository", a.DeleteRepository, func(c *wire.Call, in *ecr.DeleteRepositoryInput) []wire.Check {
+			return onRepo("DeleteRepository", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName force registryId"}),
+		wire.Handle("GetAuthorizationToken", a.GetAuthorizationToken, func(*wire.Call, *ecr.GetAuthorizationTokenInput) []wire.Check {
+			return []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}
+		}, wire.Members{Performed: "registryIds"}),
+		wire.Handle("DescribeImages", a.DescribeImages, func(c *wire.Call, in *ecr.DescribeImagesInput) []wire.Check {
+			return onRepo("DescribeImages", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName filter imageIds maxResults nextToken registryId"}),
+		wire.Handle("ListImages", a.ListImages, func(c *wire.Call, in *ecr.ListImagesInput) []wire.Check {
+			return onRepo("ListImages", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName filter maxResults nextToken registryId"}),
+		wire.Handle("BatchGetImage", a.BatchGetImage, func(c *wire.Call, in *ecr.BatchGetImageInput) []wire.Check {
+			return onRepo("BatchGetImage", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName imageIds registryId", Refused: "acceptedMediaTypes"}),
+		wire.Handle("BatchDeleteImage", a.BatchDeleteImage, func(c *wire.Call, in *ecr.BatchDeleteImageInput) []wire.Check {
+			return onRepo("BatchDeleteImage", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "repositoryName imageIds registryId"}),
+	)
+	return s
+}
+
+func invalid(format string, args ...any) error {
+	return &types.InvalidParameterException{Message: new("Invalid parameter: " + fmt.Sprintf(format, args...))}
+}
+
+var repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// registryOf checks that the caller's own registry is meant.
+func registryOf(c *wire.Call, id *string) error {
+	if id != nil && *id != c.Scope.Account {
+		return invalid("registryId must be the caller's own account %s; other registries are not served", c.Scope.Account)
+	}
+	return nil
+}
+
+func repositoryKey(scope arn.Scope, name string) string { return scope.Key(name) }
+func imageKey(scope arn.Scope, repo, digest string) string {
+	return scope.Key(repo) + "|" + digest
+}
+
+func notFound(c *wire.Call, name string) error {
+	return &types.RepositoryNotFoundException{Message: new(missingText(c.Scope, name))}
+}
+
+func missingText(scope arn.Scope, name string) string {
+	return fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", name, scope.Account)
+}
+
+// CreateRepository makes an empty repository.
+func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInput) (*ecr.CreateRepositoryOutput, error) {
+	c := wire.From(ctx)
+	name := aws.ToString(in.RepositoryName)
+	if !repositoryName.MatchString(name) || len(name) < 2 || len(name) > 256 {
+		return nil, invalid("repositoryName '%s' must have 2 to 256 characters and satisfy %s", name, repositoryName)
+	}
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	r := repository{Name: name, Created: a.clock.Now(), Mutability: "MUTABLE", Encryption: "AES256"}
+	switch in.ImageTagMutability {
+	case "", types.ImageTagMutabilityMutable:
+	case types.ImageTagMutabilityImmutable:
+		r.Mutability = "IMMUTABLE"
+	default:
+		return nil, invalid("imageTagMutability %s is not performed by Serin yet", in.ImageTagMutability)
+	}
+	if e := in.EncryptionConfiguration; e != nil && e.EncryptionType != "" {
+		r.Encryption = string(e.EncryptionType)
+	}
+	r.ScanOnPush = in.ImageScanningConfiguration != nil && in.ImageScanningConfiguration.ScanOnPush
+	err := a.store.Update(func(tx *store.Tx) error {
+		key := repositoryKey(c.Scope, name)
+		if _, ok := a.repositories.Get(tx, key); ok {
+			return &types.RepositoryAlreadyExistsException{Message: new(fmt.Sprintf("The repository with name '%s' already exists in the registry with id '%s'", name, c.Scope.Account))}
+		}
+		a.repositories.Put(tx, key, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecr.CreateRepositoryOutput{Repository: a.view(c.Scope, r)}, nil
+}
+
+func (a *API) view(scope arn.Scope, r repository) *types.Repository {
+	return &types.Repository{
+		RepositoryName: new(r.Name), RegistryId: new(scope.Account), CreatedAt: new(r.Created),
+		RepositoryArn: new(scope.For("ecr", "repository/"+r.Name).String()), RepositoryUri: new(a.Endpoint + "/" + r.Name),
+		ImageTagMutability:         types.ImageTagMutability(r.Mutability),
+		EncryptionConfiguration:    &types.EncryptionConfiguration{EncryptionType: types.EncryptionType(r.Encryption)},
+		ImageScanningConfiguration: &types.ImageScanningConfiguration{ScanOnPush: r.ScanOnPush},
+	}
+}
+
+// DescribeRepositories lists repositories, all or those named.
+func (a *API) DescribeRepositories(ctx context.Context, in *ecr.DescribeRepositoriesInput) (*ecr.DescribeRepositoriesOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	var rows []repository
+	found := map[string]bool{}
+	a.store.View(func(tx *store.Tx) {
+		for _, r := range a.repositories.Scan(tx, c.Scope.Key("")) {
+			if in.RepositoryNames == nil || slices.Contains(in.RepositoryNames, r.Name) {
+				rows = append(rows, r)
+				found[r.Name] = true
+			}
+		}
+	})
+	for _, name := range in.RepositoryNames {
+		if !found[name] {
+			return nil, notFound(c, name)
+		}
+	}
+	rows, next, err := page(rows, func(r repository) string { return r.Name }, in.NextToken, in.MaxResults)
+	if err != nil {
+		return nil, err
+	}
+	out := &ecr.DescribeRepositoriesOutput{NextToken: next}
+	for _, r := range rows {
+		out.Repositories = append(out.Repositories, *a.view(c.Scope, r))
+	}
+	return out, nil
+}
+
+func page[T any](items []T, key func(T) string, token *string, max *int32) ([]T, *string, error) {
+	limit := 100
+	if max != nil {
+		if *max < 1 || *max > 1000 {
+			return nil, nil, invalid("maxResults must be between 1 and 1000, got %d", *max)
+		}
+		limit = int(*max)
+	}
+	items, next, err := wire.Page(items, key, aws.ToString(token), limit)
+	if err != nil {
+		return nil, nil, invalid("nextToken is not one that was returned")
+	}
+	if next == "" {
+		return items, nil, nil
+	}
+	return items, &next, nil
+}
+
+// DeleteRepository removes a repository; one with images only by force.
+func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInput) (*ecr.DeleteRepositoryOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.RepositoryName)
+	var r repository
+	err := a.store.Update(func(tx *store.Tx) error {
+		key := repositoryKey(c.Scope, name)
+		var ok bool
+		if r, ok = a.repositories.Get(tx, key); !ok {
+			return notFound(c, name)
+		}
+		within := imageKey(c.Scope, name, "")
+		for k := range a.images.Scan(tx, within) {
+			if !in.Force {
+				return &types.RepositoryNotEmptyException{Message: new(fmt.Sprintf("The repository with name '%s' in registry with id '%s' cannot be deleted because it still contains images", name, c.Scope.Account))}
+			}
+			a.images.Delete(tx, k)
+		}
+		for k := range a.tags.Scan(tx, within) {
+			a.tags.Delete(tx, k)
+		}
+		for k := range a.layers.Scan(tx, within) {
+			a.layers.Delete(tx, k)
+		}
+		a.repositories.Delete(tx, key)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecr.DeleteRepositoryOutput{Repository: a.view(c.Scope, r)}, nil
+}
+
+// GetAuthorizationToken makes a password for the registry, good for twelve
+// hours, that carries the caller's permissions.
+func (a *API) GetAuthorizationToken(ctx context.Context, in *ecr.GetAuthorizationTokenInput) (*ecr.GetAuthorizationTokenOutput, error) {
+	c := wire.From(ctx)
+	for _, r := range in.RegistryIds {
+		if err := registryOf(c, &r); err != nil {
+			return nil, err
+		}
+	}
+	password, expires, err := a.Token(c.Principal, c.Scope)
+	if err != nil {
+		return nil, err
+	}
+	return &ecr.GetAuthorizationTokenOutput{AuthorizationData: []types.AuthorizationData{{
+		AuthorizationToken: new(base64.StdEncoding.EncodeToString([]byte("AWS:" + password))),
+		ExpiresAt:          new(expires), ProxyEndpoint: new("http://" + a.Endpoint),
+	}}}, nil
+}
+
+// Token makes a registry password for a principal.
+func (a *API) Token(p wire.Principal, scope arn.Scope) (password string, expires time.Time, err error) {
+	password, expires = id.Secret(64), time.Now().Add(tokenLife).UTC()
+	err = a.store.Update(func(tx *store.Tx) error {
+		for key, t := range a.tokens.Scan(tx, "") {
+			if time.Since(t.Expires) > tokenLife {
+				a.tokens.Delete(tx, key)
+			}
+		}
+		a.tokens.Put(tx, password, token{p, scope, expires})
+		return nil
+	})
+	return password, expires, err
+}
+
+// find returns the images that an identifier names; rows carry their tags.
+type tagged struct {
+	image
+	Tags []string
+}
+
+// imagesOf is every image of a repository with its tags.
+func (a *API) imagesOf(c *wire.Call, name string) (list []tagged, err error) {
+	a.store.View(func(tx *store.Tx) {
+		if _, ok := a.repositories.Get(tx, repositoryKey(c.Scope, name)); !ok {
+			err = notFound(c, name)
+			return
+		}
+		within := imageKey(c.Scope, name, "")
+		names := map[string][]string{}
+		for k, t := range a.tags.Scan(tx, within) {
+			names[t.Digest] = append(names[t.Digest], strings.TrimPrefix(k, within))
+		}
+		for _, i := range a.images.Scan(tx, within) {
+			list = append(list, tagged{i, names[i.Digest]})
+		}
+	})
+	return list, err
+}
+
+func (t tagged) is(i types.ImageIdentifier) bool {
+	return (i.ImageDigest == nil || *i.ImageDigest == t.Digest) && (i.ImageTag == nil || slices.Contains(t.Tags, *i.ImageTag)) && (i.ImageDigest != nil || i.ImageTag != nil)
+}
+
+func wants(status types.TagStatus, t tagged) bool {
+	switch status {
+	case types.TagStatusTagged:
+		return len(t.Tags) > 0
+	case types.TagStatusUntagged:
+		return len(t.Tags) == 0
+	}
+	return true
+}
+
+// DescribeImages tells of images what was pushed.
+func (a *API) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInput) (*ecr.DescribeImagesOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.RepositoryName)
+	all, err := a.imagesOf(c, name)
+	if err != nil {
+		return nil, err
+	}
+	var status types.TagStatus
+	if in.Filter != nil {
+		status = in.Filter.TagStatus
+	}
+	var list []tagged
+	for _, t := range all {
+		if wants(status, t) && (len(in.ImageIds) == 0 || slices.ContainsFunc(in.ImageIds, t.is)) {
+			list = append(list, t)
+		}
+	}
+	for _, i := range in.ImageIds {
+		if !slices.ContainsFunc(all, func(t tagged) bool { return t.is(i) }) {
+			return nil, &types.ImageNotFoundException{Message: new(fmt.Sprintf("The image with imageId {imageDigest:'%s', imageTag:'%s'} does not exist within the repository with name '%s' in the registry with id '%s'",
+				orNull(i.ImageDigest), orNull(i.ImageTag), name, c.Scope.Account))}
+		}
+	}
+	list, next, err := page(list, func(t tagged) string { return t.Digest }, in.NextToken, in.MaxResults)
+	if err != nil {
+		return nil, err
+	}
+	out := &ecr.DescribeImagesOutput{NextToken: next}
+	for _, t := range list {
+		d := types.ImageDetail{
+			RegistryId: new(c.Scope.Account), RepositoryName: new(name), ImageDigest: new(t.Digest), ImageTags: t.Tags,
+			ImageManifestMediaType: new(t.MediaType), ImageSizeInBytes: new(t.Size), ImagePushedAt: new(t.Pushed), ImageStatus: types.ImageStatusActive,
+		}
+		if t.ArtifactType != "" {
+			d.ArtifactMediaType = new(t.ArtifactType)
+		}
+		if t.Subject != "" {
+			d.SubjectManifestDigest = new(t.Subject)
+		}
+		if !t.Pulled.IsZero() {
+			d.LastRecordedPullTime = new(t.Pulled)
+		}
+		out.ImageDetails = append(out.ImageDetails, d)
+	}
+	return out, nil
+}
+
+func orNull(s *string) string {
+	if s == nil {
+		return "null"
+	}
+	return *s
+}
+
+// ListImages lists the identifiers of images, one for each tag.
+func (a *API) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr.ListImagesOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	all, err := a.imagesOf(c, aws.ToString(in.RepositoryName))
+	if err != nil {
+		return nil, err
+	}
+	var status types.TagStatus
+	if in.Filter != nil {
+		status = in.Filter.TagStatus
+	}
+	var ids []types.ImageIdentifier
+	for _, t := range all {
+		if !wants(status, t) {
+			continue
+		}
+		if len(t.Tags) == 0 {
+			ids = append(ids, types.ImageIdentifier{ImageDigest: new(t.Digest)})
+		}
+		for _, name := range t.Tags {
+			ids = append(ids, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: new(name)})
+		}
+	}
+	ids, next, err := page(ids, func(i types.ImageIdentifier) string { return *i.ImageDigest + "|" + aws.ToString(i.ImageTag) }, in.NextToken, in.MaxResults)
+	return &ecr.ListImagesOutput{ImageIds: ids, NextToken: next}, err
+}
+
+// BatchGetImage returns manifests.
+func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*ecr.BatchGetImageOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.RepositoryName)
+	all, err := a.imagesOf(c, name)
+	if err != nil {
+		return nil, err
+	}
+	out := &ecr.BatchGetImageOutput{}
+	for _, i := range in.ImageIds {
+		at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
+		if at < 0 {
+			out.Failures = append(out.Failures, failure(i))
+			continue
+		}
+		manifest, err := a.manifest(all[at].image)
+		if err != nil {
+			return nil, err
+		}
+		out.Images = append(out.Images, types.Image{
+			RegistryId: new(c.Scope.Account), RepositoryName: new(name), ImageManifest: new(string(manifest)), ImageManifestMediaType: new(all[at].MediaType),
+			ImageId: &types.ImageIdentifier{ImageDigest: new(all[at].Digest), ImageTag: i.ImageTag},
+		})
+	}
+	return out, nil
+}
+
+func failure(i types.ImageIdentifier) types.ImageFailure {
+	f := types.ImageFailure{ImageId: &i, FailureCode: types.ImageFailureCodeImageNotFound, FailureReason: new("Requested image not found")}
+	if i.ImageDigest == nil && i.ImageTag == nil {
+		f.FailureCode, f.FailureReason = types.ImageFailureCodeMissingDigestAndTag, new("Invalid request parameters: both tag and digest cannot be null")
+	}
+	return f
+}
+
+// BatchDeleteImage removes tags, or images with all their tags.
+func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInput) (*ecr.BatchDeleteImageOutput, error) {
+	c := wire.From(ctx)
+	if err := registryOf(c, in.RegistryId); err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.RepositoryName)
+	all, err := a.imagesOf(c, name)
+	if err != nil {
+		return nil, err
+	}
+	out := &ecr.BatchDeleteImageOutput{}
+	err = a.store.Update(func(tx *store.Tx) error {
+		for _, i := range in.ImageIds {
+			at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
+			if at < 0 {
+				out.Failures = append(out.Failures, failure(i))
+				continue
+			}
+			t := &all[at]
+			if i.ImageTag != nil && i.ImageDigest == nil {
+				a.tags.Delete(tx, imageKey(c.Scope, name, *i.ImageTag))
+				t.Tags = slices.DeleteFunc(slices.Clone(t.Tags), func(s string) bool { return s == *i.ImageTag })
+				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: i.ImageTag})
+				if len(t.Tags) > 0 {
+					continue // the last tag takes the image with it, documented
+				}
+			}
+			for _, tag := range t.Tags {
+				a.tags.Delete(tx, imageKey(c.Scope, name, tag))
+				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: new(tag)})
+			}
+			if len(t.Tags) == 0 && i.ImageTag == nil {
+				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest)})
+			}
+			a.images.Delete(tx, imageKey(c.Scope, name, t.Digest))
+		}
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,418 @@
+package ecrd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"cuelabs.dev/go/oci/ociregistry"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// ServeHTTP is the registry at /v2/: Basic credentials from an authorization
+// token, then the distribution protocol.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	user, password, ok := r.BasicAuth()
+	var t token
+	known := false
+	if ok && user == "AWS" {
+		a.store.View(func(tx *store.Tx) { t, known = a.tokens.Get(tx, password) })
+	}
+	if !known {
+		w.Header().Set("Www-Authenticate", fmt.Sprintf(`Basic realm="http://%s/",service="ecr.amazonaws.com"`, a.Endpoint))
+		http.Error(w, "Not Authorized", http.StatusUnauthorized)
+		return
+	}
+	if time.Now().After(t.Expires) {
+		writeDenied(w, "Your authorization token has expired. Reauthenticate and try again.")
+		return
+	}
+	scope, ok := scopeOf(r.Host, t.Scope)
+	if !ok {
+		writeDenied(w, "The token is for account "+t.Scope.Account+" in "+t.Scope.Region+", not for "+r.Host)
+		return
+	}
+	source, _, _ := net.SplitHostPort(r.RemoteAddr)
+	call := &wire.Call{Service: "ecr", Scope: scope, Principal: t.Principal, SourceIP: source, UserAgent: r.UserAgent(), RequestID: id.UUID()}
+	a.handler.ServeHTTP(w, r.WithContext(wire.WithCall(r.Context(), call)))
+}
+
+func writeDenied(w http.ResponseWriter, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	json.NewEncoder(w).Encode(ociregistry.WireErrors{Errors: []ociregistry.WireError{{Code_: "DENIED", Message: message}}})
+}
+
+var awsHost = regexp.MustCompile(`^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(:\d+)?$`)
+
+// scopeOf honours the account and region of AWS's host name form.
+func scopeOf(host string, own arn.Scope) (arn.Scope, bool) {
+	m := awsHost.FindStringSubmatch(host)
+	if m == nil {
+		return own, true
+	}
+	s := arn.Scope{Account: m[1], Region: m[2]}
+	return s, s == own
+}
+
+// backend is the registry's content, one repository at a time, behind the
+// policies.
+type backend struct {
+	*ociregistry.Funcs // refuses what is not below
+	api                *API
+}
+
+func newBackend(a *API) ociregistry.Interface { return &backend{&ociregistry.Funcs{}, a} }
+
+func registryError(base ociregistry.Error, message string) error {
+	return ociregistry.NewError(message, base.Code(), nil)
+}
+
+// enter asks the policies and finds the repository.
+func (b *backend) enter(ctx context.Context, action, repo string) (arn.Scope, repository, error) {
+	c := *wire.From(ctx)
+	c.Operation = action
+	if err := b.api.authorize(ctx, &c, []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + repo)}}); err != nil {
+		message := err.Error()
+		if denial, ok := errors.AsType[interface {
+			error
+			ErrorMessage() string
+		}](err); ok {
+			message = denial.ErrorMessage()
+		}
+		return c.Scope, repository{}, registryError(ociregistry.ErrDenied, message)
+	}
+	var r repository
+	var ok bool
+	b.api.store.View(func(tx *store.Tx) { r, ok = b.api.repositories.Get(tx, repositoryKey(c.Scope, repo)) })
+	if !ok {
+		return c.Scope, r, registryError(ociregistry.ErrNameUnknown, missingText(c.Scope, repo))
+	}
+	return c.Scope, r, nil
+}
+
+func (b *backend) blob(scope arn.Scope, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	var l layer
+	var ok bool
+	b.api.store.View(func(tx *store.Tx) { l, ok = b.api.layers.Get(tx, imageKey(scope, repo, string(digest))) })
+	if !ok {
+		return ociregistry.Descriptor{}, ociregistry.ErrBlobUnknown
+	}
+	return ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: l.Size}, nil
+}
+
+func (b *backend) GetBlob(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+	return b.GetBlobRange(ctx, repo, digest, 0, -1)
+}
+
+func (b *backend) GetBlobRange(ctx context.Context, repo string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
+	scope, _, err := b.enter(ctx, "GetDownloadUrlForLayer", repo)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := b.blob(scope, repo, digest)
+	if err != nil {
+		return nil, err
+	}
+	return b.api.blobs.Open(desc, from, to)
+}
+
+func (b *backend) ResolveBlob(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	scope, _, err := b.enter(ctx, "BatchCheckLayerAvailability", repo)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	return b.blob(scope, repo, digest)
+}
+
+// lookup finds an image by digest or tag.
+func (b *backend) lookup(ctx context.Context, repo, digest, tag string) (image, error) {
+	scope, _, err := b.enter(ctx, "BatchGetImage", repo)
+	if err != nil {
+		return image{}, err
+	}
+	var i image
+	var ok bool
+	b.api.store.View(func(tx *store.Tx) {
+		if tag != "" {
+			t, _ := b.api.tags.Get(tx, imageKey(scope, repo, tag))
+			digest = t.Digest
+		}
+		i, ok = b.api.images.Get(tx, imageKey(scope, repo, digest))
+	})
+	if !ok {
+		return i, registryError(ociregistry.ErrManifestUnknown, "Requested image not found")
+	}
+	return i, nil
+}
+
+func (i image) descriptor() ociregistry.Descriptor {
+	return ociregistry.Descriptor{MediaType: i.MediaType, Digest: ociregistry.Digest(i.Digest), Size: i.ManifestSize}
+}
+
+func (b *backend) open(ctx context.Context, repo string, i image) (ociregistry.BlobReader, error) {
+	key := imageKey(wire.From(ctx).Scope, repo, i.Digest)
+	// The day's first pull is recorded; ECR's own record is no finer.
+	if now := b.api.clock.Now(); now.Sub(i.Pulled) > 24*time.Hour {
+		err := b.api.store.Update(func(tx *store.Tx) error {
+			if row, ok := b.api.images.Get(tx, key); ok {
+				row.Pulled = now
+				b.api.images.Put(tx, key, row)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.api.blobs.Open(i.descriptor(), 0, -1)
+}
+
+func (b *backend) GetManifest(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+	i, err := b.lookup(ctx, repo, string(digest), "")
+	if err != nil {
+		return nil, err
+	}
+	return b.open(ctx, repo, i)
+}
+
+func (b *backend) GetTag(ctx context.Context, repo, tag string) (ociregistry.BlobReader, error) {
+	i, err := b.lookup(ctx, repo, "", tag)
+	if err != nil {
+		return nil, err
+	}
+	return b.open(ctx, repo, i)
+}
+
+func (b *backend) ResolveManifest(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	i, err := b.lookup(ctx, repo, string(digest), "")
+	return i.descriptor(), err
+}
+
+func (b *backend) ResolveTag(ctx context.Context, repo, tag string) (ociregistry.Descriptor, error) {
+	i, err := b.lookup(ctx, repo, "", tag)
+	return i.descriptor(), err
+}
+
+func (b *backend) PushBlob(ctx context.Context, repo string, desc ociregistry.Descriptor, r io.Reader) (ociregistry.Descriptor, error) {
+	w, err := b.PushBlobChunked(ctx, repo, 0)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	defer w.Cancel()
+	n, err := io.Copy(w, r)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	if desc.Size > 0 && n != desc.Size {
+		return ociregistry.Descriptor{}, ociregistry.ErrSizeInvalid
+	}
+	return w.Commit(desc.Digest)
+}
+
+func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ociregistry.BlobWriter, error) {
+	scope, _, err := b.enter(ctx, "InitiateLayerUpload", repo)
+	if err != nil {
+		return nil, err
+	}
+	u, err := b.api.blobs.Start(scope.Key(repo))
+	if err != nil {
+		return nil, err
+	}
+	u.Committed = func(desc ociregistry.Descriptor) error { return b.api.hold(scope, repo, desc) }
+	return u, nil
+}
+
+func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID string, offset int64, _ int) (ociregistry.BlobWriter, error) {
+	scope, _, err := b.enter(ctx, "UploadLayerPart", repo)
+	if err != nil {
+		return nil, err
+	}
+	u, err := b.api.blobs.Resume(scope.Key(repo), uploadID, offset)
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// hold notes that a repository has a blob.
+func (a *API) hold(scope arn.Scope, repo string, desc ociregistry.Descriptor) error {
+	return a.store.Update(func(tx *store.Tx) error {
+		a.layers.Put(tx, imageKey(scope, repo, string(desc.Digest)), layer{desc.Size})
+		return nil
+	})
+}
+
+// MountBlob makes a blob of one repository known in another.
+func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	scope, _, err := b.enter(ctx, "InitiateLayerUpload", to)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	if _, _, err := b.enter(ctx, "GetDownloadUrlForLayer", from); err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	desc, err := b.blob(scope, from, digest)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	return desc, b.api.hold(scope, to, desc)
+}
+
+// manifestDocument is what ECR reads of a manifest or index.
+type manifestDocument struct {
+	MediaType    string                   `json:"mediaType"`
+	ArtifactType string                   `json:"artifactType"`
+	Config       *ociregistry.Descriptor  `json:"config"`
+	Layers       []ociregistry.Descriptor `json:"layers"`
+	Manifests    []ociregistry.Descriptor `json:"manifests"`
+	Subject      *ociregistry.Descriptor  `json:"subject"`
+}
+
+func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents []byte, mediaType string) (ociregistry.Descriptor, error) {
+	scope, r, err := b.enter(ctx, "PutImage", repo)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	var m manifestDocument
+	if err := json.NewDecoder(bytes.NewReader(contents)).Decode(&m); err != nil {
+		return ociregistry.Descriptor{}, registryError(ociregistry.ErrManifestInvalid, "Invalid JSON syntax: "+err.Error())
+	}
+	if m.MediaType != "" && m.MediaType != mediaType {
+		return ociregistry.Descriptor{}, registryError(ociregistry.ErrManifestInvalid, "the manifest is of type "+m.MediaType+", it was sent as "+mediaType)
+	}
+	i := image{MediaType: mediaType, ArtifactType: m.ArtifactType, ManifestSize: int64(len(contents)), Pushed: b.api.clock.Now()}
+	if m.Subject != nil {
+		i.Subject = string(m.Subject.Digest)
+	}
+	if m.Config != nil && i.ArtifactType == "" {
+		i.ArtifactType = m.Config.MediaType
+	}
+	digest, err := b.api.blobs.Put(contents)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	i.Digest = string(digest)
+	err = b.api.store.Update(func(tx *store.Tx) error {
+		if err := b.checkReferences(tx, scope, repo, m, &i); err != nil {
+			return err
+		}
+		if tag != "" {
+			have, ok := b.api.tags.Get(tx, imageKey(scope, repo, tag))
+			if ok && have.Digest != i.Digest && r.Mutability == "IMMUTABLE" {
+				return ociregistry.NewError(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the repository is immutable.", tag, repo), "TAG_INVALID", nil)
+			}
+			b.api.tags.Put(tx, imageKey(scope, repo, tag), tagRow{i.Digest})
+		}
+		key := imageKey(scope, repo, i.Digest)
+		if old, ok := b.api.images.Get(tx, key); ok {
+			i.Pushed = old.Pushed
+		}
+		b.api.images.Put(tx, key, i)
+		return nil
+	})
+	return i.descriptor(), err
+}
+
+// checkReferences refuses a manifest whose parts were not pushed before it, and
+// adds up its size.
+func (b *backend) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m manifestDocument, i *image) error {
+	var missing []string
+	parts := m.Layers
+	if m.Config != nil {
+		parts = append(slices.Clone(parts), *m.Config)
+	}
+	for _, p := range parts {
+		l, ok := b.api.layers.Get(tx, imageKey(scope, repo, string(p.Digest)))
+		if !ok {
+			missing = append(missing, string(p.Digest))
+		}
+		i.Size += l.Size
+	}
+	if missing != nil {
+		return registryError(ociregistry.ErrManifestBlobUnknown, fmt.Sprintf("Layers with digests '[%s]' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist", strings.Join(missing, ", "), repo, scope.Account))
+	}
+	for _, child := range m.Manifests {
+		c, ok := b.api.images.Get(tx, imageKey(scope, repo, string(child.Digest)))
+		if !ok {
+			missing = append(missing, string(child.Digest))
+		}
+		i.Size += c.Size
+	}
+	if missing != nil {
+		return registryError(ociregistry.ErrManifestBlobUnknown, fmt.Sprintf("Images with digests '[%s]' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist", strings.Join(missing, ", "), repo, scope.Account))
+	}
+	return nil
+}
+
+func (b *backend) Tags(ctx context.Context, repo, startAfter string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		scope, _, err := b.enter(ctx, "ListImages", repo)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		within := imageKey(scope, repo, "")
+		var names []string
+		b.api.store.View(func(tx *store.Tx) {
+			for k := range b.api.tags.Scan(tx, within) {
+				names = append(names, strings.TrimPrefix(k, within))
+			}
+		})
+		for _, name := range names {
+			if name > startAfter && !yield(name, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (b *backend) Referrers(ctx context.Context, repo string, digest ociregistry.Digest, artifactType string) iter.Seq2[ociregistry.Descriptor, error] {
+	return func(yield func(ociregistry.Descriptor, error) bool) {
+		scope, _, err := b.enter(ctx, "BatchGetImage", repo)
+		if err != nil {
+			yield(ociregistry.Descriptor{}, err)
+			return
+		}
+		var list []ociregistry.Descriptor
+		b.api.store.View(func(tx *store.Tx) {
+			for _, i := range b.api.images.Scan(tx, imageKey(scope, repo, "")) {
+				if i.Subject == string(digest) && (artifactType == "" || artifactType == i.ArtifactType) {
+					d := i.descriptor()
+					d.ArtifactType = i.ArtifactType
+					list = append(list, d)
+				}
+			}
+		})
+		for _, d := range list {
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+// manifest reads an image's manifest.
+func (a *API) manifest(i image) ([]byte, error) {
+	r, err := a.blobs.Open(i.descriptor(), 0, -1)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifest %s: %w", i.Digest, err)
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}

@@ -1,0 +1,232 @@
+// Package elbd is the stage's Elastic Load Balancing: application load
+// balancers, listeners, rules and target groups as rows, and the loop that
+// makes package balance carry traffic as the rows say.
+//
+// A row holds what is wanted. What is in force, the weights of a rule and the
+// health of a target, is written back by sync.go into rows of its own; so the
+// wish is never reported as the fact. Each load balancer has an address of its
+// own on the loopback interface, which is also its DNS name: it needs no
+// resolver. Where the machine refuses a listener's port, another is taken and
+// shown in the listener's row and in the stage's status.
+package elbd
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+
+	"serin/internal/arn"
+	"serin/internal/balance"
+	"serin/internal/clock"
+	"serin/internal/id"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// API performs ELBv2's operations.
+type API struct {
+	store     *store.Store
+	clock     *clock.Clock
+	balance   *balance.Balancer
+	wake      chan struct{} // rows or observations changed
+	balancers *store.Table[loadBalancer]
+	listeners *store.Table[listener]
+	rules     *store.Table[rule]
+	groups    *store.Table[targetGroup]
+	bound     *store.Table[bound]   // listener → where it listens
+	applied   *store.Table[applied] // rule → weights in force
+	health    *store.Table[health]  // target group → its targets' health
+}
+
+type loadBalancer struct {
+	ARN, Name, VPC, Scheme string
+	Address                string
+	Subnets, Groups        []string
+	Created                time.Time
+	Tags                   []tag
+}
+
+type listener struct {
+	ARN, LoadBalancer string
+	Port              int32
+	Tags              []tag
+}
+
+type rule struct {
+	ARN, Listener string
+	Priority      int // 0 is the default rule, tried last
+	Conditions    []balance.Condition
+	Forward       []weighted
+	Fixed         *balance.Fixed
+	Tags          []tag
+}
+
+type weighted struct {
+	Group  string // ARN
+	Weight int
+}
+
+type targetGroup struct {
+	ARN, Name, VPC, Type, ProtocolVersion string
+	Port                                  int32
+	HealthPort, HealthPath, Matcher       string
+	Interval, Timeout                     int32 // seconds
+	Healthy, Unhealthy                    int32
+	Attributes                            map[string]string
+	Targets                               []target
+	Draining                              []target
+	Tags                                  []tag
+}
+
+type target struct {
+	ID   string // an address
+	Port int32
+	At   time.Time // registered, or deregistered while draining; stage time
+}
+
+type bound struct{ Address string }
+
+type applied struct{ Forward []weighted }
+
+type health struct{ Targets map[string]Health } // address:port →
+
+// Health is a target's health as ELB tells it.
+type Health struct {
+	State, Reason, Description string
+}
+
+type tag struct{ Key, Value string }
+
+// New adds ELB's tables to the store.
+func New(s *store.Store, c *clock.Clock, b *balance.Balancer) *API {
+	wake := make(chan struct{}, 1)
+	b.Changed = func() {
+		select {
+		case wake <- struct{}{}:
+		default: // a signal is already waiting
+		}
+	}
+	return &API{
+		store: s, clock: c, balance: b, wake: wake,
+		balancers: store.NewTable[loadBalancer](s, "elb/balancers"),
+		listeners: store.NewTable[listener](s, "elb/listeners"),
+		rules:     store.NewTable[rule](s, "elb/rules"),
+		groups:    store.NewTable[targetGroup](s, "elb/groups"),
+		bound:     store.NewTable[bound](s, "elb/bound"),
+		applied:   store.NewTable[applied](s, "elb/applied"),
+		health:    store.NewTable[health](s, "elb/health"),
+	}
+}
+
+// Service is ELBv2 on the wire.
+func (a *API) Service() *wire.Service {
+	s := &wire.Service{
+		Name: "elasticloadbalancing", Signing: "elasticloadbalancing", Protocol: wire.Query, Version: "2015-12-01",
+		Namespace: "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
+		Naming:    &wire.Naming{},
+		Status:    map[string]int{"AccessDenied": 403},
+		Invalid:   func(m string) error { return invalid("%s", m) },
+		Types: map[string]wire.Members{
+			"Action":                           {Performed: "Type ForwardConfig FixedResponseConfig TargetGroupArn Order", Refused: "AuthenticateCognitoConfig AuthenticateOidcConfig JwtValidationConfig RedirectConfig"},
+			"ForwardActionConfig":              {Performed: "TargetGroups", Refused: "TargetGroupStickinessConfig"},
+			"TargetGroupTuple":                 {Performed: "TargetGroupArn Weight"},
+			"FixedResponseActionConfig":        {Performed: "StatusCode ContentType MessageBody"},
+			"RuleCondition":                    {Performed: "Field HostHeaderConfig HttpHeaderConfig HttpRequestMethodConfig PathPatternConfig Values", Refused: "QueryStringConfig RegexValues SourceIpConfig"},
+			"HostHeaderConditionConfig":        {Performed: "Values", Refused: "RegexValues"},
+			"HttpHeaderConditionConfig":        {Performed: "HttpHeaderName Values", Refused: "RegexValues"},
+			"PathPatternConditionConfig":       {Performed: "Values", Refused: "RegexValues"},
+			"HttpRequestMethodConditionConfig": {Performed: "Values"},
+			"TargetDescription":                {Performed: "Id Port", Refused: "AvailabilityZone QuicServerId"},
+			"Matcher":                          {Performed: "HttpCode", Refused: "GrpcCode"},
+			"TargetGroupAttribute":             {Performed: "Key Value"},
+			"Tag":                              {Recorded: "Key Value"},
+		},
+	}
+	s.Register(a.balancerOps()...)
+	s.Register(a.listenerOps()...)
+	s.Register(a.groupOps()...)
+	return s
+}
+
+// on makes the permission check of an operation on the resource.
+func on[I any](action string, resource func(*wire.Call, *I) string) func(*wire.Call, *I) []wire.Check {
+	return func(c *wire.Call, in *I) []wire.Check {
+		return []wire.Check{{Action: "elasticloadbalancing:" + action, Resource: resource(c, in)}}
+	}
+}
+
+// anywhere is for the Describe operations, which have no resource.
+func anywhere[I any](action string) func(*wire.Call, *I) []wire.Check {
+	return on(action, func(*wire.Call, *I) string { return "*" })
+}
+
+func invalid(format string, args ...any) error {
+	return &wire.Error{Code: "ValidationError", Message: fmt.Sprintf(format, args...)}
+}
+
+func resource(c *wire.Call, path string) string {
+	return c.Scope.For("elasticloadbalancing", path).String()
+}
+
+// keyOf is the key of a row that is named by its ARN.
+func keyOf(resourceARN string) string {
+	a, err := arn.Parse(resourceARN)
+	if err != nil {
+		return "|" + resourceARN
+	}
+	return a.Scope().Key(resourceARN)
+}
+
+// inScope reports whether an ARN belongs to the caller's account and region.
+func inScope(c *wire.Call, resourceARN string) bool {
+	a, err := arn.Parse(resourceARN)
+	return err == nil && a.Scope() == c.Scope
+}
+
+func newID() string { return id.Hex(16) }
+
+// loopback picks an address of its own for a load balancer.
+func loopback(taken func(string) bool) string {
+	for {
+		a := fmt.Sprintf("127.77.%d.%d", rand.N(256), 1+rand.N(254))
+		if !taken(a) {
+			return a
+		}
+	}
+}
+
+// last is the ARN's resource path after its first word: app/NAME/ID.
+func last(resourceARN string) string {
+	_, path, _ := strings.Cut(resourceARN[strings.LastIndexByte(resourceARN, ':')+1:], "/")
+	return path
+}
+
+func tagsIn(in []types.Tag) []tag {
+	var out []tag
+	for _, t := range in {
+		out = append(out, tag{aws.ToString(t.Key), aws.ToString(t.Value)})
+	}
+	return out
+}
+
+func page[T any](items []T, key func(T) string, marker *string, size *int32) ([]T, *string, error) {
+	limit := 400
+	if size != nil {
+		if *size < 1 || *size > 400 {
+			return nil, nil, invalid("1 validation error detected: Value '%d' at 'pageSize' failed to satisfy constraint: Member must have value between 1 and 400", *size)
+		}
+		limit = int(*size)
+	}
+	items, next, err := wire.Page(items, key, aws.ToString(marker), limit)
+	if err != nil {
+		return nil, nil, invalid("The marker is not valid")
+	}
+	if next == "" {
+		return items, nil, nil
+	}
+	return items, &next, nil
+}

@@ -1,0 +1,347 @@
+package elbd
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"time"
+
+	"serin/internal/balance"
+	"serin/internal/store"
+)
+
+// Run makes the balancer match the rows until ctx ends, and writes back what
+// it sees: where listeners listen, which weights are in force, which targets
+// are healthy, which have drained.
+func (a *API) Run(ctx context.Context) error {
+	stop := a.store.Watch(a.wake, a.balancers, a.listeners, a.rules, a.groups)
+	defer stop()
+	for {
+		next, err := a.sync()
+		if err != nil {
+			return fmt.Errorf("bringing the load balancers to their rows: %w", err)
+		}
+		if _, err := a.clock.Wait(ctx, next, a.wake); err != nil {
+			return nil
+		}
+	}
+}
+
+// sync is one pass: rows to balancer, balancer to rows. It returns when a
+// draining target's time is over.
+func (a *API) sync() (next time.Time, err error) {
+	places, weights := map[string]bound{}, map[string]applied{}
+	groups := map[string]targetGroup{}
+	a.store.View(func(tx *store.Tx) {
+		for _, g := range a.groups.Scan(tx, "") {
+			groups[g.ARN] = g
+			a.balance.SetGroup(groupSpec(g))
+		}
+		listeners := map[string]bool{}
+		for _, l := range a.listeners.Scan(tx, "") {
+			lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer))
+			if !ok {
+				continue
+			}
+			listeners[l.ARN] = true
+			rules := a.rulesOf(tx, l.ARN)
+			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port)}
+			for _, r := range rules {
+				spec.Rules = append(spec.Rules, ruleSpec(r))
+			}
+			addr, err := a.balance.SetListener(spec)
+			if err != nil {
+				a.balance.Log.Error("a listener cannot listen", "listener", l.ARN, "err", err)
+				continue
+			}
+			places[l.ARN] = bound{addr.String()}
+			for _, r := range rules {
+				weights[r.ARN] = applied{r.Forward}
+			}
+		}
+		for _, id := range a.balance.Listeners() {
+			if !listeners[id] {
+				a.balance.RemoveListener(id)
+			}
+		}
+		for _, id := range a.balance.Groups() {
+			if _, ok := groups[id]; !ok {
+				a.balance.RemoveGroup(id)
+			}
+		}
+	})
+	now := a.clock.Now()
+	err = a.store.Update(func(tx *store.Tx) error {
+		replaceAll(tx, a.bound, places)
+		replaceAll(tx, a.applied, weights)
+		states := map[string]health{}
+		for groupARN := range groups {
+			g, ok := a.groups.Get(tx, keyOf(groupARN)) // as it is now
+			if !ok {
+				continue
+			}
+			live := a.balance.Health(groupARN)
+			if due := a.finishDraining(tx, &g, live, now); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+				next = due
+			}
+			states[groupARN] = health{healthRows(g, live)}
+		}
+		replaceAll(tx, a.health, states)
+		return nil
+	})
+	return next, err
+}
+
+// replaceAll makes a table of observations hold exactly rows, touching only
+// what differs, so that watchers are not woken for nothing.
+func replaceAll[R any](tx *store.Tx, t *store.Table[R], rows map[string]R) {
+	want := map[string]R{}
+	for resourceARN, row := range rows {
+		want[keyOf(resourceARN)] = row
+	}
+	for key, old := range t.Scan(tx, "") {
+		row, ok := want[key]
+		switch {
+		case !ok:
+			t.Delete(tx, key)
+		case reflect.DeepEqual(old, row):
+			delete(want, key)
+		}
+	}
+	for key, row := range want {
+		t.Put(tx, key, row)
+	}
+}
+
+// finishDraining lets go of targets whose last request is answered or whose
+// delay is over, and returns when the next delay ends.
+func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPort]balance.Health, now time.Time) (next time.Time) {
+	delay, err := strconv.Atoi(g.Attributes[drainAttribute])
+	if err != nil { // validated when it was set
+		panic("elbd: a broken deregistration delay was stored")
+	}
+	var still []target
+	for _, t := range g.Draining {
+		addr, _ := netip.ParseAddrPort(endpoint(t.ID, t.Port))
+		due := t.At.Add(time.Duration(delay) * time.Second)
+		if h, ok := live[addr]; !ok || !h.Draining || !due.After(now) {
+			continue
+		}
+		still = append(still, t)
+		if next.IsZero() || due.Before(next) {
+			next = due
+		}
+	}
+	if len(still) != len(g.Draining) {
+		g.Draining = still
+		a.groups.Put(tx, keyOf(g.ARN), *g)
+	}
+	return next
+}
+
+func groupSpec(g targetGroup) balance.Group {
+	spec := balance.Group{ID: g.ARN, Check: balance.Check{
+		Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
+		Timeout: time.Duration(g.Timeout) * time.Second, Healthy: int(g.Healthy), Unhealthy: int(g.Unhealthy),
+	}}
+	if n, err := strconv.ParseUint(g.HealthPort, 10, 16); err == nil {
+		spec.Check.Port = uint16(n)
+	}
+	for _, t := range g.Targets {
+		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
+			spec.Targets = append(spec.Targets, addr)
+		}
+	}
+	return spec
+}
+
+func ruleSpec(r rule) balance.Rule {
+	spec := balance.Rule{ID: r.ARN, Match: r.Conditions, Fixed: r.Fixed}
+	for _, w := range r.Forward {
+		spec.Forward = append(spec.Forward, balance.Weighted{Group: w.Group, Weight: w.Weight})
+	}
+	return spec
+}
+
+// healthRows puts what the balancer saw into ELB's words.
+func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[string]Health {
+	out := map[string]Health{}
+	for _, t := range g.Draining {
+		out[endpoint(t.ID, t.Port)] = Health{"draining", "Target.DeregistrationInProgress", "Target deregistration is in progress"}
+	}
+	for _, t := range g.Targets {
+		at := endpoint(t.ID, t.Port)
+		addr, _ := netip.ParseAddrPort(at)
+		h, ok := live[addr]
+		switch {
+		case !ok:
+			out[at] = Health{"initial", "Elb.RegistrationInProgress", "Target registration is in progress"}
+		case h.State == balance.Unused:
+			out[at] = Health{"unused", "Target.NotInUse", "Target group is not configured to receive traffic from the load balancer"}
+		case h.State == balance.Initial:
+			out[at] = Health{"initial", "Elb.InitialHealthChecking", "Initial health checks in progress"}
+		case h.State == balance.Unhealthy:
+			reason := "Target.FailedHealthChecks"
+			switch h.Detail {
+			case "Request timed out":
+				reason = "Target.Timeout"
+			case "Health checks failed":
+			default:
+				reason = "Target.ResponseCodeMismatch"
+			}
+			out[at] = Health{"unhealthy", reason, h.Detail}
+		default:
+			out[at] = Health{State: "healthy"}
+		}
+	}
+	return out
+}
+
+func endpoint(id string, port int32) string { return fmt.Sprintf("%s:%d", id, port) }
+
+// register adds targets; one that is there stays, one that drains comes back.
+func (g *targetGroup) register(targets []target, now time.Time) {
+	g.Targets, g.Draining = slices.Clone(g.Targets), slices.Clone(g.Draining)
+	for _, t := range targets {
+		t = g.withPort(t)
+		g.Draining = slices.DeleteFunc(g.Draining, t.same)
+		if !slices.ContainsFunc(g.Targets, t.same) {
+			t.At = now
+			g.Targets = append(g.Targets, t)
+		}
+	}
+}
+
+// deregister takes targets out and lets them drain.
+func (g *targetGroup) deregister(targets []target, now time.Time) {
+	g.Targets, g.Draining = slices.Clone(g.Targets), slices.Clone(g.Draining)
+	for _, t := range targets {
+		t = g.withPort(t)
+		if !slices.ContainsFunc(g.Targets, t.same) {
+			continue
+		}
+		g.Targets = slices.DeleteFunc(g.Targets, t.same)
+		t.At = now
+		g.Draining = append(g.Draining, t)
+	}
+}
+
+func (g *targetGroup) withPort(t target) target {
+	if t.Port == 0 {
+		t.Port = g.Port
+	}
+	return t
+}
+
+func (t target) same(o target) bool { return t.ID == o.ID && t.Port == o.Port }
+
+// What ECS asks of the load balancers, in the stage's adapter's words.
+
+// Share is a target group's weight in a rule.
+type Share struct {
+	Group  string
+	Weight int
+}
+
+// Weights reads a rule: what is wanted of it and what is in force. The error
+// is ELB's own when there is no such rule.
+func (a *API) Weights(ruleARN string) (wanted, inForce []Share, err error) {
+	a.store.View(func(tx *store.Tx) {
+		r, ok := a.rules.Get(tx, keyOf(ruleARN))
+		if !ok {
+			err = ruleNotFound()
+			return
+		}
+		wanted = shares(r.Forward)
+		if in, ok := a.applied.Get(tx, keyOf(ruleARN)); ok {
+			inForce = shares(in.Forward)
+		}
+	})
+	return wanted, inForce, err
+}
+
+func shares(in []weighted) []Share {
+	var out []Share
+	for _, w := range in {
+		out = append(out, Share(w))
+	}
+	return out
+}
+
+// SetWeights rewrites the weights of a rule's forward action.
+func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
+	r, ok := a.rules.Get(tx, keyOf(ruleARN))
+	if !ok {
+		return ruleNotFound()
+	}
+	var forward []weighted
+	for _, w := range weights {
+		forward = append(forward, weighted(w))
+	}
+	if slices.Equal(r.Forward, forward) {
+		return nil
+	}
+	r.Forward, r.Fixed = forward, nil
+	a.rules.Put(tx, keyOf(ruleARN), r)
+	return nil
+}
+
+// InUse reports whether a group exists, and whether a rule forwards to it.
+func (a *API) InUse(groupARN string) (exists, used bool) {
+	a.store.View(func(tx *store.Tx) {
+		_, exists = a.groups.Get(tx, keyOf(groupARN))
+		used = len(a.usersOf(tx, groupARN)) > 0
+	})
+	return exists, used
+}
+
+// Register puts an address into a group, Deregister takes it out to drain.
+func (a *API) Register(tx *store.Tx, groupARN, address string, port int32) error {
+	return a.alter(tx, groupARN, func(g *targetGroup) { g.register([]target{{ID: address, Port: port}}, a.clock.Now()) })
+}
+
+// Deregister takes an address out of a group; it drains.
+func (a *API) Deregister(tx *store.Tx, groupARN, address string, port int32) error {
+	return a.alter(tx, groupARN, func(g *targetGroup) { g.deregister([]target{{ID: address, Port: port}}, a.clock.Now()) })
+}
+
+func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup)) error {
+	g, ok := a.groups.Get(tx, keyOf(groupARN))
+	if !ok {
+		return groupNotFound()
+	}
+	fn(&g)
+	a.groups.Put(tx, keyOf(groupARN), g)
+	return nil
+}
+
+// HealthOf is the health of a group's targets, by address:port. A target that
+// was registered a moment ago and is not observed yet is not in it.
+func (a *API) HealthOf(groupARN string) (out map[string]Health) {
+	a.store.View(func(tx *store.Tx) {
+		h, _ := a.health.Get(tx, keyOf(groupARN))
+		out = maps.Clone(h.Targets)
+	})
+	return out
+}
+
+// Observations are the tables whose changes ECS must look at.
+func (a *API) Observations() []store.AnyTable { return []store.AnyTable{a.applied, a.health, a.rules} }
+
+// Endpoints is every listener's address, by the load balancer's name, for people.
+func (a *API) Endpoints() map[string][]string {
+	out := map[string][]string{}
+	a.store.View(func(tx *store.Tx) {
+		for _, l := range a.listeners.Scan(tx, "") {
+			lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer))
+			if b, bound := a.bound.Get(tx, keyOf(l.ARN)); ok && bound {
+				out[lb.Name] = append(out[lb.Name], "http://"+b.Address)
+			}
+		}
+	})
+	return out
+}

@@ -1,0 +1,273 @@
+// Package registry keeps an OCI registry's content on disk, each blob once,
+// named by its digest, and serves the distribution protocol over a backend.
+//
+// A blob is written to a temporary name, verified, synced and renamed, so an
+// interrupted upload leaves nothing that is served. What repositories hold and
+// who may see it is the backend's business.
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"cuelabs.dev/go/oci/ociregistry"
+	"cuelabs.dev/go/oci/ociregistry/ociserver"
+
+	"serin/internal/id"
+)
+
+// Handler serves the OCI distribution protocol from a backend.
+func Handler(backend ociregistry.Interface) http.Handler {
+	return ociserver.New(backend, &ociserver.Options{})
+}
+
+// Blobs is a directory of content.
+type Blobs struct {
+	dir string
+
+	mu      sync.Mutex
+	uploads map[string]*Upload
+}
+
+// Open opens or makes a blob directory; unfinished uploads of an earlier
+// program are gone.
+func Open(dir string) (*Blobs, error) {
+	uploads := filepath.Join(dir, "uploads")
+	if err := os.RemoveAll(uploads); err != nil {
+		return nil, fmt.Errorf("clearing unfinished uploads: %w", err)
+	}
+	for _, d := range []string{filepath.Join(dir, "sha256"), uploads} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("making the registry's directory: %w", err)
+		}
+	}
+	return &Blobs{dir: dir, uploads: map[string]*Upload{}}, nil
+}
+
+var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+func (b *Blobs) path(digest ociregistry.Digest) (string, error) {
+	if !sha256Digest.MatchString(string(digest)) {
+		return "", ociregistry.ErrDigestInvalid
+	}
+	return filepath.Join(b.dir, "sha256", string(digest[len("sha256:"):])), nil
+}
+
+// Stat returns a blob's size, or ErrBlobUnknown.
+func (b *Blobs) Stat(digest ociregistry.Digest) (int64, error) {
+	p, err := b.path(digest)
+	if err != nil {
+		return 0, err
+	}
+	st, err := os.Stat(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, ociregistry.ErrBlobUnknown
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for blob %s: %w", digest, err)
+	}
+	return st.Size(), nil
+}
+
+// Open returns a reader over bytes [from, to) of a blob; to < 0 is its end.
+func (b *Blobs) Open(desc ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
+	size, err := b.Stat(desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if to < 0 || to > size {
+		to = size
+	}
+	if from < 0 || from > to {
+		return nil, ociregistry.ErrRangeInvalid
+	}
+	p, err := b.path(desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		return nil, fmt.Errorf("opening blob %s: %w", desc.Digest, err)
+	}
+	desc.Size = size
+	return &reader{io.NewSectionReader(f, from, to-from), f, desc}, nil
+}
+
+type reader struct {
+	*io.SectionReader
+	f    *os.File
+	desc ociregistry.Descriptor
+}
+
+func (r *reader) Close() error                       { return r.f.Close() }
+func (r *reader) Descriptor() ociregistry.Descriptor { return r.desc }
+
+// Put stores content that is at hand.
+func (b *Blobs) Put(content []byte) (ociregistry.Digest, error) {
+	u, err := b.Start("")
+	if err != nil {
+		return "", err
+	}
+	defer u.Cancel()
+	if _, err := u.Write(content); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(content)
+	digest := ociregistry.Digest("sha256:" + hex.EncodeToString(sum[:]))
+	_, err = u.Commit(digest)
+	return digest, err
+}
+
+// Upload is a blob that is being written. It can be left and resumed by its id
+// while the program runs.
+type Upload struct {
+	blobs *Blobs
+	id    string
+	repo  string
+
+	mu      sync.Mutex
+	file    *os.File
+	sum     hash.Hash
+	size    int64
+	offset  int64 // where the present writer must go on, -1: anywhere
+	touched time.Time
+	closed  bool
+	// Committed is called, once, with the verified blob.
+	Committed func(ociregistry.Descriptor) error
+}
+
+// uploadLife is how long an upload that nobody goes on with is kept; ECR keeps
+// its own for a day.
+const uploadLife = 24 * time.Hour
+
+// Start begins an upload into a repository.
+func (b *Blobs) Start(repo string) (*Upload, error) {
+	b.expire()
+	u := &Upload{blobs: b, id: id.UUID(), repo: repo, sum: sha256.New(), offset: -1, touched: time.Now()}
+	f, err := os.Create(filepath.Join(b.dir, "uploads", u.id))
+	if err != nil {
+		return nil, fmt.Errorf("starting an upload: %w", err)
+	}
+	u.file = f
+	b.mu.Lock()
+	b.uploads[u.id] = u
+	b.mu.Unlock()
+	return u, nil
+}
+
+func (b *Blobs) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range b.uploads {
+		if time.Since(u.touched) > uploadLife {
+			go u.Cancel()
+		}
+	}
+}
+
+// Resume goes on with an upload. A wrong offset is only told when something is
+// written: docker ends an upload with an empty write at offset 0.
+func (b *Blobs) Resume(repo, uploadID string, offset int64) (*Upload, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	u, ok := b.uploads[uploadID]
+	if !ok || u.repo != repo {
+		return nil, ociregistry.ErrBlobUploadUnknown
+	}
+	u.mu.Lock()
+	u.offset, u.touched = offset, time.Now()
+	u.mu.Unlock()
+	return u, nil
+}
+
+func (u *Upload) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return 0, ociregistry.ErrBlobUploadUnknown
+	}
+	if u.offset >= 0 && u.offset != u.size {
+		return 0, ociregistry.ErrRangeInvalid
+	}
+	n, err := u.file.Write(p)
+	u.sum.Write(p[:n])
+	u.size += int64(n)
+	if u.offset >= 0 {
+		u.offset = u.size
+	}
+	if err != nil {
+		return n, fmt.Errorf("writing an upload: %w", err)
+	}
+	return n, nil
+}
+
+// Close leaves the upload for a later Resume.
+func (u *Upload) Close() error { return nil }
+
+// Size is the number of bytes written so far.
+func (u *Upload) Size() int64 { u.mu.Lock(); defer u.mu.Unlock(); return u.size }
+
+// ChunkSize is what clients are told to send at once, in bytes.
+func (u *Upload) ChunkSize() int { return 8 << 20 }
+
+// ID is what Resume wants.
+func (u *Upload) ID() string { return u.id }
+
+// Commit verifies the content and gives it its name.
+func (u *Upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return ociregistry.Descriptor{}, ociregistry.ErrBlobUploadUnknown
+	}
+	to, err := u.blobs.path(digest)
+	if err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	if got := "sha256:" + hex.EncodeToString(u.sum.Sum(nil)); got != string(digest) {
+		return ociregistry.Descriptor{}, fmt.Errorf("the content has digest %s, not %s: %w", got, digest, ociregistry.ErrDigestInvalid)
+	}
+	if err := u.file.Sync(); err != nil {
+		return ociregistry.Descriptor{}, fmt.Errorf("syncing a blob: %w", err)
+	}
+	if err := os.Rename(u.file.Name(), to); err != nil {
+		return ociregistry.Descriptor{}, fmt.Errorf("storing a blob: %w", err)
+	}
+	u.finish()
+	desc := ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: u.size}
+	if u.Committed != nil {
+		if err := u.Committed(desc); err != nil {
+			return ociregistry.Descriptor{}, err
+		}
+	}
+	return desc, nil
+}
+
+// Cancel drops the upload; after Commit it does nothing.
+func (u *Upload) Cancel() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.closed {
+		os.Remove(u.file.Name())
+		u.finish()
+	}
+	return nil
+}
+
+func (u *Upload) finish() {
+	u.closed = true
+	u.file.Close()
+	u.blobs.mu.Lock()
+	delete(u.blobs.uploads, u.id)
+	u.blobs.mu.Unlock()
+}
