@@ -130,7 +130,7 @@ func (d *decision) bakeTime() {
 
 // cleanUp lets the source go.
 func (d *decision) cleanUp() {
-	if d.o.Source.Active() == 0 && d.o.Others == 0 && d.o.Target.Healthy >= d.o.Desired {
+	if d.o.Source.Left() == 0 && d.o.Others == 0 && d.o.Target.Healthy >= d.o.Desired {
 		d.tell(Completed, "")
 		d.end(Successful, "")
 	}

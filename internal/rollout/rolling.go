@@ -6,7 +6,7 @@ var zero time.Time
 
 // roll replaces tasks under the two percentages until only the target is left.
 func (d *decision) roll() {
-	if d.o.Target.Healthy < d.o.Desired || d.o.Source.Active() > 0 || d.o.Others > 0 {
+	if d.o.Target.Healthy < d.o.Desired || d.o.Source.Left() > 0 || d.o.Others > 0 {
 		d.s.Baked = zero
 		return
 	}

@@ -173,9 +173,10 @@ type Rollback struct {
 
 // Counts is what is observed of one revision.
 type Counts struct {
-	Pending int // started, not yet running
-	Running int
-	Healthy int
+	Pending  int // started, not yet running
+	Running  int
+	Healthy  int
+	Stopping int // told to stop, not yet gone
 	// Cumulative, within this deployment:
 	FailedToStart   int // never reached RUNNING
 	FailedUnhealthy int // replaced because a health check failed
@@ -184,12 +185,15 @@ type Counts struct {
 // Active is the tasks that take up room.
 func (c Counts) Active() int { return c.Pending + c.Running }
 
+// Left is every task that is not gone.
+func (c Counts) Left() int { return c.Active() + c.Stopping }
+
 // Observed is a full snapshot of the world.
 type Observed struct {
 	Desired int
 	Source  Counts
 	Target  Counts
-	Others  int // active tasks of any other revision
+	Others  int // tasks of any other revision that are not gone
 	// Weights of the target that are in force.
 	Production Permille
 	Test       Permille
@@ -396,7 +400,7 @@ func (d *decision) goBack() {
 	if d.s.Rollback.Safe.IsZero() && (d.s.Config.Traffic || d.o.Source.Healthy >= d.o.Desired) {
 		d.s.Rollback.Safe = d.now
 	}
-	if d.o.Target.Active() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others == 0 {
+	if d.o.Target.Left() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others == 0 {
 		if d.s.Rollback.Safe.IsZero() {
 			d.s.Rollback.Safe = d.now
 		}

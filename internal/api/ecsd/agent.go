@@ -1,0 +1,562 @@
+package ecsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/run"
+	"serin/internal/store"
+)
+
+// agent makes task rows true. One loop looks at all rows; what takes time, a
+// pull or a start, runs beside it and ends in a row.
+type agent struct {
+	*API
+	mu      sync.Mutex
+	handles map[string]run.Task // task key → what runs
+	busy    map[string]bool     // task key → being started
+	work    sync.WaitGroup
+	ships   sync.Mutex // one at a time moves output, so that no line is moved twice
+}
+
+// Agent runs tasks until ctx ends. Tasks go on when it ends and are found again
+// by the next.
+func (a *API) Agent(ctx context.Context) error {
+	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}}
+	if err := g.adopt(ctx); err != nil {
+		return err
+	}
+	stop := a.store.Watch(a.wakeAgent, append([]store.AnyTable{a.tasks}, a.deps.Traffic.Observations()...)...)
+	defer stop()
+	defer g.work.Wait()
+	for {
+		if err := g.pass(ctx); err != nil {
+			return fmt.Errorf("bringing tasks to their rows: %w", err)
+		}
+		if _, err := a.clock.Wait(ctx, time.Time{}, a.wakeAgent); err != nil {
+			return nil
+		}
+	}
+}
+
+// labelKey is the label by which a task's row is found again.
+const labelKey = "serin.task"
+
+// adopt finds what an earlier stage left running. A task without a row is
+// stopped; a row whose task is gone is settled by pass.
+func (g *agent) adopt(ctx context.Context) error {
+	found, err := g.runtime.Tasks(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for running tasks: %w", err)
+	}
+	for _, h := range found {
+		key := h.Labels()[labelKey]
+		var known bool
+		g.store.View(func(tx *store.Tx) {
+			t, ok := g.tasks.Get(tx, key)
+			known = ok && t.Last != stopped
+		})
+		if known {
+			g.follow(ctx, key, h)
+			continue
+		}
+		g.work.Go(func() {
+			if err := g.discard(ctx, h); err != nil && ctx.Err() == nil {
+				g.log.Warn("a task of an earlier stage could not be removed", "task", h.ID(), "err", err)
+			}
+		})
+	}
+	// Rows that were being started when the stage ended: begin again.
+	return g.store.Update(func(tx *store.Tx) error {
+		for key, t := range g.tasks.Scan(tx, "") {
+			if g.handles[key] != nil && (t.Last == provisioning || t.Last == pending || t.Last == activating) {
+				g.markRunning(tx, key, t, g.handles[key])
+			} else if g.handles[key] == nil && (t.Last == pending || t.Last == activating) {
+				t.Last = provisioning
+				g.tasks.Put(tx, key, t)
+			}
+		}
+		return nil
+	})
+}
+
+func (g *agent) discard(ctx context.Context, h run.Task) error {
+	if err := h.Stop(ctx); err != nil {
+		return err
+	}
+	for {
+		st, changed := h.State()
+		if st.Ended {
+			return h.Remove(ctx)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow wakes the agent whenever a task changes or writes.
+func (g *agent) follow(ctx context.Context, key string, h run.Task) {
+	g.mu.Lock()
+	g.handles[key] = h
+	g.mu.Unlock()
+	g.work.Go(func() {
+		for {
+			st, changed := h.State()
+			g.ship(key, h)
+			poke(g.wakeAgent)
+			if st.Ended {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+func (g *agent) handle(key string) (run.Task, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.handles[key], g.busy[key]
+}
+
+// pass takes every task one step further, where it can go.
+func (g *agent) pass(ctx context.Context) error {
+	rows := map[string]task{}
+	g.store.View(func(tx *store.Tx) {
+		for key, t := range g.tasks.Scan(tx, "") {
+			if t.Last != stopped {
+				rows[key] = t
+			}
+		}
+	})
+	for key, t := range rows {
+		h, busy := g.handle(key)
+		if busy {
+			continue
+		}
+		if err := g.step(ctx, key, t, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error {
+	if h == nil {
+		switch {
+		case t.Desired == stopped:
+			return g.settle(key, func(t *task) { t.markStopped(g.clock.Now(), "", "") })
+		case t.Last == provisioning:
+			g.mu.Lock()
+			g.busy[key] = true
+			g.mu.Unlock()
+			g.work.Go(func() {
+				g.start(ctx, key, t)
+				g.mu.Lock()
+				delete(g.busy, key)
+				g.mu.Unlock()
+				poke(g.wakeAgent)
+			})
+			return nil
+		}
+		return g.settle(key, func(t *task) {
+			t.markStopped(g.clock.Now(), types.TaskStopCodeEssentialContainerExited, "ContainerVanishedError: No container matching saved ID found")
+		})
+	}
+	st, _ := h.State()
+	switch {
+	case st.Ended:
+		g.ship(key, h)
+		if err := g.settle(key, func(t *task) { t.markEnded(g.clock.Now(), st) }); err != nil {
+			return err
+		}
+		g.mu.Lock()
+		delete(g.handles, key)
+		g.mu.Unlock()
+		if err := h.Remove(ctx); err != nil {
+			g.log.Warn("an ended task could not be removed", "task", t.ID, "err", err)
+		}
+	case t.Desired == running:
+		// An essential container that ended takes the task with it.
+		if c, ended := g.essentialEnded(key, t, st); ended {
+			if err := h.Stop(ctx); err != nil {
+				return err
+			}
+			g.log.Info("an essential container ended", "task", t.ID, "container", c)
+		}
+	case t.Last == running:
+		return g.move(key, deactivating, true)
+	case t.Last == deactivating && !g.draining(t):
+		return g.move(key, stopping, false)
+	case t.Last == stopping:
+		return h.Stop(ctx)
+	}
+	return nil
+}
+
+func (g *agent) essentialEnded(key string, t task, st run.State) (string, bool) {
+	scope, _ := arn.ParseKey(key)
+	var d types.TaskDefinition
+	g.store.View(func(tx *store.Tx) { d, _ = g.definition(tx, scope, t.TaskDefinition) })
+	for i, c := range st.Containers {
+		if !c.Finished.IsZero() && i < len(d.ContainerDefinitions) && aws.ToBool(d.ContainerDefinitions[i].Essential) {
+			return c.Name, true
+		}
+	}
+	return "", false
+}
+
+// draining reports whether a target of the task still answers its last requests.
+func (g *agent) draining(t task) bool {
+	for _, r := range t.Targets {
+		if g.deps.Traffic.Health(r.Group)[fmt.Sprintf("%s:%d", t.Address, r.Port)].State == "draining" {
+			return true
+		}
+	}
+	return false
+}
+
+// move writes the next status; deregister takes the task out of its groups.
+func (g *agent) move(key, next string, deregister bool) error {
+	return g.update(key, func(tx *store.Tx, t *task) {
+		t.Last = next
+		if deregister {
+			g.deregister(tx, *t)
+		}
+	})
+}
+
+func (g *agent) deregister(tx *store.Tx, t task) {
+	for _, r := range t.Targets {
+		if err := g.deps.Traffic.Deregister(tx, r.Group, t.Address, r.Port); err != nil {
+			g.log.Warn("a target could not be deregistered", "task", t.ID, "err", err)
+		}
+	}
+}
+
+// update changes a task's row, unless it has stopped meanwhile.
+func (g *agent) update(key string, fn func(*store.Tx, *task)) error {
+	return g.store.Update(func(tx *store.Tx) error {
+		t, ok := g.tasks.Get(tx, key)
+		if !ok || t.Last == stopped {
+			return nil
+		}
+		t.Containers = slices.Clone(t.Containers)
+		fn(tx, &t)
+		t.Version++
+		g.tasks.Put(tx, key, t)
+		return nil
+	})
+}
+
+// settle ends a task's row and counts a failure to start on its revision.
+func (g *agent) settle(key string, fn func(*task)) error {
+	return g.update(key, func(tx *store.Tx, t *task) {
+		fn(t)
+		g.deregister(tx, *t)
+		r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
+		if !ok {
+			return
+		}
+		if t.StopCode == types.TaskStopCodeTaskFailedToStart {
+			r.FailedToStart++
+			r.LastFailure = t.Times.Stopped
+			g.revisions.Put(tx, revisionKey(r.ARN), r)
+			g.tellService(tx, r.Service, t.Times.Stopped, "was unable to place a task. Reason: %s", t.StopReason)
+		}
+	})
+}
+
+func (g *agent) tellService(tx *store.Tx, key string, at time.Time, format string, args ...any) {
+	if s, ok := g.services.Get(tx, key); ok {
+		g.tell(&s, at, format, args...)
+		g.services.Put(tx, key, s)
+	}
+}
+
+// markStopped is the end of a task that never ran, or whose end nobody saw.
+func (t *task) markStopped(now time.Time, code types.TaskStopCode, reason string) {
+	if t.StopCode == "" {
+		t.StopCode, t.StopReason = code, reason
+	}
+	if t.Times.Stopping.IsZero() {
+		t.Times.Stopping = now
+	}
+	t.Desired, t.Last, t.Times.Stopped = stopped, stopped, now
+	for i := range t.Containers {
+		t.Containers[i].Status = stopped
+	}
+}
+
+// markEnded is the end of a task whose processes have ended.
+func (t *task) markEnded(now time.Time, st run.State) {
+	for i := range t.Containers {
+		if i < len(st.Containers) {
+			c := st.Containers[i]
+			t.Containers[i].Exit = new(int32(c.ExitCode))
+			if c.OOM {
+				t.Containers[i].Reason = "OutOfMemoryError: Container killed due to memory usage"
+			}
+		}
+	}
+	t.Times.ExecutionStopped = now
+	t.markStopped(now, types.TaskStopCodeEssentialContainerExited, "Essential container in task exited")
+}
+
+// start brings a new task to RUNNING or, failing, to STOPPED.
+func (g *agent) start(ctx context.Context, key string, t task) {
+	err := g.tryStart(ctx, key, t)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	err = g.settle(key, func(t *task) {
+		t.markStopped(g.clock.Now(), types.TaskStopCodeTaskFailedToStart, err.Error())
+		for i := range t.Containers {
+			t.Containers[i].Reason = err.Error()
+		}
+	})
+	if err != nil {
+		g.log.Error("a failed task could not be recorded", "task", t.ID, "err", err)
+	}
+}
+
+func (g *agent) tryStart(ctx context.Context, key string, t task) error {
+	scope, _ := arn.ParseKey(key)
+	var d types.TaskDefinition
+	var r revision
+	ok := false
+	g.store.View(func(tx *store.Tx) {
+		d, ok = g.definition(tx, scope, t.TaskDefinition)
+		r, _ = g.revisions.Get(tx, revisionKey(t.Revision))
+	})
+	if !ok {
+		return fmt.Errorf("ResourceInitializationError: task definition %s is missing", t.TaskDefinition)
+	}
+	if err := g.move(key, pending, false); err != nil {
+		return err
+	}
+	role := aws.ToString(d.ExecutionRoleArn)
+	if role != "" {
+		if err := g.deps.Roles.Check(role, "ecs-tasks.amazonaws.com", t.ID, "", ""); err != nil {
+			return err
+		}
+	}
+	images, err := g.pull(ctx, key, d, r, role)
+	if err != nil {
+		return err
+	}
+	streams, err := g.openLogs(scope, t, d, role)
+	if err != nil {
+		return err
+	}
+	err = g.update(key, func(_ *store.Tx, t *task) {
+		t.Last, t.Times.PullStopped = activating, g.clock.Now()
+		for i := range t.Containers {
+			t.Containers[i].Digest = images[i].Digest
+			t.Containers[i].LogGroup, t.Containers[i].LogStream = streams[i][0], streams[i][1]
+		}
+	})
+	if err != nil {
+		return err
+	}
+	h, err := g.runtime.Start(ctx, g.spec(key, t, d, images))
+	if err != nil {
+		return err
+	}
+	g.follow(ctx, key, h)
+	return g.store.Update(func(tx *store.Tx) error {
+		row, ok := g.tasks.Get(tx, key)
+		if !ok || row.Last == stopped {
+			return nil // it was given up meanwhile; the agent stops what runs
+		}
+		g.markRunning(tx, key, row, h)
+		return nil
+	})
+}
+
+// pull makes the images ready. The first task of a revision resolves tags to
+// digests; all later ones use the same, documented.
+func (g *agent) pull(ctx context.Context, key string, d types.TaskDefinition, r revision, role string) ([]run.Image, error) {
+	err := g.update(key, func(_ *store.Tx, t *task) { t.Times.PullStarted = g.clock.Now() })
+	if err != nil {
+		return nil, err
+	}
+	var images []run.Image
+	for _, c := range d.ContainerDefinitions {
+		name := *c.Image
+		pinned := r.Images[*c.Name]
+		if pinned != "" {
+			name = repositoryOf(name) + "@" + pinned
+		}
+		ref, auth, err := g.deps.Images.Resolve(ctx, name, role)
+		if err != nil {
+			return nil, &run.Error{Kind: run.CannotPull, Err: err}
+		}
+		image, err := g.runtime.Pull(ctx, ref, auth)
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, image)
+		if pinned == "" && r.ARN != "" && c.VersionConsistency != types.VersionConsistencyDisabled {
+			err := g.store.Update(func(tx *store.Tx) error {
+				row, ok := g.revisions.Get(tx, revisionKey(r.ARN))
+				if !ok || row.Images[*c.Name] != "" {
+					return nil
+				}
+				row.Images = maps.Clone(row.Images)
+				if row.Images == nil {
+					row.Images = map[string]string{}
+				}
+				row.Images[*c.Name] = image.Digest
+				g.revisions.Put(tx, revisionKey(r.ARN), row)
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return images, nil
+}
+
+// repositoryOf is an image's name without its tag or digest.
+func repositoryOf(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
+		return image[:i]
+	}
+	return image
+}
+
+// openLogs makes sure that each container's stream can be written, as the
+// execution role.
+func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role string) ([][2]string, error) {
+	out := make([][2]string, len(d.ContainerDefinitions))
+	for i, c := range d.ContainerDefinitions {
+		l := c.LogConfiguration
+		if l == nil {
+			continue
+		}
+		stream := t.ID + "-" + *c.Name // without a prefix ECS names it after the container
+		if prefix := l.Options["awslogs-stream-prefix"]; prefix != "" {
+			stream = prefix + "/" + *c.Name + "/" + t.ID
+		}
+		where := arn.Scope{Account: scope.Account, Region: l.Options["awslogs-region"]}
+		if err := g.deps.Logs.Open(where, role, l.Options["awslogs-group"], stream, l.Options["awslogs-create-group"] == "true"); err != nil {
+			return nil, fmt.Errorf("ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: failed to create Cloudwatch log stream: %w", err)
+		}
+		out[i] = [2]string{where.Region + "|" + l.Options["awslogs-group"], stream}
+	}
+	return out, nil
+}
+
+func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Image) run.Spec {
+	spec := run.Spec{ID: t.ID, Labels: map[string]string{labelKey: key}}
+	const mib = 1 << 20
+	if n, err := strconv.ParseInt(aws.ToString(d.Memory), 10, 64); err == nil {
+		spec.Memory = n * mib
+	}
+	if n, err := strconv.ParseInt(aws.ToString(d.Cpu), 10, 64); err == nil {
+		spec.CPU = n
+	}
+	scope, _ := arn.ParseKey(key)
+	for i, c := range d.ContainerDefinitions {
+		r := run.Container{
+			Name: *c.Name, Image: images[i].Ref, Entrypoint: c.EntryPoint, Command: c.Command, Workdir: aws.ToString(c.WorkingDirectory), User: aws.ToString(c.User),
+			Memory: int64(aws.ToInt32(c.Memory)) * mib, StopTimeout: 30 * time.Second,
+		}
+		if c.StopTimeout != nil {
+			r.StopTimeout = time.Duration(*c.StopTimeout) * time.Second
+		}
+		r.Env = append(r.Env, "AWS_EXECUTION_ENV=AWS_ECS_EC2", "AWS_REGION="+scope.Region)
+		for _, e := range c.Environment {
+			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
+		}
+		spec.Containers = append(spec.Containers, r)
+	}
+	return spec
+}
+
+// markRunning writes that a task runs and registers it with its target groups.
+func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
+	now := g.clock.Now()
+	t.Containers = slices.Clone(t.Containers)
+	t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
+	t.Version++
+	for i := range t.Containers {
+		t.Containers[i].Status = running
+	}
+	r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
+	if ok && t.Desired == running {
+		t.Targets = nil
+		counts := map[string]int{}
+		for i, lb := range r.LoadBalancers {
+			reg := registration{r.Groups[i], aws.ToInt32(lb.ContainerPort)}
+			if err := g.deps.Traffic.Register(tx, reg.Group, t.Address, reg.Port); err != nil {
+				g.log.Warn("a target could not be registered", "task", t.ID, "err", err)
+				continue
+			}
+			t.Targets = append(t.Targets, reg)
+			counts[reg.Group]++
+		}
+		for group, n := range counts {
+			g.tellService(tx, r.Service, now, "registered %d targets in (target-group %s)", n, group)
+		}
+	}
+	g.tasks.Put(tx, key, t)
+}
+
+// ship moves a task's new output into its log streams.
+func (g *agent) ship(key string, h run.Task) {
+	g.ships.Lock()
+	defer g.ships.Unlock()
+	var t task
+	g.store.View(func(tx *store.Tx) { t, _ = g.tasks.Get(tx, key) })
+	for _, c := range t.Containers {
+		if c.LogStream == "" {
+			continue
+		}
+		if err := g.shipContainer(key, c, h); err != nil && !errors.Is(err, context.Canceled) {
+			g.log.Warn("a container's output could not be logged", "task", t.ID, "container", c.Name, "err", err)
+		}
+	}
+}
+
+func (g *agent) shipContainer(key string, c container, h run.Task) error {
+	place := key + "/" + c.Name
+	var from offset
+	g.store.View(func(tx *store.Tx) { from, _ = g.offsets.Get(tx, place) })
+	var events []LogEvent
+	to, err := h.Logs(c.Name, from.At, func(_ time.Time, line string) {
+		events = append(events, LogEvent{g.clock.Now(), line})
+	})
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	scope, _ := arn.ParseKey(key)
+	region, group, _ := strings.Cut(c.LogGroup, "|")
+	if err := g.deps.Logs.Put(arn.Scope{Account: scope.Account, Region: region}, group, c.LogStream, events); err != nil {
+		return err
+	}
+	return g.store.Update(func(tx *store.Tx) error {
+		g.offsets.Put(tx, place, offset{to})
+		return nil
+	})
+}

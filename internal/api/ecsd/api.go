@@ -1,0 +1,266 @@
+// Package ecsd is the stage's ECS control plane.
+//
+// A handler writes rows and returns. The controller (controller.go) watches the
+// rows of all services: it observes, asks package rollout what follows, and
+// writes task rows and listener weights. The agent (agent.go) makes the tasks'
+// rows true: it pulls, starts, drains and stops, and writes back what it sees.
+// So every count that is told is a fact about processes, and a crash anywhere
+// is followed by the same loops looking at the same rows.
+package ecsd
+
+import (
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/clock"
+	"serin/internal/rollout"
+	"serin/internal/run"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// API performs ECS's operations.
+type API struct {
+	store   *store.Store
+	clock   *clock.Clock
+	log     *slog.Logger
+	runtime run.Runtime
+	deps    Deps
+
+	clusters    *store.Table[cluster]
+	families    *store.Table[family]
+	definitions *store.Table[types.TaskDefinition]
+	services    *store.Table[service]
+	revisions   *store.Table[revision]
+	deployments *store.Table[deployment]
+	tasks       *store.Table[task]
+	offsets     *store.Table[offset]
+
+	wakeController chan struct{}
+	wakeAgent      chan struct{}
+}
+
+type cluster struct {
+	Name    string
+	Status  string // ACTIVE, INACTIVE
+	Created time.Time
+	Tags    []types.Tag
+}
+
+type family struct{ Last int32 } // the newest revision's number
+
+type service struct {
+	Cluster, Name  string
+	Status         string // ACTIVE, DRAINING, INACTIVE
+	Desired        int
+	TaskDefinition string // ARN
+	LoadBalancers  []types.LoadBalancer
+	Network        *types.NetworkConfiguration
+	Config         types.DeploymentConfiguration
+	Capacity       []types.CapacityProviderStrategyItem
+	LaunchType     types.LaunchType
+	Grace          *int32 // health check grace period, seconds
+	Created        time.Time
+	CreatedBy      string
+	ManagedTags    bool
+	PropagateTags  types.PropagateTags
+	Tags           []types.Tag
+	ClientToken    string
+	Deployment     string  // ARN of the newest service deployment
+	Steady         bool    // the steady state was announced
+	Events         []event // newest first, at most 100
+}
+
+type event struct {
+	ID      string
+	At      time.Time
+	Message string
+}
+
+// revision is an immutable record of what a deployment deploys, and what has
+// been learned of it: image digests, failures.
+type revision struct {
+	ARN            string
+	Legacy         string // ecs-svc/…: the deployment id of DescribeServices
+	Service        string // key of the service
+	TaskDefinition string
+	LoadBalancers  []types.LoadBalancer
+	Network        *types.NetworkConfiguration
+	Capacity       []types.CapacityProviderStrategyItem
+	LaunchType     types.LaunchType
+	Created        time.Time
+	Groups         []string          // target group of each load balancer, once resolved
+	Images         map[string]string // container → digest
+
+	FailedToStart   int
+	FailedUnhealthy int
+	LastFailure     time.Time // stage time; launches wait after it
+	Completed       bool      // it has been in service
+}
+
+type deployment struct {
+	ARN            string
+	Service        string   // key of the service
+	Source, Target string   // revision ARNs; Source is empty for the first
+	Others         []string // revisions that an interrupted deployment left behind
+	State          rollout.State
+	Config         types.DeploymentConfiguration
+	Created        time.Time
+	Updated        time.Time
+	StopRequested  bool
+	Superseded     bool
+	Resolved       bool   // the target groups were chosen
+	Broken         string // why the traffic resources cannot be used
+	Threshold      int    // of the breaker, at the last look
+	// Counts when it ended; while it runs they are counted.
+	Final *finalCounts
+}
+
+type finalCounts struct{ Source, Target [3]int } // requested, pending, running
+
+type task struct {
+	ID, Cluster, Service string // Service is empty for a task of its own
+	Revision             string // ARN
+	StartedBy            string
+	Group                string
+	TaskDefinition       string
+	Desired, Last        string
+	StopCode             types.TaskStopCode
+	StopReason           string
+	Unhealthy            bool // it was replaced for failing health checks
+	Address              string
+	Targets              []registration
+	Containers           []container
+	Version              int64
+	Times                times
+	Network              *types.NetworkConfiguration
+	LaunchType           types.LaunchType
+	Attachment           string
+}
+
+type registration struct {
+	Group string
+	Port  int32
+}
+
+type container struct {
+	Name, ID, Image, Digest string
+	Status                  string
+	Exit                    *int32
+	Reason                  string
+	LogGroup, LogStream     string
+}
+
+type times struct {
+	Created, PullStarted, PullStopped, Started, Stopping, ExecutionStopped, Stopped time.Time
+}
+
+type offset struct{ At int64 } // bytes of a container's output that are in its log stream
+
+// New adds ECS's tables to the store.
+func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps) *API {
+	return &API{
+		store: s, clock: c, log: log, runtime: r, deps: d,
+		clusters:    store.NewTable[cluster](s, "ecs/clusters"),
+		families:    store.NewTable[family](s, "ecs/families"),
+		definitions: store.NewTable[types.TaskDefinition](s, "ecs/definitions"),
+		services:    store.NewTable[service](s, "ecs/services"),
+		revisions:   store.NewTable[revision](s, "ecs/revisions"),
+		deployments: store.NewTable[deployment](s, "ecs/deployments"),
+		tasks:       store.NewTable[task](s, "ecs/tasks"),
+		offsets:     store.NewTable[offset](s, "ecs/offsets"),
+
+		wakeController: make(chan struct{}, 1),
+		wakeAgent:      make(chan struct{}, 1),
+	}
+}
+
+// Keys: clusters NAME; services and tasks CLUSTER/NAME and CLUSTER/ID;
+// definitions FAMILY:REVISION; revisions and deployments CLUSTER/SERVICE/ID.
+
+func clusterARN(s arn.Scope, name string) string { return s.For("ecs", "cluster/"+name).String() }
+func serviceARN(s arn.Scope, cluster, name string) string {
+	return s.For("ecs", "service/"+cluster+"/"+name).String()
+}
+func taskARN(s arn.Scope, t task) string {
+	return s.For("ecs", "task/"+t.Cluster+"/"+t.ID).String()
+}
+
+// rowKey is the key of a row that is named by an ARN of the kind: service/C/S.
+func rowKey(resourceARN, kind string) (string, bool) {
+	a, err := arn.Parse(resourceARN)
+	if err != nil || a.Service != "ecs" {
+		return "", false
+	}
+	rest, ok := a.Under(kind + "/")
+	return a.Scope().Key(rest), ok
+}
+
+// lastPart is what follows the last slash of a name or ARN.
+func lastPart(nameOrARN string) string { return nameOrARN[strings.LastIndexByte(nameOrARN, '/')+1:] }
+
+// clusterName is the name in a name, an ARN or nothing, which is "default".
+func clusterName(nameOrARN *string) string {
+	if n := lastPart(aws.ToString(nameOrARN)); n != "" {
+		return n
+	}
+	return "default"
+}
+
+func (a *API) cluster(tx *store.Tx, s arn.Scope, nameOrARN *string) (cluster, error) {
+	c, ok := a.clusters.Get(tx, s.Key(clusterName(nameOrARN)))
+	if !ok || c.Status != "ACTIVE" {
+		return c, &types.ClusterNotFoundException{Message: new("Cluster not found.")}
+	}
+	return c, nil
+}
+
+func invalid(format string, args ...any) error {
+	return &types.InvalidParameterException{Message: new(fmt.Sprintf(format, args...))}
+}
+
+func client(format string, args ...any) error {
+	return &types.ClientException{Message: new(fmt.Sprintf(format, args...))}
+}
+
+// page cuts a list of ARNs as ECS does.
+func page(items []string, token *string, max *int32, usual, most int) ([]string, *string, error) {
+	limit := usual
+	if max != nil {
+		if *max < 1 || int(*max) > most {
+			return nil, nil, invalid("maxResults must be between 1 and %d, got %d", most, *max)
+		}
+		limit = int(*max)
+	}
+	items, next, err := wire.Page(items, func(s string) string { return s }, aws.ToString(token), limit)
+	if err != nil {
+		return nil, nil, invalid("Invalid token.")
+	}
+	if next == "" {
+		return items, nil, nil
+	}
+	return items, &next, nil
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // a signal is already waiting
+	}
+}
+
+func pointer(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func itoa(n int32) string { return strconv.Itoa(int(n)) }

@@ -1,0 +1,126 @@
+package ecsd
+
+import (
+	"context"
+	"regexp"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+var clusterNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+
+// CreateCluster makes a cluster; one that is there is returned as it is.
+func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*ecs.CreateClusterOutput, error) {
+	call := wire.From(ctx)
+	name := clusterName(in.ClusterName)
+	if !clusterNames.MatchString(name) {
+		return nil, invalid("Cluster names can have up to 255 letters, numbers, hyphens, and underscores, got '%s'.", name)
+	}
+	var view types.Cluster
+	err := a.store.Update(func(tx *store.Tx) error {
+		c, ok := a.clusters.Get(tx, call.Scope.Key(name))
+		if !ok || c.Status != "ACTIVE" {
+			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now(), Tags: in.Tags}
+			a.clusters.Put(tx, call.Scope.Key(name), c)
+		}
+		view = a.clusterView(tx, call.Scope, c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.CreateClusterOutput{Cluster: &view}, nil
+}
+
+func (a *API) clusterView(tx *store.Tx, scope arn.Scope, c cluster) types.Cluster {
+	v := types.Cluster{
+		ClusterArn: new(clusterARN(scope, c.Name)), ClusterName: new(c.Name), Status: new(c.Status), Tags: c.Tags,
+		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: []string{}, DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{},
+	}
+	for _, s := range a.services.Scan(tx, scope.Key(c.Name+"/")) {
+		if s.Status == "ACTIVE" {
+			v.ActiveServicesCount++
+		}
+	}
+	for _, t := range a.tasks.Scan(tx, scope.Key(c.Name+"/")) {
+		switch t.Last {
+		case running:
+			v.RunningTasksCount++
+		case provisioning, pending, activating:
+			v.PendingTasksCount++
+		}
+	}
+	return v
+}
+
+// DescribeClusters describes clusters by name or ARN.
+func (a *API) DescribeClusters(ctx context.Context, in *ecs.DescribeClustersInput) (*ecs.DescribeClustersOutput, error) {
+	call := wire.From(ctx)
+	out := &ecs.DescribeClustersOutput{}
+	a.store.View(func(tx *store.Tx) {
+		for _, name := range orDefault(in.Clusters) {
+			c, ok := a.clusters.Get(tx, call.Scope.Key(clusterName(&name)))
+			if !ok {
+				out.Failures = append(out.Failures, missing(clusterARN(call.Scope, clusterName(&name))))
+				continue
+			}
+			out.Clusters = append(out.Clusters, a.clusterView(tx, call.Scope, c))
+		}
+	})
+	return out, nil
+}
+
+func missing(resourceARN string) types.Failure {
+	return types.Failure{Arn: new(resourceARN), Reason: new("MISSING")}
+}
+
+// ListClusters lists the ARNs of active clusters.
+func (a *API) ListClusters(ctx context.Context, in *ecs.ListClustersInput) (*ecs.ListClustersOutput, error) {
+	call := wire.From(ctx)
+	var list []string
+	a.store.View(func(tx *store.Tx) {
+		for _, c := range a.clusters.Scan(tx, call.Scope.Key("")) {
+			if c.Status == "ACTIVE" {
+				list = append(list, clusterARN(call.Scope, c.Name))
+			}
+		}
+	})
+	list, next, err := page(list, in.NextToken, in.MaxResults, 100, 100)
+	return &ecs.ListClustersOutput{ClusterArns: list, NextToken: next}, err
+}
+
+// DeleteCluster makes an empty cluster inactive.
+func (a *API) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput) (*ecs.DeleteClusterOutput, error) {
+	call := wire.From(ctx)
+	if aws.ToString(in.Cluster) == "" {
+		return nil, invalid("cluster must be specified.")
+	}
+	var view types.Cluster
+	err := a.store.Update(func(tx *store.Tx) error {
+		c, err := a.cluster(tx, call.Scope, in.Cluster)
+		if err != nil {
+			return err
+		}
+		view = a.clusterView(tx, call.Scope, c)
+		if view.ActiveServicesCount > 0 {
+			return &types.ClusterContainsServicesException{Message: new("The Cluster cannot be deleted while Services are active.")}
+		}
+		if view.RunningTasksCount+view.PendingTasksCount > 0 {
+			return &types.ClusterContainsTasksException{Message: new("The Cluster cannot be deleted while Tasks are active.")}
+		}
+		c.Status = "INACTIVE"
+		view.Status = new("INACTIVE")
+		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.DeleteClusterOutput{Cluster: &view}, nil
+}

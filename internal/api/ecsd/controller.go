@@ -1,0 +1,577 @@
+package ecsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/rollout"
+	"serin/internal/store"
+)
+
+// Control is the one loop for all services, until ctx ends: observe, decide,
+// write. It is woken by any row that may change an answer, and by time.
+func (a *API) Control(ctx context.Context) error {
+	tables := append([]store.AnyTable{a.services, a.deployments, a.tasks, a.clusters}, a.deps.Traffic.Observations()...)
+	stop := a.store.Watch(a.wakeController, tables...)
+	defer stop()
+	for {
+		var next time.Time
+		var keys []string
+		a.store.View(func(tx *store.Tx) {
+			for key, s := range a.services.Scan(tx, "") {
+				if s.Status != "INACTIVE" {
+					keys = append(keys, key)
+				}
+			}
+		})
+		for _, key := range keys {
+			wake, err := a.reconcile(key)
+			if err != nil {
+				return fmt.Errorf("controlling service %s: %w", key, err)
+			}
+			if !wake.IsZero() && (next.IsZero() || wake.Before(next)) {
+				next = wake
+			}
+		}
+		if err := a.sweep(); err != nil {
+			return err
+		}
+		if _, err := a.clock.Wait(ctx, next, a.wakeController); err != nil {
+			return nil
+		}
+	}
+}
+
+// reconcile looks at one service and writes what follows, in one transaction.
+func (a *API) reconcile(key string) (wake time.Time, err error) {
+	err = a.store.Update(func(tx *store.Tx) error {
+		s, ok := a.services.Get(tx, key)
+		if !ok || s.Status == "INACTIVE" {
+			return nil
+		}
+		d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
+		if !ok {
+			return fmt.Errorf("deployment %s of service %s is missing", s.Deployment, key)
+		}
+		c := &control{API: a, tx: tx, key: key, s: s, d: d, now: a.clock.Now()}
+		c.endSuperseded()
+		c.run()
+		wake = c.wake
+		return nil
+	})
+	return wake, err
+}
+
+// control is one look at one service.
+type control struct {
+	*API
+	tx   *store.Tx
+	key  string
+	s    service
+	d    deployment
+	now  time.Time
+	wake time.Time
+}
+
+func (c *control) later(at time.Time) {
+	if at.After(c.now) && (c.wake.IsZero() || at.Before(c.wake)) {
+		c.wake = at
+	}
+}
+
+// endSuperseded stops deployments that a newer one has replaced.
+func (c *control) endSuperseded() {
+	for key, old := range c.deployments.Scan(c.tx, c.key+"/") {
+		if old.ARN == c.d.ARN || old.State.Status.Terminal() {
+			continue
+		}
+		old.State, _ = rollout.Decide(old.State, rollout.Observed{Superseded: true}, c.now)
+		old.Updated = c.now
+		c.deployments.Put(c.tx, key, old)
+	}
+}
+
+func (c *control) run() {
+	c.replaceUnhealthy()
+	if c.s.Status == "DRAINING" {
+		c.drain()
+		return
+	}
+	before := c.d
+	if !c.d.Resolved {
+		c.resolve()
+	}
+	o := c.observe()
+	state, wanted := rollout.Decide(c.d.State, o, c.now)
+	c.later(wanted.WakeAt)
+	c.d.State = state
+	c.d.Threshold = 0
+	if state.Config.Breaker.Enabled {
+		c.d.Threshold = state.Config.Breaker.ThresholdFor(o.Desired)
+	}
+	c.tellEvents(wanted.Events)
+	c.shift(wanted)
+	c.scale(c.d.Target, wanted.Target)
+	if c.d.Source != "" {
+		c.scale(c.d.Source, wanted.Source)
+	}
+	for _, other := range c.others() {
+		c.scale(other, 0)
+	}
+	if state.Status.Terminal() && c.d.Final == nil {
+		c.d.Final = &finalCounts{Source: c.final(c.d.Source), Target: c.final(c.d.Target)}
+		if winner := inService(c.d); winner != "" {
+			r, _ := c.revisions.Get(c.tx, revisionKey(winner))
+			r.Completed = true
+			c.revisions.Put(c.tx, revisionKey(winner), r)
+		}
+	}
+	if changed(before, c.d) {
+		c.d.Updated = c.now
+		c.deployments.Put(c.tx, deploymentKey(c.d.ARN), c.d)
+	}
+	c.announceSteady(o)
+	if old, _ := c.services.Get(c.tx, c.key); differs(old, c.s) {
+		c.services.Put(c.tx, c.key, c.s)
+	}
+}
+
+func (c *control) final(revisionARN string) [3]int {
+	if revisionARN == "" {
+		return [3]int{}
+	}
+	return c.counts(c.tx, c.d, revisionARN)
+}
+
+func changed(x, y deployment) bool {
+	x.Updated, y.Updated = time.Time{}, time.Time{}
+	return differs(x, y)
+}
+
+// others is every revision with tasks that this deployment does not know.
+func (c *control) others() []string {
+	var list []string
+	for _, r := range c.revisionsOf(c.tx, c.key) {
+		if r.ARN != c.d.Source && r.ARN != c.d.Target && c.count(c.tx, r).Left() > 0 {
+			list = append(list, r.ARN)
+		}
+	}
+	return list
+}
+
+// resolve chooses the target group of each revision once, when the deployment
+// begins: the one that serves is read from the rule, the new tasks go to the
+// other, observed.
+func (c *control) resolve() {
+	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	r.Groups = nil
+	c.d.Broken = ""
+	for _, lb := range r.LoadBalancers {
+		main := aws.ToString(lb.TargetGroupArn)
+		adv := lb.AdvancedConfiguration
+		if adv == nil || !c.d.State.Config.Traffic {
+			r.Groups = append(r.Groups, main)
+			continue
+		}
+		live, err := c.live(main, *adv.AlternateTargetGroupArn, *adv.ProductionListenerRule)
+		if err != nil {
+			c.d.Broken = err.Error()
+			live = main
+		}
+		r.Groups = append(r.Groups, otherOf(live, main, *adv.AlternateTargetGroupArn))
+	}
+	c.d.Resolved = true
+	c.revisions.Put(c.tx, revisionKey(r.ARN), r)
+}
+
+func otherOf(one, a, b string) string {
+	if one == a {
+		return b
+	}
+	return a
+}
+
+// live is the one target group of the two that the rule sends traffic to.
+func (c *control) live(main, alternate, rule string) (string, error) {
+	wanted, _, err := c.deps.Traffic.Weights(rule)
+	if err != nil {
+		return "", errors.New("of invalid networking configuration. One or more rules not found")
+	}
+	var serving []string
+	for _, w := range wanted {
+		if w.Weight > 0 {
+			serving = append(serving, w.Group)
+		}
+	}
+	if len(serving) != 1 {
+		return "", fmt.Errorf("of invalid networking configuration. productionListenerRule %s should have exactly one target group serving traffic but found %d target groups which are serving traffic", rule, len(serving))
+	}
+	if serving[0] != main && serving[0] != alternate {
+		return "", fmt.Errorf("of invalid networking configuration. Production listener rule is forwarding traffic to unexpected target group %s. Expected traffic to be forwarded to either targetGroupArn: %s or alternateTargetGroupArn: %s", serving[0], main, alternate)
+	}
+	return serving[0], nil
+}
+
+// observe takes the snapshot that the decision is made on.
+func (c *control) observe() rollout.Observed {
+	o := rollout.Observed{Desired: c.s.Desired, Stop: c.d.StopRequested, Broken: c.d.Broken}
+	o.Target = c.look(c.d.Target)
+	if c.d.Source != "" {
+		o.Source = c.look(c.d.Source)
+	}
+	for _, other := range c.others() {
+		r, _ := c.revisions.Get(c.tx, revisionKey(other))
+		o.Others += c.count(c.tx, r).Left()
+	}
+	if !c.d.State.Config.Traffic || c.d.Broken != "" {
+		o.Production, o.Test = c.d.State.Production, c.d.State.Test
+		return o
+	}
+	if o.Production, o.Broken = c.inForce(func(adv *types.AdvancedConfiguration) *string { return adv.ProductionListenerRule }); o.Broken == "" && c.d.State.Config.TestTraffic {
+		o.Test, o.Broken = c.inForce(func(adv *types.AdvancedConfiguration) *string { return adv.TestListenerRule })
+	}
+	if role := c.infrastructureRole(); o.Broken == "" && !c.d.State.Status.Terminal() {
+		o.Broken = role
+	}
+	return o
+}
+
+// infrastructureRole says why ECS cannot move the traffic as the role given.
+func (c *control) infrastructureRole() string {
+	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	for _, lb := range r.LoadBalancers {
+		role, rule := aws.ToString(lb.AdvancedConfiguration.RoleArn), aws.ToString(lb.AdvancedConfiguration.ProductionListenerRule)
+		if err := c.deps.Roles.Check(role, "ecs.amazonaws.com", "ECSNetworkingWithELB", "elasticloadbalancing:ModifyRule", rule); err != nil {
+			return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + role + "'."
+		}
+	}
+	return ""
+}
+
+// inForce is the target's share in a rule of every load balancer; where they
+// differ, the smallest on the way up says how far all have come.
+func (c *control) inForce(rule func(*types.AdvancedConfiguration) *string) (rollout.Permille, string) {
+	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	share, first := rollout.Permille(0), true
+	for i, lb := range r.LoadBalancers {
+		name := aws.ToString(rule(lb.AdvancedConfiguration))
+		if name == "" {
+			continue
+		}
+		_, in, err := c.deps.Traffic.Weights(name)
+		if err != nil {
+			return 0, "of invalid networking configuration. One or more rules not found"
+		}
+		p := shareOf(in, r.Groups[i])
+		goingBack := c.d.State.Status == rollout.RollbackInProgress
+		if first || p < share && !goingBack || p > share && goingBack {
+			share, first = p, false
+		}
+	}
+	return share, ""
+}
+
+func shareOf(weights []Share, group string) rollout.Permille {
+	sum, own := 0, 0
+	for _, w := range weights {
+		sum += w.Weight
+		if w.Group == group {
+			own = w.Weight
+		}
+	}
+	if sum == 0 {
+		return 0
+	}
+	return rollout.Permille((own*1000 + sum/2) / sum)
+}
+
+// shift writes the weights that are wanted into the rules.
+func (c *control) shift(w rollout.Wanted) {
+	if !c.d.State.Config.Traffic || c.d.Broken != "" || c.d.State.Status == rollout.Pending {
+		return
+	}
+	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	for i, lb := range r.LoadBalancers {
+		adv := lb.AdvancedConfiguration
+		other := otherOf(r.Groups[i], *lb.TargetGroupArn, *adv.AlternateTargetGroupArn)
+		c.weigh(*adv.ProductionListenerRule, r.Groups[i], other, w.Production)
+		if test := aws.ToString(adv.TestListenerRule); test != "" {
+			c.weigh(test, r.Groups[i], other, w.Test)
+		}
+	}
+}
+
+func (c *control) weigh(rule, group, other string, p rollout.Permille) {
+	wanted, _, err := c.deps.Traffic.Weights(rule)
+	if err != nil || shareOf(wanted, group) == p {
+		return // a rule that is gone is found by observe; one that is right stays as it is
+	}
+	if err := c.deps.Traffic.SetWeights(c.tx, rule, weights(group, other, p)); err != nil {
+		c.log.Warn("a listener rule could not be changed", "service", c.key, "err", err)
+	}
+}
+
+// weights is a share in ELB's whole numbers: hundredths where they suffice,
+// else thousandths.
+func weights(group, other string, p rollout.Permille) []Share {
+	if p%10 == 0 {
+		return []Share{{other, int((rollout.All - p) / 10)}, {group, int(p / 10)}}
+	}
+	return []Share{{other, min(int(rollout.All-p), 999)}, {group, min(int(p), 999)}}
+}
+
+// count counts a revision's tasks. Healthy is left to look.
+func (a *API) count(tx *store.Tx, r revision) rollout.Counts {
+	c := rollout.Counts{FailedToStart: r.FailedToStart, FailedUnhealthy: r.FailedUnhealthy}
+	for _, t := range a.tasksOf(tx, r) {
+		switch {
+		case t.Last == stopped:
+		case t.Desired == stopped:
+			c.Stopping++
+		case t.Last == running:
+			c.Running++
+		default:
+			c.Pending++
+		}
+	}
+	return c
+}
+
+// tasksOf is a revision's tasks, oldest first.
+func (a *API) tasksOf(tx *store.Tx, r revision) []task {
+	scope, name := arn.ParseKey(r.Service)
+	cluster, _, _ := strings.Cut(name, "/")
+	var list []task
+	for _, t := range a.tasks.Scan(tx, scope.Key(cluster+"/")) {
+		if t.Revision == r.ARN {
+			list = append(list, t)
+		}
+	}
+	slices.SortFunc(list, func(x, y task) int { return x.Times.Created.Compare(y.Times.Created) })
+	return list
+}
+
+// settle is how long a task without a load balancer must have run to count as
+// healthy, documented.
+const settle = 40 * time.Second
+
+func (c *control) look(revisionARN string) rollout.Counts {
+	r, _ := c.revisions.Get(c.tx, revisionKey(revisionARN))
+	counts := c.count(c.tx, r)
+	for _, t := range c.tasksOf(c.tx, r) {
+		if t.Last == running && t.Desired == running && c.healthy(t) {
+			counts.Healthy++
+		}
+	}
+	return counts
+}
+
+func (c *control) healthy(t task) bool {
+	if len(t.Targets) == 0 {
+		ready := t.Times.Started.Add(settle)
+		c.later(ready)
+		return !ready.After(c.now)
+	}
+	for _, r := range t.Targets {
+		state := c.deps.Traffic.Health(r.Group)[fmt.Sprintf("%s:%d", t.Address, r.Port)].State
+		// A group that no rule sends traffic to is not checked; documented as the
+		// reason why both groups must hang on a rule.
+		if state != "healthy" {
+			return false
+		}
+	}
+	return true
+}
+
+// replaceUnhealthy stops tasks that fail their load balancer's health checks
+// after the grace period; scale starts others.
+func (c *control) replaceUnhealthy() {
+	grace := time.Duration(aws.ToInt32(c.s.Grace)) * time.Second
+	for _, r := range c.revisionsOf(c.tx, c.key) {
+		for _, t := range c.tasksOf(c.tx, r) {
+			if t.Last != running || t.Desired != running {
+				continue
+			}
+			for _, reg := range t.Targets {
+				h := c.deps.Traffic.Health(reg.Group)[fmt.Sprintf("%s:%d", t.Address, reg.Port)]
+				if h.State != "unhealthy" {
+					continue
+				}
+				if end := t.Times.Started.Add(grace); end.After(c.now) {
+					c.later(end)
+					continue
+				}
+				c.tell(&c.s, c.now, "(task %s) (port %d) is unhealthy in (target-group %s) due to (reason %s).", t.ID, reg.Port, reg.Group, h.Description)
+				t.Unhealthy = true
+				c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Task failed ELB health checks in (target-group "+reg.Group+")")
+				r.FailedUnhealthy++
+				r.LastFailure = c.now
+				c.revisions.Put(c.tx, revisionKey(r.ARN), r)
+				break
+			}
+		}
+	}
+}
+
+// halt asks for a task's end.
+func (c *control) halt(t task, code types.TaskStopCode, reason string) {
+	t.Desired, t.StopCode, t.StopReason, t.Times.Stopping = stopped, code, reason, c.now
+	t.Version++
+	c.putTask(c.tx, t, c.key)
+}
+
+// scale brings the number of a revision's tasks that are to run to n.
+func (c *control) scale(revisionARN string, n int) {
+	r, ok := c.revisions.Get(c.tx, revisionKey(revisionARN))
+	if !ok {
+		return
+	}
+	var live []task
+	for _, t := range c.tasksOf(c.tx, r) {
+		if t.Desired == running && t.Last != stopped {
+			live = append(live, t)
+		}
+	}
+	if len(live) < n {
+		c.launch(r, n-len(live))
+		return
+	}
+	// Those that carry nothing yet go first, then the youngest.
+	slices.SortStableFunc(live, func(x, y task) int {
+		if (x.Last == running) != (y.Last == running) {
+			if x.Last == running {
+				return 1
+			}
+			return -1
+		}
+		return y.Times.Created.Compare(x.Times.Created)
+	})
+	var ids []string
+	for _, t := range live[:len(live)-n] {
+		c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Scaling activity initiated by (deployment "+r.Legacy+")")
+		ids = append(ids, "(task "+t.ID+")")
+	}
+	if len(ids) > 0 {
+		c.tell(&c.s, c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
+	}
+}
+
+// launch writes rows for new tasks. After failures it waits, longer each time:
+// documented in kind and in its end of 27 minutes, the first steps are a guess.
+func (c *control) launch(r revision, n int) {
+	if failures := r.FailedToStart; failures > 0 {
+		pause := min(5*time.Second<<min(failures-1, 10), 27*time.Minute)
+		if due := r.LastFailure.Add(pause); due.After(c.now) {
+			c.later(due)
+			return
+		}
+	}
+	scope, _ := arn.ParseKey(c.key)
+	d, ok := c.definition(c.tx, scope, r.TaskDefinition)
+	if !ok {
+		c.log.Error("a task definition is missing", "service", c.key, "definition", r.TaskDefinition)
+		return
+	}
+	var ids []string
+	for range n {
+		t := task{
+			ID: id.Hex(32), Cluster: c.s.Cluster, Service: c.s.Name, Revision: r.ARN, StartedBy: r.Legacy, Group: "service:" + c.s.Name,
+			TaskDefinition: r.TaskDefinition, Desired: running, Last: provisioning, Version: 1, Times: times{Created: c.now},
+			Network: r.Network, LaunchType: r.LaunchType, Attachment: id.UUID(),
+		}
+		for _, def := range d.ContainerDefinitions {
+			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
+		}
+		c.putTask(c.tx, t, c.key)
+		ids = append(ids, "(task "+t.ID+")")
+	}
+	c.tell(&c.s, c.now, "has started %d tasks: %s.", n, strings.Join(ids, " "))
+}
+
+// tellEvents puts what happened into the service's events, in the observed forms.
+func (c *control) tellEvents(events []rollout.Event) {
+	target, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	source, _ := c.revisions.Get(c.tx, revisionKey(c.d.Source))
+	for _, e := range events {
+		c.log.Info("deployment", "service", c.key, "deployment", c.d.ARN, "event", string(e.Kind), "detail", e.Reason)
+		switch e.Kind {
+		case rollout.Completed:
+			c.tell(&c.s, c.now, "(deployment %s) deployment completed.", target.Legacy)
+		case rollout.Failed:
+			c.tell(&c.s, c.now, "(deployment %s) deployment failed: %s", target.Legacy, e.Reason)
+		case rollout.RollingBack:
+			c.tell(&c.s, c.now, "rolling back to deployment %s.", source.Legacy)
+		}
+	}
+}
+
+func (c *control) announceSteady(o rollout.Observed) {
+	in := o.Target
+	if inService(c.d) == c.d.Source {
+		in = o.Source
+	}
+	steady := c.d.State.Status.Terminal() && in.Healthy == c.s.Desired && in.Active() == c.s.Desired
+	if steady && !c.s.Steady {
+		c.tell(&c.s, c.now, "has reached a steady state.")
+	}
+	c.s.Steady = steady
+}
+
+// drain ends a service that is being deleted: its tasks, then itself.
+func (c *control) drain() {
+	left := 0
+	for _, r := range c.revisionsOf(c.tx, c.key) {
+		c.scale(r.ARN, 0)
+		left += c.count(c.tx, r).Left()
+	}
+	if left == 0 {
+		c.s.Status = "INACTIVE"
+		for k := range c.deployments.Scan(c.tx, c.key+"/") {
+			c.deployments.Delete(c.tx, k)
+		}
+		for k := range c.revisions.Scan(c.tx, c.key+"/") {
+			c.revisions.Delete(c.tx, k)
+		}
+	}
+	if old, _ := c.services.Get(c.tx, c.key); differs(old, c.s) {
+		c.services.Put(c.tx, c.key, c.s)
+	}
+}
+
+// keepStopped is how long a stopped task can be described, documented as at
+// least an hour; keepHistory is how long a deployment can.
+const (
+	keepStopped = time.Hour
+	keepHistory = 90 * 24 * time.Hour
+)
+
+// sweep forgets what has been over for long enough.
+func (a *API) sweep() error {
+	now := a.clock.Now()
+	return a.store.Update(func(tx *store.Tx) error {
+		for key, t := range a.tasks.Scan(tx, "") {
+			if t.Last == stopped && now.Sub(t.Times.Stopped) > keepStopped {
+				a.tasks.Delete(tx, key)
+				for place := range a.offsets.Scan(tx, key+"/") {
+					a.offsets.Delete(tx, place)
+				}
+			}
+		}
+		for key, d := range a.deployments.Scan(tx, "") {
+			s, _ := a.services.Get(tx, d.Service)
+			if d.State.Status.Terminal() && s.Deployment != d.ARN && now.Sub(d.Updated) > keepHistory {
+				a.deployments.Delete(tx, key)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,69 @@
+package ecsd
+
+import (
+	"context"
+	"time"
+
+	"serin/internal/arn"
+	"serin/internal/run"
+	"serin/internal/store"
+)
+
+// Deps is what ECS needs of other services, in ECS's words. The stage fits
+// them together.
+type Deps struct {
+	Traffic Traffic
+	Images  Images
+	Logs    Logs
+	Roles   Roles
+}
+
+// Traffic is the load balancers.
+type Traffic interface {
+	// Weights reads a listener rule: what is wanted and what is in force.
+	Weights(ruleARN string) (wanted, inForce []Share, err error)
+	SetWeights(tx *store.Tx, ruleARN string, weights []Share) error
+	// Group reports whether a target group exists and a rule forwards to it.
+	Group(groupARN string) (exists, used bool)
+	Register(tx *store.Tx, groupARN, address string, port int32) error
+	Deregister(tx *store.Tx, groupARN, address string, port int32) error
+	// Health is the health of a group's targets, by address:port.
+	Health(groupARN string) map[string]TargetHealth
+	// Observations are the tables whose changes may change an answer above.
+	Observations() []store.AnyTable
+}
+
+// Share is a target group's weight in a rule.
+type Share struct {
+	Group  string
+	Weight int
+}
+
+// TargetHealth is a target's state and why, in ELB's words.
+type TargetHealth struct{ State, Description string }
+
+// Images finds where an image is to be pulled from, and with what.
+type Images interface {
+	Resolve(ctx context.Context, image, executionRole string) (ref string, auth run.Auth, err error)
+}
+
+// Logs is CloudWatch Logs, written to as the execution role.
+type Logs interface {
+	// Open makes sure that a stream can be written: the group is there, or is
+	// made where create says so and the role may.
+	Open(scope arn.Scope, role, group, stream string, create bool) error
+	Put(scope arn.Scope, group, stream string, events []LogEvent) error
+}
+
+// LogEvent is one line of a container.
+type LogEvent struct {
+	At      time.Time // stage time
+	Message string
+}
+
+// Roles is IAM and STS as ECS itself uses them.
+type Roles interface {
+	// Check returns why a service cannot act as a role, or may not do what it
+	// must, in AWS's words; nil when it may.
+	Check(role, service, session, action, resource string) error
+}

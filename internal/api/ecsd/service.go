@@ -1,0 +1,216 @@
+package ecsd
+
+import (
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+
+	"serin/internal/arn"
+	"serin/internal/wire"
+)
+
+// Service is ECS on the wire: every operation with what it needs permission
+// for, and every member with what is done with it.
+func (a *API) Service() *wire.Service {
+	s := &wire.Service{
+		Name: "ecs", Signing: "ecs", Protocol: wire.JSON, Target: "AmazonEC2ContainerServiceV20141113", Version: "2014-11-13",
+		Naming:  &wire.Naming{Lower: true},
+		Status:  map[string]int{"ServerException": 500},
+		Invalid: func(m string) error { return invalid("%s", m) },
+		Types:   memberTypes,
+	}
+	cluster := func(name *string) func(*wire.Call) string {
+		return func(c *wire.Call) string { return clusterARN(c.Scope, clusterName(name)) }
+	}
+	one := func(action string, c *wire.Call, resource string) []wire.Check {
+		return []wire.Check{{Action: "ecs:" + action, Resource: resource}}
+	}
+	inCluster := func(action string, c *wire.Call, resource string, name *string) []wire.Check {
+		return []wire.Check{{Action: "ecs:" + action, Resource: resource, Context: map[string][]string{"ecs:cluster": {cluster(name)(c)}}}}
+	}
+	onService := func(action string, c *wire.Call, name, in *string) []wire.Check {
+		return inCluster(action, c, serviceResource(c, aws.ToString(name), in), in)
+	}
+	s.Register(
+		wire.Handle("CreateCluster", a.CreateCluster, func(c *wire.Call, in *ecs.CreateClusterInput) []wire.Check {
+			return one("CreateCluster", c, cluster(in.ClusterName)(c))
+		}, wire.Members{Performed: "clusterName", Recorded: "tags", Refused: "capacityProviders configuration defaultCapacityProviderStrategy serviceConnectDefaults settings"}),
+		wire.Handle("DescribeClusters", a.DescribeClusters, func(c *wire.Call, in *ecs.DescribeClustersInput) []wire.Check {
+			var checks []wire.Check
+			for _, name := range orDefault(in.Clusters) {
+				checks = append(checks, one("DescribeClusters", c, cluster(&name)(c))...)
+			}
+			return checks
+		}, wire.Members{Performed: "clusters include"}),
+		wire.Handle("ListClusters", a.ListClusters, func(c *wire.Call, _ *ecs.ListClustersInput) []wire.Check { return one("ListClusters", c, "*") },
+			wire.Members{Performed: "maxResults nextToken"}),
+		wire.Handle("DeleteCluster", a.DeleteCluster, func(c *wire.Call, in *ecs.DeleteClusterInput) []wire.Check {
+			return one("DeleteCluster", c, cluster(in.Cluster)(c))
+		}, wire.Members{Performed: "cluster"}),
+
+		wire.Handle("RegisterTaskDefinition", a.RegisterTaskDefinition, func(c *wire.Call, in *ecs.RegisterTaskDefinitionInput) []wire.Check {
+			checks := one("RegisterTaskDefinition", c, c.ARN("task-definition/"+aws.ToString(in.Family)+":*"))
+			for _, role := range []*string{in.TaskRoleArn, in.ExecutionRoleArn} {
+				checks = append(checks, passRole(c, role, "ecs-tasks.amazonaws.com")...)
+			}
+			return checks
+		}, wire.Members{
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn",
+			Recorded:  "tags runtimePlatform taskRoleArn",
+			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
+		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
+			return one("DescribeTaskDefinition", c, "*")
+		}, wire.Members{Performed: "taskDefinition include"}),
+		wire.Handle("ListTaskDefinitions", a.ListTaskDefinitions, func(c *wire.Call, _ *ecs.ListTaskDefinitionsInput) []wire.Check {
+			return one("ListTaskDefinitions", c, "*")
+		}, wire.Members{Performed: "familyPrefix maxResults nextToken sort status"}),
+		wire.Handle("DeregisterTaskDefinition", a.DeregisterTaskDefinition, func(c *wire.Call, _ *ecs.DeregisterTaskDefinitionInput) []wire.Check {
+			return one("DeregisterTaskDefinition", c, "*")
+		}, wire.Members{Performed: "taskDefinition"}),
+
+		wire.Handle("CreateService", a.CreateService, func(c *wire.Call, in *ecs.CreateServiceInput) []wire.Check {
+			checks := onService("CreateService", c, in.ServiceName, in.Cluster)
+			checks[0].Context["ecs:task-definition"] = []string{definitionResource(c, aws.ToString(in.TaskDefinition))}
+			for _, lb := range in.LoadBalancers {
+				if lb.AdvancedConfiguration != nil {
+					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
+				}
+			}
+			return checks
+		}, wire.Members{
+			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy",
+			Recorded:  "networkConfiguration capacityProviderStrategy launchType tags enableECSManagedTags propagateTags platformVersion",
+			Refused:   "availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
+			checks := onService("UpdateService", c, in.Service, in.Cluster)
+			if in.TaskDefinition != nil {
+				checks[0].Context["ecs:task-definition"] = []string{definitionResource(c, *in.TaskDefinition)}
+			}
+			for _, lb := range in.LoadBalancers {
+				if lb.AdvancedConfiguration != nil {
+					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
+				}
+			}
+			return checks
+		}, wire.Members{
+			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers",
+			Recorded:  "networkConfiguration capacityProviderStrategy enableECSManagedTags propagateTags platformVersion",
+			Refused:   "availabilityZoneRebalancing deploymentController enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
+			var checks []wire.Check
+			for _, name := range in.Services {
+				checks = append(checks, onService("DescribeServices", c, &name, in.Cluster)...)
+			}
+			return checks
+		}, wire.Members{Performed: "services cluster include"}),
+		wire.Handle("ListServices", a.ListServices, func(c *wire.Call, in *ecs.ListServicesInput) []wire.Check {
+			return inCluster("ListServices", c, "*", in.Cluster)
+		}, wire.Members{Performed: "cluster maxResults nextToken launchType", Refused: "resourceManagementType schedulingStrategy"}),
+		wire.Handle("DeleteService", a.DeleteService, func(c *wire.Call, in *ecs.DeleteServiceInput) []wire.Check {
+			return onService("DeleteService", c, in.Service, in.Cluster)
+		}, wire.Members{Performed: "service cluster force"}),
+
+		wire.Handle("ListServiceDeployments", a.ListServiceDeployments, func(c *wire.Call, in *ecs.ListServiceDeploymentsInput) []wire.Check {
+			return onService("ListServiceDeployments", c, in.Service, in.Cluster)
+		}, wire.Members{Performed: "service cluster createdAt maxResults nextToken status"}),
+		wire.Handle("DescribeServiceDeployments", a.DescribeServiceDeployments, func(c *wire.Call, in *ecs.DescribeServiceDeploymentsInput) []wire.Check {
+			var checks []wire.Check
+			for _, d := range in.ServiceDeploymentArns {
+				checks = append(checks, one("DescribeServiceDeployments", c, d)...)
+			}
+			return checks
+		}, wire.Members{Performed: "serviceDeploymentArns"}),
+		wire.Handle("DescribeServiceRevisions", a.DescribeServiceRevisions, func(c *wire.Call, in *ecs.DescribeServiceRevisionsInput) []wire.Check {
+			var checks []wire.Check
+			for _, r := range in.ServiceRevisionArns {
+				checks = append(checks, one("DescribeServiceRevisions", c, r)...)
+			}
+			return checks
+		}, wire.Members{Performed: "serviceRevisionArns"}),
+		wire.Handle("StopServiceDeployment", a.StopServiceDeployment, func(c *wire.Call, in *ecs.StopServiceDeploymentInput) []wire.Check {
+			return one("StopServiceDeployment", c, aws.ToString(in.ServiceDeploymentArn))
+		}, wire.Members{Performed: "serviceDeploymentArn stopType"}),
+
+		wire.Handle("ListTasks", a.ListTasks, func(c *wire.Call, in *ecs.ListTasksInput) []wire.Check {
+			return inCluster("ListTasks", c, "*", in.Cluster)
+		}, wire.Members{Performed: "cluster desiredStatus family maxResults nextToken serviceName startedBy", Refused: "containerInstance daemonName launchType"}),
+		wire.Handle("DescribeTasks", a.DescribeTasks, func(c *wire.Call, in *ecs.DescribeTasksInput) []wire.Check {
+			var checks []wire.Check
+			for _, t := range in.Tasks {
+				checks = append(checks, inCluster("DescribeTasks", c, taskResource(c, t, in.Cluster), in.Cluster)...)
+			}
+			return checks
+		}, wire.Members{Performed: "tasks cluster include"}),
+		wire.Handle("StopTask", a.StopTask, func(c *wire.Call, in *ecs.StopTaskInput) []wire.Check {
+			return inCluster("StopTask", c, taskResource(c, aws.ToString(in.Task), in.Cluster), in.Cluster)
+		}, wire.Members{Performed: "task cluster reason"}),
+	)
+	return s
+}
+
+func orDefault(names []string) []string {
+	if len(names) == 0 {
+		return []string{"default"}
+	}
+	return names
+}
+
+func passRole(c *wire.Call, role *string, to string) []wire.Check {
+	if aws.ToString(role) == "" {
+		return nil
+	}
+	resource := *role
+	if !arn.Is(resource) { // a name stands for a role of the caller's account
+		resource = arn.Scope{Account: c.Scope.Account}.For("iam", "role/"+resource).String()
+	}
+	return []wire.Check{{Action: "iam:PassRole", Resource: resource, Context: map[string][]string{"iam:PassedToService": {to}}}}
+}
+
+func serviceResource(c *wire.Call, nameOrARN string, cluster *string) string {
+	if arn.Is(nameOrARN) {
+		return nameOrARN
+	}
+	return serviceARN(c.Scope, clusterName(cluster), nameOrARN)
+}
+
+func taskResource(c *wire.Call, idOrARN string, cluster *string) string {
+	if arn.Is(idOrARN) {
+		return idOrARN
+	}
+	return taskARN(c.Scope, task{Cluster: clusterName(cluster), ID: idOrARN})
+}
+
+func definitionResource(c *wire.Call, nameOrARN string) string {
+	if arn.Is(nameOrARN) {
+		return nameOrARN
+	}
+	return c.ARN("task-definition/" + nameOrARN)
+}
+
+// memberTypes is what is done with the members of nested structures.
+var memberTypes = map[string]wire.Members{
+	"Tag":                          {Recorded: "key value"},
+	"LoadBalancer":                 {Performed: "advancedConfiguration containerName containerPort targetGroupArn", Refused: "loadBalancerName"},
+	"AdvancedConfiguration":        {Performed: "alternateTargetGroupArn productionListenerRule testListenerRule roleArn"},
+	"NetworkConfiguration":         {Recorded: "awsvpcConfiguration"},
+	"AwsVpcConfiguration":          {Recorded: "subnets assignPublicIp securityGroups"},
+	"CapacityProviderStrategyItem": {Recorded: "capacityProvider base weight"},
+	"DeploymentController":         {Performed: "type"},
+	"DeploymentConfiguration": {
+		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker linearConfiguration maximumPercent minimumHealthyPercent strategy",
+		Refused:   "alarms earlySuccessCriteria lifecycleHooks"},
+	"CanaryConfiguration":      {Performed: "canaryBakeTimeInMinutes canaryPercent"},
+	"LinearConfiguration":      {Performed: "stepBakeTimeInMinutes stepPercent"},
+	"DeploymentCircuitBreaker": {Performed: "enable rollback resetOnHealthyTask thresholdConfiguration"},
+	"ThresholdConfiguration":   {Performed: "type value"},
+	"CreatedAt":                {Performed: "after before"},
+	"ContainerDefinition": {
+		Performed: "command cpu entryPoint environment essential image logConfiguration memory name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
+		Recorded:  "dockerLabels memoryReservation",
+		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration healthCheck hostname interactive links linuxParameters " +
+			"mountPoints privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout systemControls ulimits volumesFrom"},
+	"KeyValuePair":        {Performed: "name value"},
+	"PortMapping":         {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
+	"LogConfiguration":    {Performed: "logDriver options", Refused: "secretOptions"},
+	"ResourceRequirement": {Recorded: "type value", Refused: "sharingStrategy"},
+	"RuntimePlatform":     {Recorded: "cpuArchitecture operatingSystemFamily"},
+}

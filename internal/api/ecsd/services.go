@@ -1,0 +1,687 @@
+package ecsd
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/rollout"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// CreateService makes a service and its first deployment.
+func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*ecs.CreateServiceOutput, error) {
+	call := wire.From(ctx)
+	name := aws.ToString(in.ServiceName)
+	if !clusterNames.MatchString(name) {
+		return nil, invalid("The service name '%s' must have up to 255 letters, numbers, underscores, and hyphens.", name)
+	}
+	if in.DeploymentController != nil && in.DeploymentController.Type != types.DeploymentControllerTypeEcs && in.DeploymentController.Type != "" {
+		return nil, invalid("Serin performs the deployment controller ECS; '%s' is not performed yet.", in.DeploymentController.Type)
+	}
+	if in.SchedulingStrategy == types.SchedulingStrategyDaemon {
+		return nil, invalid("Serin performs the scheduling strategy REPLICA; DAEMON is not performed yet.")
+	}
+	desired := int(aws.ToInt32(in.DesiredCount))
+	if in.DesiredCount == nil {
+		return nil, invalid("desiredCount must be specified.")
+	}
+	if desired < 0 || desired > 5000 {
+		return nil, invalid("desiredCount must be between 0 and 5000, got %d.", desired)
+	}
+	config := mergeConfig(defaultConfig(), in.DeploymentConfiguration)
+	s := service{
+		Name: name, Status: "ACTIVE", Desired: desired, LoadBalancers: in.LoadBalancers, Network: in.NetworkConfiguration, Config: config,
+		Capacity: in.CapacityProviderStrategy, LaunchType: in.LaunchType, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Tags: in.Tags, ClientToken: aws.ToString(in.ClientToken),
+	}
+	if len(s.Capacity) > 0 && s.LaunchType != "" {
+		return nil, invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
+	}
+	if s.LaunchType == "" && len(s.Capacity) == 0 {
+		s.LaunchType = types.LaunchTypeEc2
+	}
+	if s.Grace == nil && len(s.LoadBalancers) > 0 {
+		s.Grace = new(int32(0))
+	}
+	var view types.Service
+	err := a.store.Update(func(tx *store.Tx) error {
+		c, err := a.cluster(tx, call.Scope, in.Cluster)
+		if err != nil {
+			return err
+		}
+		s.Cluster = c.Name
+		key := call.Scope.Key(c.Name + "/" + name)
+		if old, ok := a.services.Get(tx, key); ok && old.Status != "INACTIVE" {
+			if old.Status == "DRAINING" {
+				return invalid("Unable to Start a service that is still Draining.")
+			}
+			if s.ClientToken != "" && s.ClientToken == old.ClientToken {
+				view = a.serviceView(tx, key, old)
+				return nil
+			}
+			return invalid("Creation of service was not idempotent.")
+		}
+		d, err := a.deployable(tx, call.Scope, aws.ToString(in.TaskDefinition))
+		if err != nil {
+			return err
+		}
+		s.TaskDefinition = *d.TaskDefinitionArn
+		if err := a.checkService(s, d); err != nil {
+			return err
+		}
+		a.deploy(tx, key, &s)
+		a.services.Put(tx, key, s)
+		view = a.serviceView(tx, key, s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.CreateServiceOutput{Service: &view}, nil
+}
+
+// deployable finds a task definition that a service can use.
+func (a *API) deployable(tx *store.Tx, scope arn.Scope, nameOrARN string) (types.TaskDefinition, error) {
+	d, ok := a.definition(tx, scope, nameOrARN)
+	if !ok {
+		return d, client("TaskDefinition not found.")
+	}
+	if d.Status != types.TaskDefinitionStatusActive {
+		return d, client("TaskDefinition is inactive")
+	}
+	return d, nil
+}
+
+// checkService refuses what ECS refuses at once; what it finds out later, like
+// a rule that forwards elsewhere, fails the deployment.
+func (a *API) checkService(s service, d types.TaskDefinition) error {
+	if d.NetworkMode != types.NetworkModeAwsvpc {
+		return invalid("Serin runs services whose task definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
+	}
+	if s.Network == nil || s.Network.AwsvpcConfiguration == nil || len(s.Network.AwsvpcConfiguration.Subnets) == 0 {
+		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	}
+	if err := checkConfig(s.Config, s.LoadBalancers); err != nil {
+		return err
+	}
+	groups := map[string]bool{}
+	for _, lb := range s.LoadBalancers {
+		group, port := aws.ToString(lb.TargetGroupArn), aws.ToInt32(lb.ContainerPort)
+		i := slices.IndexFunc(d.ContainerDefinitions, func(c types.ContainerDefinition) bool { return *c.Name == aws.ToString(lb.ContainerName) })
+		if i < 0 {
+			return invalid("The container %s does not exist in the task definition.", aws.ToString(lb.ContainerName))
+		}
+		if !slices.ContainsFunc(d.ContainerDefinitions[i].PortMappings, func(p types.PortMapping) bool { return *p.ContainerPort == port }) {
+			return invalid("The container %s did not have a container port %d defined", *lb.ContainerName, port)
+		}
+		wanted := []string{group}
+		if adv := lb.AdvancedConfiguration; adv != nil {
+			if err := checkAdvanced(lb); err != nil {
+				return err
+			}
+			wanted = append(wanted, aws.ToString(adv.AlternateTargetGroupArn))
+		}
+		for n, g := range wanted {
+			if groups[g] {
+				return invalid("Duplicate targetGroupArn found: %s", g)
+			}
+			groups[g] = true
+			exists, used := a.deps.Traffic.Group(g)
+			if !exists {
+				return invalid("Unable to assume role and validate the specified targetGroupArn. Please verify that the target group %s exists.", g)
+			}
+			if n == 0 && !used {
+				return invalid("The target group with targetGroupArn %s does not have an associated load balancer.", g)
+			}
+		}
+	}
+	if len(groups) > 5 {
+		return invalid("A service can have at most 5 target groups.")
+	}
+	return nil
+}
+
+func checkAdvanced(lb types.LoadBalancer) error {
+	adv := lb.AdvancedConfiguration
+	rule := aws.ToString(adv.ProductionListenerRule)
+	if !strings.Contains(rule, ":listener-rule/app/") {
+		return invalid("productionListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: %s", rule)
+	}
+	if test := aws.ToString(adv.TestListenerRule); test != "" {
+		if !strings.Contains(test, ":listener-rule/app/") {
+			return invalid("testListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: %s", test)
+		}
+		if test == rule {
+			return invalid("The following rules cannot be used as both production and test listener rules: %s", rule)
+		}
+	}
+	if adv.AlternateTargetGroupArn == nil || adv.RoleArn == nil {
+		return invalid("advancedConfiguration must have alternateTargetGroupArn and roleArn")
+	}
+	return nil
+}
+
+// checkConfig checks a merged deployment configuration.
+func checkConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) error {
+	low, high := aws.ToInt32(c.MinimumHealthyPercent), aws.ToInt32(c.MaximumPercent)
+	advanced := 0
+	for _, lb := range lbs {
+		if lb.TargetGroupArn == nil {
+			return invalid("All loadBalancers must be strictly either ELBv1 (defining loadBalancerName) or ELBv2 (defining targetGroupArn)")
+		}
+		if lb.AdvancedConfiguration != nil {
+			advanced++
+		}
+	}
+	shifts := c.Strategy != types.DeploymentStrategyRolling
+	switch {
+	case low < 0 || low > 100:
+		return invalid("minimumHealthyPercent must be at most 100")
+	case high < 100:
+		return invalid("maximumPercent must be at least 100")
+	case low == 100 && high == 100:
+		return invalid("Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments.")
+	case advanced != 0 && advanced != len(lbs):
+		return invalid("Either all or none of the provided loadBalancers must have advancedConfiguration defined")
+	case shifts && len(lbs) > 0 && advanced == 0:
+		return invalid("advancedConfiguration field is required for all loadBalancers when using a non-ROLLING deployment strategy")
+	case c.LinearConfiguration != nil && c.Strategy != types.DeploymentStrategyLinear:
+		return invalid("Linear configuration can only be present with LINEAR deployment strategy")
+	case c.CanaryConfiguration != nil && c.Strategy != types.DeploymentStrategyCanary:
+		return invalid("Canary configuration can only be present with CANARY deployment strategy")
+	case (c.Strategy == types.DeploymentStrategyCanary || c.Strategy == types.DeploymentStrategyLinear) && len(lbs) == 0:
+		return invalid("The %s deployment strategy needs a load balancer; Serin does not perform Service Connect yet.", c.Strategy)
+	}
+	for _, n := range []struct {
+		name  string
+		value *int32
+	}{{"bakeTimeInMinutes", c.BakeTimeInMinutes}, {"canaryBakeTimeInMinutes", bakeOf(c.CanaryConfiguration)}, {"stepBakeTimeInMinutes", stepBakeOf(c.LinearConfiguration)}} {
+		if n.value != nil && (*n.value < 0 || *n.value > 1440) {
+			return invalid("%s must be between 0 and 1440, got %d", n.name, *n.value)
+		}
+	}
+	if c.CanaryConfiguration != nil {
+		if err := checkPercent("canaryPercent", c.CanaryConfiguration.CanaryPercent, 0.1); err != nil {
+			return err
+		}
+	}
+	if c.LinearConfiguration != nil {
+		if err := checkPercent("stepPercent", c.LinearConfiguration.StepPercent, 3); err != nil {
+			return err
+		}
+	}
+	if b := c.DeploymentCircuitBreaker; b != nil && b.ThresholdConfiguration != nil {
+		t := b.ThresholdConfiguration
+		if t.Type == "" || t.Value < 1 || t.Type != types.ThresholdTypeCount && t.Value > 100 {
+			return invalid("Invalid deployment circuit breaker threshold value.")
+		}
+	}
+	return nil
+}
+
+func bakeOf(c *types.CanaryConfiguration) *int32 {
+	if c == nil {
+		return nil
+	}
+	return c.CanaryBakeTimeInMinutes
+}
+
+func stepBakeOf(c *types.LinearConfiguration) *int32 {
+	if c == nil {
+		return nil
+	}
+	return c.StepBakeTimeInMinutes
+}
+
+func checkPercent(name string, p *float64, low float64) error {
+	if p == nil || *p < low || *p > 100 || math.Abs(*p*10-math.Round(*p*10)) > 1e-9 {
+		return invalid("%s must be between %.1f and 100.0 in multiples of 0.1, got %v", name, low, aws.ToFloat64(p))
+	}
+	return nil
+}
+
+// defaultConfig is what a service has that says nothing, documented.
+func defaultConfig() types.DeploymentConfiguration {
+	return types.DeploymentConfiguration{
+		Strategy: types.DeploymentStrategyRolling, MinimumHealthyPercent: new(int32(100)), MaximumPercent: new(int32(200)),
+		DeploymentCircuitBreaker: &types.DeploymentCircuitBreaker{},
+	}
+}
+
+// mergeConfig lays what is sent over what is stored, as observed: members that
+// are not sent stay; a structure that is sent is replaced and filled with
+// defaults; the breaker keeps its threshold and reset.
+func mergeConfig(old types.DeploymentConfiguration, in *types.DeploymentConfiguration) types.DeploymentConfiguration {
+	if in == nil {
+		return old
+	}
+	c := old
+	if in.Strategy != "" && in.Strategy != c.Strategy {
+		c.Strategy = in.Strategy
+		// The blocks of another strategy go with it.
+		if c.Strategy != types.DeploymentStrategyCanary {
+			c.CanaryConfiguration = nil
+		}
+		if c.Strategy != types.DeploymentStrategyLinear {
+			c.LinearConfiguration = nil
+		}
+	}
+	c.BakeTimeInMinutes = cmp.Or(in.BakeTimeInMinutes, c.BakeTimeInMinutes)
+	c.MaximumPercent = cmp.Or(in.MaximumPercent, c.MaximumPercent)
+	c.MinimumHealthyPercent = cmp.Or(in.MinimumHealthyPercent, c.MinimumHealthyPercent)
+	if in.CanaryConfiguration != nil || c.Strategy == types.DeploymentStrategyCanary && c.CanaryConfiguration == nil {
+		n := types.CanaryConfiguration{CanaryPercent: new(5.0), CanaryBakeTimeInMinutes: new(int32(10))}
+		if in := in.CanaryConfiguration; in != nil {
+			n.CanaryPercent, n.CanaryBakeTimeInMinutes = cmp.Or(in.CanaryPercent, n.CanaryPercent), cmp.Or(in.CanaryBakeTimeInMinutes, n.CanaryBakeTimeInMinutes)
+		}
+		c.CanaryConfiguration = &n
+	}
+	if in.LinearConfiguration != nil || c.Strategy == types.DeploymentStrategyLinear && c.LinearConfiguration == nil {
+		n := types.LinearConfiguration{StepPercent: new(10.0), StepBakeTimeInMinutes: new(int32(6))}
+		if in := in.LinearConfiguration; in != nil {
+			n.StepPercent, n.StepBakeTimeInMinutes = cmp.Or(in.StepPercent, n.StepPercent), cmp.Or(in.StepBakeTimeInMinutes, n.StepBakeTimeInMinutes)
+		}
+		c.LinearConfiguration = &n
+	}
+	if in.DeploymentCircuitBreaker != nil {
+		n := *in.DeploymentCircuitBreaker
+		if old := c.DeploymentCircuitBreaker; old != nil {
+			n.ResetOnHealthyTask = cmp.Or(n.ResetOnHealthyTask, old.ResetOnHealthyTask)
+			n.ThresholdConfiguration = cmp.Or(n.ThresholdConfiguration, old.ThresholdConfiguration)
+		}
+		c.DeploymentCircuitBreaker = &n
+	}
+	return c
+}
+
+// shiftBake is the bake of a shifting strategy that names none, documented for
+// CloudFormation.
+const shiftBake = 15 * time.Minute
+
+// rolloutConfig is the configuration in the words of the decision.
+func rolloutConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) rollout.Config {
+	r := rollout.Config{
+		Strategy: rollout.Strategy(c.Strategy), MinimumHealthy: int(aws.ToInt32(c.MinimumHealthyPercent)), Maximum: int(aws.ToInt32(c.MaximumPercent)),
+	}
+	shifts := r.Strategy != rollout.Rolling
+	r.Traffic = shifts && len(lbs) > 0
+	for _, lb := range lbs {
+		r.TestTraffic = r.TestTraffic || shifts && lb.AdvancedConfiguration != nil && aws.ToString(lb.AdvancedConfiguration.TestListenerRule) != ""
+	}
+	if c.BakeTimeInMinutes != nil {
+		r.Bake = time.Duration(*c.BakeTimeInMinutes) * time.Minute
+	} else if shifts {
+		r.Bake = shiftBake
+	}
+	permille := func(p *float64) rollout.Permille { return rollout.Permille(math.Round(aws.ToFloat64(p) * 10)) }
+	if x := c.CanaryConfiguration; x != nil {
+		r.CanaryShare, r.CanaryBake = permille(x.CanaryPercent), time.Duration(aws.ToInt32(x.CanaryBakeTimeInMinutes))*time.Minute
+	}
+	if x := c.LinearConfiguration; x != nil {
+		r.StepShare, r.StepBake = permille(x.StepPercent), time.Duration(aws.ToInt32(x.StepBakeTimeInMinutes))*time.Minute
+	}
+	if b := c.DeploymentCircuitBreaker; b != nil {
+		r.Breaker = rollout.Breaker{Enabled: b.Enable, Rollback: b.Rollback, KeepOnHealthy: b.ResetOnHealthyTask != nil && !*b.ResetOnHealthyTask}
+		if t := b.ThresholdConfiguration; t != nil {
+			r.Breaker.Threshold, r.Breaker.Value = rollout.ThresholdType(t.Type), int(t.Value)
+		}
+	}
+	return r
+}
+
+// deploy starts a deployment of the service as it stands: a revision row and a
+// deployment row. A running deployment is superseded.
+func (a *API) deploy(tx *store.Tx, key string, s *service) {
+	scope, _ := arn.ParseKey(key)
+	now := a.clock.Now()
+	within := s.Cluster + "/" + s.Name + "/"
+	r := revision{
+		ARN: scope.For("ecs", "service-revision/"+within+id.Decimal(19)).String(), Legacy: "ecs-svc/" + id.Decimal(19), Service: key,
+		TaskDefinition: s.TaskDefinition, LoadBalancers: s.LoadBalancers, Network: s.Network, Capacity: s.Capacity, LaunchType: s.LaunchType, Created: now,
+	}
+	d := deployment{
+		ARN: scope.For("ecs", "service-deployment/"+within+id.Nano(21)).String(), Service: key, Target: r.ARN, Config: s.Config, Created: now, Updated: now,
+	}
+	if last, ok := a.deployments.Get(tx, deploymentKey(s.Deployment)); ok {
+		d.Source = inService(last)
+		if !last.State.Status.Terminal() {
+			last.Superseded, last.Updated = true, now
+			last.State.Status = rollout.StopRequested
+			a.deployments.Put(tx, deploymentKey(last.ARN), last)
+		}
+		// Whatever else has tasks must go before this one begins.
+		for _, other := range a.revisionsOf(tx, key) {
+			if other.ARN != d.Source && other.ARN != d.Target && a.count(tx, other).Left() > 0 {
+				d.Others = append(d.Others, other.ARN)
+			}
+		}
+	}
+	d.State = rollout.Begin(rolloutConfig(s.Config, s.LoadBalancers), d.Source != "", len(d.Others) > 0)
+	s.Deployment, s.Steady = d.ARN, false
+	a.revisions.Put(tx, revisionKey(r.ARN), r)
+	a.deployments.Put(tx, deploymentKey(d.ARN), d)
+}
+
+// inService is the revision that a deployment left, or would leave, in service.
+func inService(d deployment) string {
+	if d.State.Status == rollout.Successful {
+		return d.Target
+	}
+	return d.Source
+}
+
+func deploymentKey(deploymentARN string) string {
+	key, _ := rowKey(deploymentARN, "service-deployment")
+	return key
+}
+
+func revisionKey(revisionARN string) string {
+	key, _ := rowKey(revisionARN, "service-revision")
+	return key
+}
+
+// revisionsOf is every revision of a service, oldest first.
+func (a *API) revisionsOf(tx *store.Tx, key string) []revision {
+	var list []revision
+	for _, r := range a.revisions.Scan(tx, key+"/") {
+		list = append(list, r)
+	}
+	slices.SortStableFunc(list, func(x, y revision) int { return x.Created.Compare(y.Created) })
+	return list
+}
+
+// UpdateService changes a service. A deployment starts only where something
+// that a revision records differs, or by force; documented per member.
+func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*ecs.UpdateServiceOutput, error) {
+	call := wire.From(ctx)
+	var view types.Service
+	err := a.store.Update(func(tx *store.Tx) error {
+		key, s, err := a.activeService(tx, call.Scope, in.Service, in.Cluster)
+		if err != nil {
+			return err
+		}
+		before := s
+		if in.DesiredCount != nil {
+			if *in.DesiredCount < 0 || *in.DesiredCount > 5000 {
+				return invalid("desiredCount must be between 0 and 5000, got %d.", *in.DesiredCount)
+			}
+			s.Desired = int(*in.DesiredCount)
+			s.Steady = s.Steady && s.Desired == before.Desired
+		}
+		name := s.TaskDefinition
+		if in.TaskDefinition != nil {
+			name = *in.TaskDefinition
+		}
+		d, ok := a.definition(tx, call.Scope, name)
+		if in.TaskDefinition != nil {
+			if d, err = a.deployable(tx, call.Scope, name); err != nil {
+				return err
+			}
+		} else if !ok {
+			return client("TaskDefinition not found.")
+		}
+		s.TaskDefinition = *d.TaskDefinitionArn
+		if in.LoadBalancers != nil {
+			s.LoadBalancers = in.LoadBalancers
+		}
+		s.Network = cmp.Or(in.NetworkConfiguration, s.Network)
+		s.Grace = cmp.Or(in.HealthCheckGracePeriodSeconds, s.Grace)
+		if in.CapacityProviderStrategy != nil {
+			s.Capacity, s.LaunchType = in.CapacityProviderStrategy, ""
+		}
+		if in.EnableECSManagedTags != nil {
+			s.ManagedTags = *in.EnableECSManagedTags
+		}
+		s.PropagateTags = cmp.Or(in.PropagateTags, s.PropagateTags)
+		s.Config = mergeConfig(s.Config, in.DeploymentConfiguration)
+		if err := a.checkService(s, d); err != nil {
+			return err
+		}
+		if in.ForceNewDeployment || s.TaskDefinition != before.TaskDefinition || differs(s.LoadBalancers, before.LoadBalancers) || differs(s.Network, before.Network) {
+			a.deploy(tx, key, &s)
+		}
+		a.services.Put(tx, key, s)
+		view = a.serviceView(tx, key, s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.UpdateServiceOutput{Service: &view}, nil
+}
+
+// differs compares configurations as they are stored.
+func differs(x, y any) bool {
+	a, err := json.Marshal(x)
+	b, err2 := json.Marshal(y)
+	return err != nil || err2 != nil || !reflect.DeepEqual(a, b)
+}
+
+// activeService finds a service that can be changed.
+func (a *API) activeService(tx *store.Tx, scope arn.Scope, nameOrARN, cluster *string) (string, service, error) {
+	key, err := a.serviceKey(tx, scope, aws.ToString(nameOrARN), cluster)
+	if err != nil {
+		return "", service{}, err
+	}
+	s, ok := a.services.Get(tx, key)
+	if !ok {
+		return "", s, &types.ServiceNotFoundException{Message: new("Service not found.")}
+	}
+	if s.Status != "ACTIVE" {
+		return "", s, &types.ServiceNotActiveException{Message: new("Service was not ACTIVE.")}
+	}
+	return key, s, nil
+}
+
+func (a *API) serviceKey(tx *store.Tx, scope arn.Scope, nameOrARN string, cluster *string) (string, error) {
+	if arn.Is(nameOrARN) {
+		key, ok := rowKey(nameOrARN, "service")
+		if !ok {
+			return "", invalid("Invalid service identifier: %s", nameOrARN)
+		}
+		return key, nil
+	}
+	c, err := a.cluster(tx, scope, cluster)
+	if err != nil {
+		return "", err
+	}
+	return scope.Key(c.Name + "/" + nameOrARN), nil
+}
+
+// DescribeServices describes up to ten services.
+func (a *API) DescribeServices(ctx context.Context, in *ecs.DescribeServicesInput) (*ecs.DescribeServicesOutput, error) {
+	call := wire.From(ctx)
+	if len(in.Services) == 0 {
+		return nil, invalid("Services cannot be empty.")
+	}
+	if len(in.Services) > 10 {
+		return nil, invalid("services can have at most 10 items, got %d", len(in.Services))
+	}
+	out := &ecs.DescribeServicesOutput{Services: make([]types.Service, 0, len(in.Services))}
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		for _, name := range in.Services {
+			var key string
+			if key, err = a.serviceKey(tx, call.Scope, name, in.Cluster); err != nil {
+				return
+			}
+			s, ok := a.services.Get(tx, key)
+			if !ok {
+				out.Failures = append(out.Failures, missing(serviceResource(call, name, in.Cluster)))
+				continue
+			}
+			v := a.serviceView(tx, key, s)
+			if !slices.Contains(in.Include, types.ServiceFieldTags) {
+				v.Tags = nil
+			}
+			out.Services = append(out.Services, v)
+		}
+	})
+	return out, err
+}
+
+// ListServices lists the ARNs of a cluster's services.
+func (a *API) ListServices(ctx context.Context, in *ecs.ListServicesInput) (*ecs.ListServicesOutput, error) {
+	call := wire.From(ctx)
+	var list []string
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		var c cluster
+		if c, err = a.cluster(tx, call.Scope, in.Cluster); err != nil {
+			return
+		}
+		for _, s := range a.services.Scan(tx, call.Scope.Key(c.Name+"/")) {
+			if s.Status != "INACTIVE" && (in.LaunchType == "" || in.LaunchType == s.LaunchType) {
+				list = append(list, serviceARN(call.Scope, c.Name, s.Name))
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := page(list, in.NextToken, in.MaxResults, 10, 100)
+	return &ecs.ListServicesOutput{ServiceArns: list, NextToken: next}, err
+}
+
+// DeleteService drains a service: it is INACTIVE when its last task is gone.
+func (a *API) DeleteService(ctx context.Context, in *ecs.DeleteServiceInput) (*ecs.DeleteServiceOutput, error) {
+	call := wire.From(ctx)
+	var view types.Service
+	err := a.store.Update(func(tx *store.Tx) error {
+		key, s, err := a.activeService(tx, call.Scope, in.Service, in.Cluster)
+		if err != nil {
+			return err
+		}
+		if s.Desired > 0 && !aws.ToBool(in.Force) {
+			return invalid("The service cannot be stopped while it is scaled above 0.")
+		}
+		s.Status, s.Desired = "DRAINING", 0
+		a.services.Put(tx, key, s)
+		view = a.serviceView(tx, key, s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.DeleteServiceOutput{Service: &view}, nil
+}
+
+// serviceView is a service as DescribeServices tells it, every count of it
+// taken from the tasks.
+func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
+	scope, _ := arn.ParseKey(key)
+	v := types.Service{
+		ServiceArn: new(serviceARN(scope, s.Cluster, s.Name)), ServiceName: new(s.Name), ClusterArn: new(clusterARN(scope, s.Cluster)),
+		Status: new(s.Status), DesiredCount: int32(s.Desired), TaskDefinition: new(s.TaskDefinition), LoadBalancers: s.LoadBalancers,
+		NetworkConfiguration: s.Network, DeploymentConfiguration: &s.Config, CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
+		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: s.Tags,
+		SchedulingStrategy: types.SchedulingStrategyReplica, DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerTypeEcs},
+		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
+		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled,
+		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: []types.PlacementConstraint{}, PlacementStrategy: []types.PlacementStrategy{},
+		Events: make([]types.ServiceEvent, 0, len(s.Events)), Deployments: []types.Deployment{},
+	}
+	if v.LoadBalancers == nil {
+		v.LoadBalancers = []types.LoadBalancer{}
+	}
+	for _, e := range s.Events {
+		v.Events = append(v.Events, types.ServiceEvent{Id: new(e.ID), CreatedAt: new(e.At), Message: new(e.Message)})
+	}
+	d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
+	if !ok {
+		return v
+	}
+	v.CurrentServiceDeployment = new(d.ARN)
+	primary := primaryOf(d)
+	for _, r := range slices.Backward(a.revisionsOf(tx, key)) {
+		c := a.count(tx, r)
+		v.RunningCount += int32(c.Running)
+		v.PendingCount += int32(c.Pending)
+		if r.ARN != primary && c.Left() == 0 {
+			continue
+		}
+		l := a.legacyView(s, d, r, c)
+		if r.ARN == primary {
+			v.Deployments = append([]types.Deployment{l}, v.Deployments...)
+		} else {
+			v.Deployments = append(v.Deployments, l)
+		}
+		if c.Left() > 0 || r.ARN == primary {
+			v.CurrentServiceRevisions = append(v.CurrentServiceRevisions, types.ServiceCurrentRevisionSummary{
+				Arn: new(r.ARN), RequestedTaskCount: l.DesiredCount, RunningTaskCount: int32(c.Running), PendingTaskCount: int32(c.Pending)})
+		}
+	}
+	return v
+}
+
+// primaryOf is the revision that the service is on its way to.
+func primaryOf(d deployment) string {
+	switch d.State.Status {
+	case rollout.RollbackInProgress, rollout.RollbackSuccessful:
+		if d.Source != "" {
+			return d.Source
+		}
+	}
+	return d.Target
+}
+
+// legacyView is a revision as an entry of deployments[]: the old revision keeps
+// its id when it becomes PRIMARY again, observed.
+func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) types.Deployment {
+	v := types.Deployment{
+		Id: new(r.Legacy), Status: new("ACTIVE"), TaskDefinition: new(r.TaskDefinition), RunningCount: int32(c.Running), PendingCount: int32(c.Pending),
+		FailedTasks: int32(r.FailedToStart + r.FailedUnhealthy), CreatedAt: new(r.Created), UpdatedAt: new(d.Updated),
+		NetworkConfiguration: r.Network, CapacityProviderStrategy: r.Capacity, LaunchType: r.LaunchType,
+		RolloutState: types.DeploymentRolloutStateCompleted, RolloutStateReason: new("ECS deployment " + r.Legacy + " completed."),
+	}
+	isPrimary := r.ARN == primaryOf(d)
+	if isPrimary {
+		v.Status, v.DesiredCount = new("PRIMARY"), int32(s.Desired)
+	} else {
+		v.DesiredCount = int32(c.Active())
+	}
+	set := func(state types.DeploymentRolloutState, reason string) {
+		v.RolloutState, v.RolloutStateReason = state, new(reason)
+	}
+	failed := func() {
+		reason := "ECS deployment failed: deployment failure."
+		if d.State.Monitor == rollout.Triggered {
+			reason = "ECS deployment circuit breaker: tasks failed to start."
+		}
+		set(types.DeploymentRolloutStateFailed, reason)
+	}
+	switch status := d.State.Status; {
+	case r.ARN == d.Target && (status == rollout.Pending || status == rollout.InProgress || status == rollout.RollbackRequested || status == rollout.StopRequested):
+		set(types.DeploymentRolloutStateInProgress, "ECS deployment "+r.Legacy+" in progress.")
+	case r.ARN == d.Target && status != rollout.Successful:
+		failed()
+	case isPrimary && status == rollout.RollbackInProgress:
+		set(types.DeploymentRolloutStateInProgress, "ECS deployment circuit breaker: rolling back to deploymentId "+r.Legacy+".")
+	case !r.Completed:
+		failed()
+	}
+	if v.RolloutState == types.DeploymentRolloutStateCompleted {
+		v.FailedTasks = 0
+	}
+	return v
+}
+
+// tell adds an event to a service: newest first, a hundred at most.
+func (a *API) tell(s *service, at time.Time, format string, args ...any) {
+	e := event{id.UUID(), at, fmt.Sprintf("(service %s) ", s.Name) + fmt.Sprintf(format, args...)}
+	s.Events = append([]event{e}, s.Events[:min(len(s.Events), 99)]...)
+}

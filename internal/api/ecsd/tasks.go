@@ -1,0 +1,183 @@
+package ecsd
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// A task's last status, in the order of its life; documented:
+// https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
+const (
+	provisioning   = "PROVISIONING"
+	pending        = "PENDING"
+	activating     = "ACTIVATING"
+	running        = "RUNNING"
+	deactivating   = "DEACTIVATING"
+	stopping       = "STOPPING"
+	deprovisioning = "DEPROVISIONING"
+	stopped        = "STOPPED"
+)
+
+// taskKey is the key of a task's row.
+func taskKey(scope arn.Scope, t task) string { return scope.Key(t.Cluster + "/" + t.ID) }
+
+// putTask writes a task beside a row of the same scope.
+func (a *API) putTask(tx *store.Tx, t task, near string) {
+	scope, _ := arn.ParseKey(near)
+	a.tasks.Put(tx, taskKey(scope, t), t)
+}
+
+// ListTasks lists the ARNs of tasks that are to run, or of those stopped.
+func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListTasksOutput, error) {
+	call := wire.From(ctx)
+	desired := cmp.Or(string(in.DesiredStatus), running)
+	var list []string
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		var c cluster
+		if c, err = a.cluster(tx, call.Scope, in.Cluster); err != nil {
+			return
+		}
+		if in.ServiceName != nil {
+			if _, ok := a.services.Get(tx, call.Scope.Key(c.Name+"/"+lastPart(*in.ServiceName))); !ok {
+				err = &types.ServiceNotFoundException{Message: new("Service not found.")}
+				return
+			}
+		}
+		for _, t := range a.tasks.Scan(tx, call.Scope.Key(c.Name+"/")) {
+			family, _, _ := strings.Cut(lastPart(t.TaskDefinition), ":")
+			if t.Desired == desired && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) &&
+				(in.Family == nil || family == *in.Family) && (in.StartedBy == nil || t.StartedBy == *in.StartedBy) {
+				list = append(list, taskARN(call.Scope, t))
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := page(list, in.NextToken, in.MaxResults, 100, 100)
+	return &ecs.ListTasksOutput{TaskArns: list, NextToken: next}, err
+}
+
+// DescribeTasks describes up to a hundred tasks.
+func (a *API) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*ecs.DescribeTasksOutput, error) {
+	call := wire.From(ctx)
+	if n := len(in.Tasks); n < 1 || n > 100 {
+		return nil, invalid("tasks must have between 1 and 100 items, got %d", n)
+	}
+	out := &ecs.DescribeTasksOutput{}
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		var c cluster
+		if c, err = a.cluster(tx, call.Scope, in.Cluster); err != nil {
+			return
+		}
+		for _, name := range in.Tasks {
+			t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+lastPart(name)))
+			if !ok {
+				out.Failures = append(out.Failures, missing(taskResource(call, name, in.Cluster)))
+				continue
+			}
+			out.Tasks = append(out.Tasks, a.taskView(tx, call.Scope, t))
+		}
+	})
+	return out, err
+}
+
+// StopTask asks for the end of a task; a service replaces it.
+func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTaskOutput, error) {
+	call := wire.From(ctx)
+	var view types.Task
+	err := a.store.Update(func(tx *store.Tx) error {
+		c, err := a.cluster(tx, call.Scope, in.Cluster)
+		if err != nil {
+			return err
+		}
+		key := call.Scope.Key(c.Name + "/" + lastPart(aws.ToString(in.Task)))
+		t, ok := a.tasks.Get(tx, key)
+		if !ok {
+			return invalid("The referenced task was not found.")
+		}
+		if t.Desired != stopped {
+			t.Desired, t.StopCode, t.Times.Stopping = stopped, types.TaskStopCodeUserInitiated, a.clock.Now()
+			t.StopReason = cmp.Or(aws.ToString(in.Reason), "Task stopped by user")
+			t.Version++
+			a.tasks.Put(tx, key, t)
+		}
+		view = a.taskView(tx, call.Scope, t)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.StopTaskOutput{Task: &view}, nil
+}
+
+func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
+	v := types.Task{
+		TaskArn: new(taskARN(scope, t)), ClusterArn: new(clusterARN(scope, t.Cluster)), TaskDefinitionArn: new(t.TaskDefinition),
+		DesiredStatus: new(t.Desired), LastStatus: new(t.Last), Group: new(t.Group), StartedBy: new(t.StartedBy), Version: t.Version,
+		LaunchType: t.LaunchType, CreatedAt: new(t.Times.Created), HealthStatus: types.HealthStatusUnknown,
+		Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}, Tags: []types.Tag{}, Attributes: []types.Attribute{},
+		Attachments: []types.Attachment{}, StopCode: t.StopCode,
+	}
+	if t.StopReason != "" {
+		v.StoppedReason = new(t.StopReason)
+	}
+	at := t.Times
+	v.PullStartedAt, v.PullStoppedAt, v.StartedAt = pointer(at.PullStarted), pointer(at.PullStopped), pointer(at.Started)
+	v.StoppingAt, v.ExecutionStoppedAt, v.StoppedAt = pointer(at.Stopping), pointer(at.ExecutionStopped), pointer(at.Stopped)
+	if !at.Started.IsZero() || !at.PullStarted.IsZero() {
+		v.Connectivity, v.ConnectivityAt = types.ConnectivityConnected, pointer(at.Created)
+	}
+	if t.Address != "" {
+		status := "ATTACHED"
+		if t.Last == stopped {
+			status = "DELETED"
+		}
+		eni := types.Attachment{Id: new(t.Attachment), Type: new("ElasticNetworkInterface"), Status: new(status), Details: []types.KeyValuePair{
+			{Name: new("privateIPv4Address"), Value: new(t.Address)},
+		}}
+		if t.Network != nil && t.Network.AwsvpcConfiguration != nil && len(t.Network.AwsvpcConfiguration.Subnets) > 0 {
+			eni.Details = append(eni.Details, types.KeyValuePair{Name: new("subnetId"), Value: new(t.Network.AwsvpcConfiguration.Subnets[0])})
+		}
+		v.Attachments = append(v.Attachments, eni)
+	}
+	d, ok := a.definition(tx, scope, t.TaskDefinition)
+	if ok {
+		v.Cpu, v.Memory = d.Cpu, d.Memory
+	}
+	for _, c := range t.Containers {
+		w := types.Container{
+			ContainerArn: new(scope.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
+			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: types.HealthStatusUnknown, NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+		}
+		if c.Digest != "" {
+			w.ImageDigest = new(c.Digest)
+		}
+		if c.Reason != "" {
+			w.Reason = new(c.Reason)
+		}
+		if t.Last != provisioning && t.Last != pending {
+			w.RuntimeId = new(t.ID + "-" + c.Name)
+		}
+		if t.Address != "" {
+			w.NetworkInterfaces = append(w.NetworkInterfaces, types.NetworkInterface{AttachmentId: new(t.Attachment), PrivateIpv4Address: new(t.Address)})
+		}
+		if i := slices.IndexFunc(d.ContainerDefinitions, func(def types.ContainerDefinition) bool { return *def.Name == c.Name }); i >= 0 {
+			w.Cpu = new(itoa(d.ContainerDefinitions[i].Cpu))
+		}
+		v.Containers = append(v.Containers, w)
+	}
+	return v
+}
