@@ -217,10 +217,20 @@ func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, err
 	return t, t.awaitStart(ctx)
 }
 
+// dialSocket connects to the socket in a directory, however long its path.
+func dialSocket(dir string) (net.Conn, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/sock", d.Fd()))
+}
+
 // dialShim connects to a shim that is just starting.
 func dialShim(ctx context.Context, dir string, exited <-chan struct{}) (net.Conn, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		conn, err := net.Dial("unix", filepath.Join(dir, "sock"))
+		conn, err := dialSocket(dir)
 		if err == nil {
 			return conn, nil
 		}
@@ -273,7 +283,7 @@ func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
 		if l.net != nil {
 			l.net.adopt(p.Spec.ID, p.Address)
 		}
-		conn, err := net.Dial("unix", filepath.Join(dir, "sock"))
+		conn, err := dialSocket(dir)
 		if err != nil {
 			t = &localTask{runtime: l, dir: dir, plan: p, conn: noConn{}, changed: make(chan struct{})}
 			t.lost()

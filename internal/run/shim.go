@@ -106,6 +106,8 @@ func Reexec() {
 		err = nativeInit()
 	case "serin-confined-init":
 		err = confinedInit()
+	case probeVerb:
+		fmt.Println("ok")
 	default:
 		return
 	}
@@ -128,7 +130,8 @@ func shimMain(dir string) error {
 	// A terminal's Ctrl-C is for the program that started us, not for the task.
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "sock"), Net: "unix"})
+	// Relative to the task's directory: a socket's path may only have 107 bytes.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "sock", Net: "unix"})
 	if err != nil {
 		return fmt.Errorf("listening for the starter: %w", err)
 	}

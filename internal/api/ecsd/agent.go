@@ -398,6 +398,7 @@ func (g *agent) pull(ctx context.Context, key string, d types.TaskDefinition, r 
 	if err != nil {
 		return nil, err
 	}
+	scope, _ := arn.ParseKey(key)
 	var images []run.Image
 	for _, c := range d.ContainerDefinitions {
 		name := *c.Image
@@ -405,7 +406,7 @@ func (g *agent) pull(ctx context.Context, key string, d types.TaskDefinition, r 
 		if pinned != "" {
 			name = repositoryOf(name) + "@" + pinned
 		}
-		ref, auth, err := g.deps.Images.Resolve(ctx, name, role)
+		ref, auth, err := g.deps.Images.Resolve(ctx, scope, name, role)
 		if err != nil {
 			return nil, &run.Error{Kind: run.CannotPull, Err: err}
 		}

@@ -44,7 +44,7 @@ type TargetHealth struct{ State, Description string }
 
 // Images finds where an image is to be pulled from, and with what.
 type Images interface {
-	Resolve(ctx context.Context, image, executionRole string) (ref string, auth run.Auth, err error)
+	Resolve(ctx context.Context, scope arn.Scope, image, executionRole string) (ref string, auth run.Auth, err error)
 }
 
 // Logs is CloudWatch Logs, written to as the execution role.

@@ -302,21 +302,6 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 	return &sts.AssumeRoleOutput{AssumedRoleUser: session.user(), Credentials: session.credentials()}, nil
 }
 
-// ForService makes a session in which an AWS service acts as a role that
-// trusts it: the task execution role, the infrastructure role.
-func (a *API) ForService(roleARN, service, name string) (Session, error) {
-	parsed, err := arn.Parse(roleARN)
-	if err != nil {
-		return Session{}, err
-	}
-	role, ok := a.iam.Role(parsed.Account, roleARN)
-	request := &policy.Request{Action: "sts:AssumeRole", Resource: roleARN, Principals: map[string][]string{"Service": {service}}}
-	if !ok || !role.Trust.Assume(request) {
-		return Session{}, fmt.Errorf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", roleARN)
-	}
-	return a.issue(Session{Account: parsed.Account, RoleARN: role.ARN, RoleID: role.ID, Name: name}, time.Hour, nil, nil)
-}
-
 var sessionName = regexp.MustCompile(`^[\w+=,.@-]*$`)
 
 func checkSession(name *string, seconds *int32) (time.Duration, error) {

@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/spf13/cobra"
+
+	"serin/internal/release"
+)
+
+// serviceFlags name the service that a verb is about.
+func serviceFlags(c *cobra.Command, s *release.Service) {
+	c.Flags().StringVar(&s.Cluster, "cluster", "default", "ECS cluster")
+	c.Flags().StringVar(&s.Name, "service", "", "ECS service")
+}
+
+// waitFlags are how long to wait, and for how long.
+type waitFlags struct {
+	timeout time.Duration
+	every   time.Duration
+	events  bool
+}
+
+func (w *waitFlags) add(c *cobra.Command) {
+	c.Flags().DurationVar(&w.timeout, "timeout", 0, "give up waiting after this long; the deployment goes on (0: never)")
+	c.Flags().DurationVar(&w.every, "interval", 2*time.Second, "how often to look")
+	c.Flags().BoolVar(&w.events, "events", false, "one JSON object for each change")
+}
+
+func (a *app) deploy() *cobra.Command {
+	var s release.Service
+	var w waitFlags
+	var file, image, container string
+	var force, noWait bool
+	c := &cobra.Command{
+		Use:   "deploy",
+		Short: "Register a task definition, update the service, and see it through",
+		Long: `Register a task definition and update a service to it, then wait for the verdict.
+
+The file has AWS's own shape, as describe-task-definition prints it; read-only
+fields are dropped. --image replaces the image of the container.
+
+Exit codes: 0 deployed and stable, 1 failed, 3 rolled back, 4 still running
+when the time was up, 6 denied.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if s.Name == "" {
+				return usage("--service must be given")
+			}
+			var in *ecs.RegisterTaskDefinitionInput
+			if file != "" {
+				raw, err := os.ReadFile(file)
+				if err != nil {
+					return fmt.Errorf("reading the task definition: %w", err)
+				}
+				if in, err = release.Definition(raw, container, image); err != nil {
+					return err
+				}
+			} else if image != "" || !force {
+				return usage("--task-definition FILE must be given, or --force to deploy the present one again")
+			}
+			client, err := a.ecs(c.Context(), true)
+			if err != nil {
+				return err
+			}
+			deployment, started, err := release.Update(c.Context(), client, s, in, force)
+			if err != nil {
+				return err
+			}
+			if !started {
+				fmt.Fprintln(a.out, "nothing to deploy: the service runs this already")
+				return nil
+			}
+			fmt.Fprintln(a.err, "deployment", deployment)
+			if noWait {
+				return nil
+			}
+			return a.follow(c.Context(), client, deployment, w)
+		},
+	}
+	a.targetFlags(c)
+	serviceFlags(c, &s)
+	w.add(c)
+	c.Flags().StringVar(&file, "task-definition", "", "task definition file")
+	c.Flags().StringVar(&image, "image", "", "image of the container")
+	c.Flags().StringVar(&container, "container", "", "container that gets the image (needed where there are several)")
+	c.Flags().BoolVar(&force, "force", false, "deploy even if nothing changed")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the verdict")
+	return c
+}
+
+func (a *app) watch() *cobra.Command {
+	var s release.Service
+	var w waitFlags
+	c := &cobra.Command{Use: "watch", Short: "Watch the service's newest deployment to its end", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		client, deployment, err := a.current(c.Context(), s, false)
+		if err != nil {
+			return err
+		}
+		return a.follow(c.Context(), client, deployment, w)
+	}}
+	a.targetFlags(c)
+	serviceFlags(c, &s)
+	w.add(c)
+	return c
+}
+
+func (a *app) rollback() *cobra.Command {
+	var s release.Service
+	var w waitFlags
+	var noWait bool
+	c := &cobra.Command{
+		Use:   "rollback",
+		Short: "Roll the running deployment back: traffic first, tasks after",
+		Long: `Ask the running deployment to roll back and wait until it has. That it was rolled
+back as asked is a success of this command: it exits 0 then, and 1 when the
+deployment ended in any other way.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, deployment, err := a.current(c.Context(), s, true)
+			if err != nil {
+				return err
+			}
+			if err := release.Rollback(c.Context(), client, deployment); err != nil {
+				return err
+			}
+			if noWait {
+				return nil
+			}
+			if err := a.follow(c.Context(), client, deployment, w); err != nil {
+				return err
+			}
+			switch a.code {
+			case exitRolledBack:
+				a.code = exitOK
+			case exitOK: // it had gone too far and succeeded forward
+				a.code = exitFailed
+			}
+			return nil
+		},
+	}
+	a.targetFlags(c)
+	serviceFlags(c, &s)
+	w.add(c)
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it has")
+	return c
+}
+
+func (a *app) current(ctx context.Context, s release.Service, changes bool) (*ecs.Client, string, error) {
+	if s.Name == "" {
+		return nil, "", usage("--service must be given")
+	}
+	client, err := a.ecs(ctx, changes)
+	if err != nil {
+		return nil, "", err
+	}
+	deployment, err := release.Current(ctx, client, s)
+	return client, deployment, err
+}
+
+// follow prints a deployment's changes and sets the exit code by its verdict.
+// An interrupt lets go of it; it goes on.
+func (a *app) follow(ctx context.Context, client *ecs.Client, deployment string, w waitFlags) error {
+	wait := ctx
+	if w.timeout > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, w.timeout)
+		defer cancel()
+	}
+	last := ""
+	d, err := release.Watch(wait, client, deployment, w.every, func(d types.ServiceDeployment) {
+		line := progress(d)
+		if line == last {
+			return
+		}
+		last = line
+		if w.events {
+			json.NewEncoder(a.out).Encode(event(d))
+			return
+		}
+		fmt.Fprintln(a.out, time.Now().Format("15:04:05"), line)
+	})
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		parts := strings.Split(deployment, "/")
+		fmt.Fprintf(a.err, "serin: detached; the deployment goes on. To attach again: serin watch --cluster %s --service %s\n", parts[1], parts[2])
+		return errDetached
+	}
+	if err != nil {
+		return err
+	}
+	verdict := release.VerdictOf(d.Status)
+	a.code = exitOf(verdict)
+	if a.code != exitOK && os.Getenv("GITHUB_ACTIONS") == "true" {
+		fmt.Fprintf(a.out, "::error::%s: %s\n", d.Status, aws.ToString(d.StatusReason))
+	}
+	return nil
+}
+
+// progress is one line of a deployment: stage, weights, counts.
+func progress(d types.ServiceDeployment) string {
+	var b strings.Builder
+	fmt.Fprint(&b, d.Status)
+	if d.LifecycleStage != "" {
+		fmt.Fprint(&b, " ", d.LifecycleStage)
+	}
+	if t := d.TargetServiceRevision; t != nil {
+		fmt.Fprintf(&b, "  target %s", summary(*t))
+	}
+	for _, s := range d.SourceServiceRevisions {
+		fmt.Fprintf(&b, "  source %s", summary(s))
+	}
+	if c := d.DeploymentCircuitBreaker; c != nil && c.FailureCount > 0 {
+		fmt.Fprintf(&b, "  failures %d/%d", c.FailureCount, c.Threshold)
+	}
+	if d.StatusReason != nil {
+		fmt.Fprint(&b, "  ", *d.StatusReason)
+	}
+	return b.String()
+}
+
+func summary(s types.ServiceRevisionSummary) string {
+	text := fmt.Sprintf("%d/%d running", s.RunningTaskCount, s.RequestedTaskCount)
+	if s.RequestedProductionTrafficWeight != nil {
+		text += fmt.Sprintf(" %g %% of traffic", *s.RequestedProductionTrafficWeight)
+	}
+	return text
+}
+
+func event(d types.ServiceDeployment) map[string]any {
+	e := map[string]any{"time": time.Now().UTC(), "deployment": d.ServiceDeploymentArn, "status": d.Status, "lifecycleStage": d.LifecycleStage, "reason": aws.ToString(d.StatusReason)}
+	side := func(s types.ServiceRevisionSummary) map[string]any {
+		return map[string]any{"revision": s.Arn, "requested": s.RequestedTaskCount, "running": s.RunningTaskCount, "pending": s.PendingTaskCount, "production": s.RequestedProductionTrafficWeight}
+	}
+	if d.TargetServiceRevision != nil {
+		e["target"] = side(*d.TargetServiceRevision)
+	}
+	for _, s := range d.SourceServiceRevisions {
+		e["source"] = side(s)
+	}
+	return e
+}

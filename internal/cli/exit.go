@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/aws/smithy-go"
+
+	"serin/internal/release"
+	"serin/internal/store"
+)
+
+// Exit codes, part of the interface.
+const (
+	exitOK         = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRolledBack = 3
+	exitTimedOut   = 4
+	exitPaused     = 5
+	exitDenied     = 6
+)
+
+type usageError struct{ message string }
+
+func (e *usageError) Error() string { return e.message }
+
+func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// fail prints an error, and the way out where we know it, and returns its code.
+func (a *app) fail(err error) int {
+	if errors.Is(err, errDetached) {
+		return exitTimedOut
+	}
+	message := err.Error()
+	code := exitFailed
+	var hint string
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		message = api.ErrorCode() + ": " + api.ErrorMessage()
+		if strings.Contains(api.ErrorCode(), "AccessDenied") || strings.Contains(api.ErrorCode(), "Unauthorized") {
+			code = exitDenied
+			hint = "curl " + a.target.endpoint + "/_serin/denials says why, where the target is a stage"
+		}
+	}
+	if _, ok := errors.AsType[*usageError](err); ok {
+		code = exitUsage
+	}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		hint = "no stage answers at " + a.target.endpoint + "; start one with: serin up -d"
+	case errors.Is(err, store.ErrInUse):
+		hint = "serin down ends the other stage; or give this one a --data directory of its own"
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "listen" && errors.Is(err, syscall.EADDRINUSE) {
+		hint = "another program listens there; choose a --port"
+	}
+	if errors.Is(err, context.Canceled) {
+		message = "interrupted"
+	}
+	fmt.Fprintln(a.err, "serin: error:", message)
+	if hint != "" {
+		fmt.Fprintln(a.err, "serin: hint:", hint)
+	}
+	return code
+}
+
+func exitOf(v release.Verdict) int {
+	switch v {
+	case release.Deployed:
+		return exitOK
+	case release.RolledBack:
+		return exitRolledBack
+	case release.Running:
+		return exitTimedOut
+	}
+	return exitFailed
+}

@@ -1,0 +1,340 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"serin/internal/run"
+	"serin/internal/stage"
+)
+
+// upFlags are how a stage is started.
+type upFlags struct {
+	port                              int
+	dir, account, region, iam, runner string
+	ephemeral, detach, verbose        bool
+	speed                             float64
+}
+
+func (a *app) up() *cobra.Command {
+	var f upFlags
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Start the stage, a local AWS region",
+		Long: `Start the stage: IAM, STS, ECR, ECS, Elastic Load Balancing, CloudWatch Logs and
+the slice of EC2 that a release needs, on one port of the loopback interface.
+
+State is kept in a data directory; tasks go on running when the stage ends and
+are found again by the next one. With --ephemeral nothing is kept.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.runUp(c.Context(), f) },
+	}
+	fl := c.Flags()
+	fl.IntVar(&f.port, "port", defaultPort, "port on 127.0.0.1; 0 takes a free one")
+	fl.StringVar(&f.dir, "data", "", "data directory (default $XDG_STATE_HOME/serin or ~/.local/state/serin)")
+	fl.BoolVar(&f.ephemeral, "ephemeral", false, "keep nothing; tasks end with the stage")
+	fl.StringVar(&f.account, "account", defaultAccount, "account id of the key test")
+	fl.StringVar(&f.region, "default-region", defaultRegion, "region of requests that name none")
+	fl.Float64Var(&f.speed, "speed", 1, "stage seconds in a second: 60 makes minutes seconds")
+	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
+	fl.StringVar(&f.runner, "runtime", "auto", "auto, native or confined")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
+	return c
+}
+
+func (a *app) runUp(ctx context.Context, f upFlags) error {
+	if f.detach {
+		return a.startDetached(ctx, f)
+	}
+	l, endpoint, err := listen(f.port)
+	if err != nil {
+		return err
+	}
+	s, err := newStage(f, endpoint, a.err)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	fmt.Fprintf(a.out, "serin: stage on http://%s, account %s, speed %g, IAM %s\n", endpoint, f.account, f.speed, f.iam)
+	fmt.Fprintf(a.out, "serin: eval \"$(serin env%s)\" points your tools at it; Ctrl-C ends it\n", portFlag(f.port, endpoint))
+	return s.Run(ctx, l)
+}
+
+func portFlag(port int, endpoint string) string {
+	if port == defaultPort {
+		return ""
+	}
+	return " --endpoint-url http://" + endpoint
+}
+
+// listen takes the port on loopback. The endpoint says localhost, because
+// Docker takes plain HTTP there.
+func listen(port int) (net.Listener, string, error) {
+	if port < 0 || port > 65535 {
+		return nil, "", usage("--port must be between 0 and 65535, got %d", port)
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return nil, "", fmt.Errorf("taking port %d: %w", port, err)
+	}
+	_, p, err := net.SplitHostPort(l.Addr().String())
+	return l, "localhost:" + p, err
+}
+
+func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
+	mode := stage.Mode(f.iam)
+	if mode != stage.Enforce && mode != stage.Report && mode != stage.Off {
+		return nil, usage("--iam must be enforce, report or off, got %q", f.iam)
+	}
+	dir, err := dataDir(f.dir, f.ephemeral)
+	if err != nil {
+		return nil, err
+	}
+	level := slog.LevelWarn
+	if f.verbose {
+		level = slog.LevelInfo
+	}
+	return stage.New(stage.Config{
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode,
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
+		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
+			return run.Choose(ctx, f.runner, c)
+		},
+	})
+}
+
+func dataDir(dir string, ephemeral bool) (string, error) {
+	if ephemeral {
+		if dir != "" {
+			return "", usage("--data and --ephemeral exclude each other")
+		}
+		return os.MkdirTemp("", "serin-")
+	}
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
+		return filepath.Join(state, "serin"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the data directory: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "serin"), nil
+}
+
+// startDetached starts this program again in the background and waits until it
+// answers, or says why it ended.
+func (a *app) startDetached(ctx context.Context, f upFlags) error {
+	if f.port == 0 {
+		return usage("-d needs a --port")
+	}
+	args := []string{"up", "--port", strconv.Itoa(f.port), "--account", f.account, "--default-region", f.region,
+		"--speed", strconv.FormatFloat(f.speed, 'g', -1, 64), "--iam", f.iam, "--runtime", f.runner}
+	if f.dir != "" {
+		args = append(args, "--data", f.dir)
+	}
+	if f.ephemeral {
+		args = append(args, "--ephemeral")
+	}
+	diary, err := os.CreateTemp("", "serin-up-*.log")
+	if err != nil {
+		return fmt.Errorf("making the stage's log: %w", err)
+	}
+	defer diary.Close()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stdout, cmd.Stderr = diary, diary
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting the stage: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	a.target.endpoint = fmt.Sprintf("http://localhost:%d", f.port)
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		var health struct{ Status string }
+		select {
+		case <-ended:
+			said, _ := os.ReadFile(diary.Name())
+			return fmt.Errorf("the stage ended: %s", strings.TrimPrefix(strings.TrimSpace(string(said)), "serin: error: "))
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		if a.ask(ctx, "GET", "/_serin/health", "", &health) == nil {
+			fmt.Fprintf(a.out, "serin: stage on %s, process %d, log %s\n", a.target.endpoint, cmd.Process.Pid, diary.Name())
+			return nil
+		}
+	}
+}
+
+func (a *app) down() *cobra.Command {
+	c := &cobra.Command{Use: "down", Short: "End the stage; its tasks go on unless it is ephemeral", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var answer struct{ Status string }
+		if err := a.ask(c.Context(), "POST", "/_serin/down", "", &answer); err != nil {
+			return err
+		}
+		u, err := url.Parse(a.target.endpoint)
+		if err != nil {
+			return err
+		}
+		for range 600 { // until its port is free
+			conn, err := net.DialTimeout("tcp", u.Host, time.Second)
+			if err != nil {
+				fmt.Fprintln(a.out, "serin: the stage is down")
+				return nil
+			}
+			conn.Close()
+			time.Sleep(50 * time.Millisecond)
+		}
+		return fmt.Errorf("the stage at %s was told to end and still answers", a.target.endpoint)
+	}}
+	a.endpointFlag(c)
+	return c
+}
+
+func (a *app) status() *cobra.Command {
+	c := &cobra.Command{Use: "status", Short: "Show the stage: time, runtime, load balancers", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var st stage.Status
+		if err := a.ask(c.Context(), "GET", "/_serin/status", "", &st); err != nil {
+			return err
+		}
+		if a.json {
+			return json.NewEncoder(a.out).Encode(st)
+		}
+		for _, row := range [][2]string{
+			{"endpoint", st.Endpoint}, {"account", st.Account}, {"up", st.Up},
+			{"stage time", fmt.Sprintf("%s, %g seconds a second", st.Time.Format(time.RFC3339), st.Speed)},
+			{"runtime", st.Runtime + " (" + st.Reason + ")"}, {"IAM", string(st.IAM)},
+		} {
+			fmt.Fprintf(a.out, "%-12s %s\n", row[0], row[1])
+		}
+		for name, urls := range st.Balancers {
+			fmt.Fprintf(a.out, "%-12s %s at %s\n", "balancer", name, strings.Join(urls, ", "))
+		}
+		return nil
+	}}
+	a.endpointFlag(c)
+	a.outputFlag(c)
+	return c
+}
+
+func (a *app) outputFlag(c *cobra.Command) {
+	c.Flags().FuncP("output", "o", "json for machines", func(s string) error {
+		if s != "json" {
+			return fmt.Errorf("must be json, got %q", s)
+		}
+		a.json = true
+		return nil
+	})
+}
+
+func (a *app) env() *cobra.Command {
+	var github string
+	var region string
+	c := &cobra.Command{
+		Use:   "env",
+		Short: "Print the environment that points other tools at the stage",
+		Long: `Print shell exports that point the AWS CLI, SDKs and GitHub's actions at the stage:
+
+  eval "$(serin env)"
+  eval "$(serin env --github repo=OWNER/NAME,ref=refs/heads/main,environment=production)"
+
+With --github the job's token endpoint is there too, as on a runner.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			endpoint := a.stageURL()
+			lines := [][2]string{{"AWS_ENDPOINT_URL", endpoint}, {"AWS_REGION", region}, {"AWS_DEFAULT_REGION", region}}
+			if github == "" {
+				lines = append(lines, [2]string{"AWS_ACCESS_KEY_ID", "test"}, [2]string{"AWS_SECRET_ACCESS_KEY", "test"})
+			} else {
+				q := url.Values{"api-version": {"2.0"}}
+				for pair := range strings.SplitSeq(github, ",") {
+					k, v, ok := strings.Cut(pair, "=")
+					if !ok || k != "repo" && k != "ref" && k != "environment" && k != "event" && k != "actor" && k != "sha" {
+						return usage("--github takes repo=OWNER/NAME and, if wanted, ref, environment, event, actor, sha; got %q", pair)
+					}
+					q.Set(k, v)
+				}
+				if q.Get("repo") == "" {
+					return usage("--github needs repo=OWNER/NAME")
+				}
+				lines = append(lines, [2]string{"ACTIONS_ID_TOKEN_REQUEST_URL", endpoint + "/_serin/github/token?" + q.Encode()}, [2]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "serin"})
+			}
+			for _, l := range lines {
+				fmt.Fprintf(a.out, "export %s='%s'\n", l[0], strings.ReplaceAll(l[1], "'", `'\''`))
+			}
+			return nil
+		},
+	}
+	a.endpointFlag(c)
+	c.Flags().StringVar(&github, "github", "", "the job that tokens speak for: repo=OWNER/NAME,ref=…,environment=…")
+	c.Flags().StringVar(&region, "region", defaultRegion, "AWS region")
+	return c
+}
+
+func (a *app) time() *cobra.Command {
+	var speed float64
+	c := &cobra.Command{
+		Use:   "time [+10m]",
+		Short: "Show stage time, push it forward, or change its speed",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			in := map[string]any{}
+			if len(args) == 1 {
+				by, ok := strings.CutPrefix(args[0], "+")
+				if _, err := time.ParseDuration(by); !ok || err != nil {
+					return usage("stage time is pushed by a length such as +10m, got %q", args[0])
+				}
+				in["advance"] = by
+			}
+			if speed != 0 {
+				in["speed"] = speed
+			}
+			body, err := json.Marshal(in)
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				StageTime time.Time
+				Speed     float64
+			}
+			if err := a.ask(c.Context(), "POST", "/_serin/time", string(body), &answer); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%s, %g seconds a second\n", answer.StageTime.Format(time.RFC3339), answer.Speed)
+			return nil
+		},
+	}
+	a.endpointFlag(c)
+	c.Flags().Float64Var(&speed, "speed", 0, "stage seconds in a second from now on")
+	return c
+}
+
+func (a *app) reset() *cobra.Command {
+	c := &cobra.Command{Use: "reset", Short: "Empty an ephemeral stage", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var answer struct{ Status string }
+		if err := a.ask(c.Context(), "POST", "/_serin/reset", "", &answer); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out, "serin: the stage is empty")
+		return nil
+	}}
+	a.endpointFlag(c)
+	return c
+}

@@ -1,0 +1,127 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const probeVerb = "serin-probe"
+
+// Choose opens the runtime that is asked for or, for "auto", the first that
+// really starts a task here: native for root, else confined. why says how
+// it was chosen.
+func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, err error) {
+	open := map[string]func(Config) (Runtime, error){
+		"native":   func(c Config) (Runtime, error) { return opened(NewNative(c)) },
+		"confined": func(c Config) (Runtime, error) { return opened(NewConfined(c)) },
+	}
+	if name != "auto" {
+		make, ok := open[name]
+		if !ok {
+			return nil, "", fmt.Errorf("there is no runtime %q; there are auto, native and confined", name)
+		}
+		r, err := make(c)
+		if err != nil {
+			return nil, "", fmt.Errorf("the runtime %s cannot be used here: %w", name, err)
+		}
+		return r, "asked for", nil
+	}
+	var tried []error
+	for _, candidate := range []string{"native", "confined"} {
+		if candidate == "native" && os.Geteuid() != 0 {
+			continue
+		}
+		r, err := open[candidate](c)
+		if l, local := r.(*Local); err == nil && local {
+			if err = l.probe(ctx); err != nil {
+				l.Close()
+			}
+		}
+		if err == nil {
+			return r, "the first of native and confined that started a task", nil
+		}
+		tried = append(tried, fmt.Errorf("%s: %w", candidate, err))
+	}
+	return nil, "", fmt.Errorf("no runtime can start a task here: %w", errors.Join(tried...))
+}
+
+func opened(l *Local, err error) (Runtime, error) {
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// probe runs this program as a task that says ok: the whole way, once.
+func (l *Local) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	image := filepath.Join(l.dir, "images", "probe")
+	if err := probeImage(image); err != nil {
+		return err
+	}
+	id := fmt.Sprintf("probe-%d", os.Getpid())
+	task, err := l.Start(ctx, Spec{ID: id, Containers: []Container{{Name: "probe", Image: image, Entrypoint: []string{"/serin", probeVerb}}}})
+	if err != nil {
+		return err
+	}
+	for {
+		st, changed := task.State()
+		if st.Ended {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			task.Stop(ctx)
+			return ctx.Err()
+		}
+	}
+	said := ""
+	_, err = task.Logs("probe", 0, func(_ time.Time, line string) { said = line })
+	if err == nil && said != "ok" {
+		err = fmt.Errorf("a task that should say ok said %q", said)
+	}
+	return errors.Join(err, task.Remove(ctx))
+}
+
+// probeImage is this program as an image, linked where the file system lets us.
+func probeImage(dir string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(rootfs, 0o755); err != nil {
+		return err
+	}
+	to := filepath.Join(rootfs, "serin")
+	if os.Link(self, to) != nil {
+		if err := copyFile(self, to); err != nil {
+			return err
+		}
+	}
+	return writeFile(filepath.Join(dir, "config"), []byte("{}"))
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

@@ -1,0 +1,311 @@
+// Package stage puts the local region together: one store, one clock, the
+// services, the mechanisms under them, and one port in front.
+//
+// It is the only place where services meet: what one needs of another is
+// fitted in adapters.go. Run starts every long-lived goroutine and returns
+// when all have ended.
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"serin/internal/api/ec2d"
+	"serin/internal/api/ecrd"
+	"serin/internal/api/ecsd"
+	"serin/internal/api/elbd"
+	"serin/internal/api/iamd"
+	"serin/internal/api/logsd"
+	"serin/internal/api/stsd"
+	"serin/internal/arn"
+	"serin/internal/balance"
+	"serin/internal/clock"
+	"serin/internal/oidc"
+	"serin/internal/registry"
+	"serin/internal/run"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// Config is what a stage is made with.
+type Config struct {
+	Dir       string // state; with Ephemeral, a place for images and sockets only
+	Ephemeral bool
+	Account   string  // 12 digits
+	Region    string  // of requests that name none
+	Endpoint  string  // host:port that clients use
+	Speed     float64 // stage seconds in a wall second
+	IAM       Mode
+	Log       *slog.Logger
+	// Runtime opens what runs tasks; it is called once, by Run, so that a probe
+	// does not keep callers waiting.
+	Runtime func(context.Context, run.Config) (run.Runtime, string, error)
+}
+
+// Mode is what is done with a denial.
+type Mode string
+
+const (
+	Enforce Mode = "enforce" // refuse
+	Report  Mode = "report"  // note it and go on
+	Off     Mode = "off"     // do not ask
+)
+
+// Stage is a local region.
+type Stage struct {
+	config  Config
+	log     *slog.Logger
+	store   *store.Store
+	clock   *clock.Clock
+	balance *balance.Balancer
+	runtime *lateRuntime
+	gateway *wire.Gateway
+	key     *oidc.Key
+	meta    *store.Table[meta]
+	started time.Time
+
+	iam  *iamd.API
+	sts  *stsd.API
+	ecr  *ecrd.API
+	ecs  *ecsd.API
+	elb  *elbd.API
+	logs *logsd.API
+	ec2  *ec2d.API
+
+	denials denials
+	down    chan struct{}
+	once    sync.Once
+}
+
+// meta is what the stage remembers of itself.
+type meta struct {
+	Time time.Time // stage time, so that it never goes back
+	Key  string    // the issuer's key
+}
+
+// New opens a stage's state. It starts nothing.
+func New(c Config) (*Stage, error) {
+	if !arn.IsAccount(c.Account) {
+		return nil, fmt.Errorf("the account must have 12 digits, got %q", c.Account)
+	}
+	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{})}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Stage) open() (err error) {
+	c := s.config
+	if s.store = store.Ephemeral(); !c.Ephemeral {
+		if s.store, err = store.Open(c.Dir); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if err != nil {
+			s.store.Close()
+		}
+	}()
+	s.meta = store.NewTable[meta](s.store, "stage/meta")
+	// The tables want the clock and the clock wants a row, so the clock is made
+	// first and pushed to where it was.
+	if s.clock, err = clock.New(c.Speed); err != nil {
+		return err
+	}
+	s.balance = balance.New(s.clock, c.Log)
+	s.runtime = newLateRuntime()
+	blobs, err := registry.Open(filepath.Join(c.Dir, "registry"))
+	if err != nil {
+		return err
+	}
+	verifier := &oidc.Verifier{}
+	s.iam = iamd.New(s.store)
+	s.sts = stsd.New(s.store, stsIAM{s.iam}, verifier)
+	s.sts.Explain = s.explain
+	s.elb = elbd.New(s.store, s.clock, s.balance)
+	s.ecr = ecrd.New(s.store, s.clock, blobs, s.authorize)
+	s.ecr.Endpoint = c.Endpoint
+	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
+		return err
+	}
+	s.ec2 = ec2d.New(s.store)
+	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s},
+	})
+	if err = s.store.Load(); err != nil {
+		return err
+	}
+	if err = s.resume(); err != nil {
+		return err
+	}
+	verifier.Own = s.key
+	s.gateway = &wire.Gateway{Log: c.Log, Authenticate: s.authenticate, Authorize: s.authorize, Region: c.Region, Account: c.Account}
+	s.gateway.Serve(s.Services()...)
+	return nil
+}
+
+// resume takes up the time and the issuer's key of an earlier run.
+func (s *Stage) resume() error {
+	var m meta
+	s.store.View(func(tx *store.Tx) { m, _ = s.meta.Get(tx, "stage") })
+	if ahead := m.Time.Sub(s.clock.Now()); ahead > 0 {
+		if err := s.clock.Advance(ahead); err != nil {
+			return err
+		}
+	}
+	var err error
+	if m.Key != "" {
+		s.key, err = oidc.ParseKey(m.Key)
+		return err
+	}
+	if s.key, err = oidc.NewKey(); err != nil {
+		return err
+	}
+	return s.remember()
+}
+
+func (s *Stage) remember() error {
+	return s.store.Update(func(tx *store.Tx) error {
+		s.meta.Put(tx, "stage", meta{s.clock.Now(), s.key.Marshal()})
+		return nil
+	})
+}
+
+// Services is every service on the wire, for the gateway and for the tests and
+// tables that speak of all of them.
+func (s *Stage) Services() []*wire.Service {
+	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.ec2.Service()}
+}
+
+// Run serves on the listener until ctx ends or the stage is told to go down.
+// Tasks go on after it, unless the stage is ephemeral: then they end with it.
+func (s *Stage) Run(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving the API: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-s.down:
+			cancel()
+		}
+		end, stop := context.WithTimeout(context.Background(), 2*time.Second)
+		defer stop()
+		if server.Shutdown(end) != nil {
+			server.Close()
+		}
+		return nil
+	})
+	g.Go(func() error {
+		r, why, err := s.config.Runtime(ctx, run.Config{Dir: filepath.Join(s.config.Dir, "run"), Log: s.log})
+		if err != nil {
+			return err
+		}
+		s.log.Info("tasks run", "runtime", r.Name(), "reason", why)
+		s.runtime.set(r, why)
+		return s.ecs.Agent(ctx)
+	})
+	g.Go(func() error { return s.balance.Run(ctx) })
+	g.Go(func() error { return s.elb.Run(ctx) })
+	g.Go(func() error { return s.ecs.Control(ctx) })
+	g.Go(func() error { return s.keepTime(ctx) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, s.close())
+}
+
+// keepTime writes the stage's time down, and forgets old sessions.
+func (s *Stage) keepTime(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := s.remember(); err != nil {
+			return err
+		}
+		if n%720 == 0 {
+			if err := s.sts.Sweep(time.Now()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *Stage) close() error {
+	var err error
+	if s.config.Ephemeral {
+		err = s.endTasks()
+	}
+	err = errors.Join(err, s.remember(), s.runtime.Close(), s.store.Close())
+	if s.config.Ephemeral {
+		err = errors.Join(err, os.RemoveAll(s.config.Dir))
+	}
+	return err
+}
+
+// endTasks stops what an ephemeral stage would leave behind.
+func (s *Stage) endTasks() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	defer cancel()
+	if !s.runtime.ready() {
+		return nil
+	}
+	tasks, err := s.runtime.Tasks(ctx)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(tasks))
+	for i, t := range tasks {
+		wg.Go(func() {
+			if errs[i] = t.Stop(ctx); errs[i] != nil {
+				return
+			}
+			for {
+				st, changed := t.State()
+				if st.Ended {
+					errs[i] = t.Remove(ctx)
+					return
+				}
+				select {
+				case <-changed:
+				case <-ctx.Done():
+					errs[i] = fmt.Errorf("task %s did not end: %w", t.ID(), ctx.Err())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Down ends Run.
+func (s *Stage) Down() { s.once.Do(func() { close(s.down) }) }
+
+// Clock is stage time.
+func (s *Stage) Clock() *clock.Clock { return s.clock }
