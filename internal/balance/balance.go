@@ -57,16 +57,24 @@ type Fixed struct {
 // Group is the wanted state of a target group.
 type Group struct {
 	ID      string
-	Targets []netip.AddrPort
+	Targets []Target
 	Check   Check
+}
+
+// Target is an address in a group. The same address with another generation is
+// another target: its health begins anew.
+type Target struct {
+	Addr       netip.AddrPort
+	Generation int64
 }
 
 // Health is what the checks say of a target.
 type Health struct {
-	State    HealthState
-	Detail   string // why it is unhealthy
-	InFlight int    // requests under way
-	Draining bool   // out of the group, its last requests under way
+	Generation int64
+	State      HealthState
+	Detail     string // why it is unhealthy
+	InFlight   int    // requests under way
+	Draining   bool   // out of the group, its last requests under way
 }
 
 // HealthState is what a target is taken for.
@@ -127,8 +135,9 @@ type group struct {
 }
 
 type target struct {
-	addr     netip.AddrPort
-	inFlight atomic.Int64
+	addr       netip.AddrPort
+	generation int64
+	inFlight   atomic.Int64
 
 	// Under the group's mutex:
 	state    HealthState
@@ -276,13 +285,13 @@ func (b *Balancer) SetGroup(spec Group) {
 	g.mu.Lock()
 	g.spec = spec
 	var stay []*target
-	for _, addr := range spec.Targets {
-		i := slices.IndexFunc(g.targets, func(t *target) bool { return t.addr == addr })
+	for _, want := range spec.Targets {
+		i := slices.IndexFunc(g.targets, func(t *target) bool { return t.addr == want.Addr && t.generation == want.Generation })
 		if i >= 0 {
 			stay = append(stay, g.targets[i])
 			continue
 		}
-		stay = append(stay, &target{addr: addr, state: Initial, due: b.Clock.Now()})
+		stay = append(stay, &target{addr: want.Addr, generation: want.Generation, state: Initial, due: b.Clock.Now()})
 	}
 	for _, t := range g.targets {
 		if !slices.Contains(stay, t) && t.inFlight.Load() > 0 {
@@ -321,11 +330,11 @@ func (b *Balancer) Health(id string) map[netip.AddrPort]Health {
 	defer g.mu.Unlock()
 	for _, t := range g.leaving {
 		if n := t.inFlight.Load(); n > 0 {
-			out[t.addr] = Health{State: t.state, InFlight: int(n), Draining: true}
+			out[t.addr] = Health{Generation: t.generation, State: t.state, InFlight: int(n), Draining: true}
 		}
 	}
 	for _, t := range g.targets {
-		h := Health{State: t.state, Detail: t.detail, InFlight: int(t.inFlight.Load())}
+		h := Health{Generation: t.generation, State: t.state, Detail: t.detail, InFlight: int(t.inFlight.Load())}
 		if !g.used {
 			h.State, h.Detail = Unused, ""
 		}

@@ -54,10 +54,17 @@ func balancer(t testing.TB, a, b []netip.AddrPort, weights ...int) *bench {
 	done := make(chan struct{})
 	go func() { x.Run(ctx); close(done) }()
 	t.Cleanup(func() { stop(); <-done })
-	x.SetGroup(Group{ID: "a", Targets: a, Check: check})
-	x.SetGroup(Group{ID: "b", Targets: b, Check: check})
+	x.SetGroup(Group{ID: "a", Targets: targets(a...), Check: check})
+	x.SetGroup(Group{ID: "b", Targets: targets(b...), Check: check})
 	x.weigh(t, weights...)
 	return x
+}
+
+func targets(addrs ...netip.AddrPort) (out []Target) {
+	for _, a := range addrs {
+		out = append(out, Target{Addr: a})
+	}
+	return out
 }
 
 func (x *bench) weigh(t testing.TB, weights ...int) {
@@ -167,10 +174,27 @@ func TestATargetIsHealthyAfterItsFirstSuccessAndUnhealthyAtItsThreshold(t *testi
 	}
 }
 
+func TestAnAddressThatComesBackIsAnotherTarget(t *testing.T) {
+	var code atomic.Int64
+	code.Store(500)
+	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(int(code.Load())) })
+	x := balancer(t, []netip.AddrPort{addr}, nil, 1, 0)
+	x.await(t, "a", func(h map[netip.AddrPort]Health) bool {
+		x.Clock.Advance(time.Minute)
+		return h[addr].State == Unhealthy
+	})
+	code.Store(200)
+	x.SetGroup(Group{ID: "a", Targets: []Target{{addr, 2}}, Check: check})
+	if h := x.Health("a")[addr]; h.State == Unhealthy || h.Generation != 2 {
+		t.Errorf("its health is its predecessor's: %+v", h)
+	}
+	x.await(t, "a", all(Healthy))
+}
+
 func TestAGroupThatNoRuleNamesIsUnused(t *testing.T) {
 	x := balancer(t, nil, nil, 1, 0)
 	addr := backend(t, "c", nil)
-	x.SetGroup(Group{ID: "c", Targets: []netip.AddrPort{addr}, Check: check})
+	x.SetGroup(Group{ID: "c", Targets: targets(addr), Check: check})
 	if h := x.Health("c")[addr]; h.State != Unused {
 		t.Errorf("it is %+v", h)
 	}
@@ -198,7 +222,7 @@ func TestADrainingTargetAnswersItsLastRequest(t *testing.T) {
 	}()
 	<-started
 	other := backend(t, "other", nil)
-	x.SetGroup(Group{ID: "a", Targets: []netip.AddrPort{other}, Check: check})
+	x.SetGroup(Group{ID: "a", Targets: targets(other), Check: check})
 	if h := x.Health("a")[slow]; !h.Draining || h.InFlight != 1 {
 		t.Errorf("the target taken out is %+v", h)
 	}
@@ -241,7 +265,7 @@ func TestNothingIsLostWhileTargetsAndWeightsChange(t *testing.T) {
 	}
 	for i := range 200 {
 		x.weigh(t, i%7, 1+i%3)
-		x.SetGroup(Group{ID: "a", Targets: addrs[i%2 : 1+i%2], Check: check})
+		x.SetGroup(Group{ID: "a", Targets: targets(addrs[i%2]), Check: check})
 		for before := sent.Load(); sent.Load() < before+3; {
 			runtime.Gosched()
 		}

@@ -33,6 +33,7 @@ type nativeNet struct {
 	gateway netip.Prefix // the bridge's address, with the length of its network
 	mu      sync.Mutex
 	leased  map[string]netip.Addr // task id → address
+	last    netip.Addr            // the one given out last
 }
 
 // candidates are networks that a machine rarely uses; the first that none of
@@ -113,9 +114,14 @@ func (n *nativeNet) lease(id string) (netip.Addr, error) {
 	for _, a := range n.leased {
 		used[a] = true
 	}
-	for a := n.gateway.Addr().Next(); n.gateway.Contains(a.Next()); a = a.Next() {
+	// Round and round, so that an address rests before it comes back.
+	a := n.last
+	for range 256 {
+		if a = a.Next(); !n.gateway.Contains(a.Next()) {
+			a = n.gateway.Addr().Next()
+		}
 		if !used[a] {
-			n.leased[id] = a
+			n.leased[id], n.last = a, a
 			return a, nil
 		}
 	}

@@ -97,6 +97,7 @@ type health struct{ Targets map[string]Health } // address:port →
 // Health is a target's health as ELB tells it.
 type Health struct {
 	State, Reason, Description string
+	Registered                 time.Time // the registration that it was observed of
 }
 
 type tag struct{ Key, Value string }

@@ -3,7 +3,6 @@ package elbd
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -128,7 +127,7 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 	for _, t := range g.Draining {
 		addr, _ := netip.ParseAddrPort(endpoint(t.ID, t.Port))
 		due := t.At.Add(time.Duration(delay) * time.Second)
-		if h, ok := live[addr]; !ok || !h.Draining || !due.After(now) {
+		if h, ok := live[addr]; !ok || !h.Draining || h.InFlight == 0 || !due.After(now) {
 			continue
 		}
 		still = append(still, t)
@@ -153,7 +152,7 @@ func groupSpec(g targetGroup) balance.Group {
 	}
 	for _, t := range g.Targets {
 		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
-			spec.Targets = append(spec.Targets, addr)
+			spec.Targets = append(spec.Targets, balance.Target{Addr: addr, Generation: t.At.UnixNano()})
 		}
 	}
 	return spec
@@ -167,36 +166,38 @@ func ruleSpec(r rule) balance.Rule {
 	return spec
 }
 
+var (
+	drainingHealth    = Health{State: "draining", Reason: "Target.DeregistrationInProgress", Description: "Target deregistration is in progress"}
+	registeringHealth = Health{State: "initial", Reason: "Elb.RegistrationInProgress", Description: "Target registration is in progress"}
+)
+
 // healthRows puts what the balancer saw into ELB's words.
 func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[string]Health {
 	out := map[string]Health{}
-	for _, t := range g.Draining {
-		out[endpoint(t.ID, t.Port)] = Health{"draining", "Target.DeregistrationInProgress", "Target deregistration is in progress"}
-	}
 	for _, t := range g.Targets {
 		at := endpoint(t.ID, t.Port)
 		addr, _ := netip.ParseAddrPort(at)
 		h, ok := live[addr]
-		switch {
-		case !ok:
-			out[at] = Health{"initial", "Elb.RegistrationInProgress", "Target registration is in progress"}
-		case h.State == balance.Unused:
-			out[at] = Health{"unused", "Target.NotInUse", "Target group is not configured to receive traffic from the load balancer"}
-		case h.State == balance.Initial:
-			out[at] = Health{"initial", "Elb.InitialHealthChecking", "Initial health checks in progress"}
-		case h.State == balance.Unhealthy:
-			reason := "Target.FailedHealthChecks"
+		if !ok || h.Generation != t.At.UnixNano() {
+			continue // not taken up yet
+		}
+		row := Health{State: "healthy"}
+		switch h.State {
+		case balance.Unused:
+			row = Health{State: "unused", Reason: "Target.NotInUse", Description: "Target group is not configured to receive traffic from the load balancer"}
+		case balance.Initial:
+			row = Health{State: "initial", Reason: "Elb.InitialHealthChecking", Description: "Initial health checks in progress"}
+		case balance.Unhealthy:
+			row = Health{State: "unhealthy", Reason: "Target.ResponseCodeMismatch", Description: h.Detail}
 			switch h.Detail {
 			case "Request timed out":
-				reason = "Target.Timeout"
+				row.Reason = "Target.Timeout"
 			case "Health checks failed":
-			default:
-				reason = "Target.ResponseCodeMismatch"
+				row.Reason = "Target.FailedHealthChecks"
 			}
-			out[at] = Health{"unhealthy", reason, h.Detail}
-		default:
-			out[at] = Health{State: "healthy"}
 		}
+		row.Registered = t.At
+		out[at] = row
 	}
 	return out
 }
@@ -320,11 +321,23 @@ func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup)) error 
 }
 
 // HealthOf is the health of a group's targets, by address:port. A target that
-// was registered a moment ago and is not observed yet is not in it.
-func (a *API) HealthOf(groupARN string) (out map[string]Health) {
+// was registered after the last look is initial, whatever stood at its address
+// before; one that drains is draining.
+func (a *API) HealthOf(groupARN string) map[string]Health {
+	out := map[string]Health{}
 	a.store.View(func(tx *store.Tx) {
-		h, _ := a.health.Get(tx, keyOf(groupARN))
-		out = maps.Clone(h.Targets)
+		g, _ := a.groups.Get(tx, keyOf(groupARN))
+		seen, _ := a.health.Get(tx, keyOf(groupARN))
+		for _, t := range g.Draining {
+			out[endpoint(t.ID, t.Port)] = drainingHealth
+		}
+		for _, t := range g.Targets {
+			h, ok := seen.Targets[endpoint(t.ID, t.Port)]
+			if !ok || !h.Registered.Equal(t.At) {
+				h = registeringHealth
+			}
+			out[endpoint(t.ID, t.Port)] = h
+		}
 	})
 	return out
 }
