@@ -417,10 +417,10 @@ func (t *localTask) Stop(context.Context) error {
 	if st, _ := t.State(); st.Ended {
 		return nil
 	}
-	if _, err := t.conn.Write([]byte("stop\n")); err != nil {
-		if st, _ := t.State(); !st.Ended {
-			return fmt.Errorf("stopping task %s: %w", t.ID(), err)
-		}
+	_, err := t.conn.Write([]byte("stop\n"))
+	// A shim that has just ended takes no more words; follow settles its task.
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("stopping task %s: %w", t.ID(), err)
 	}
 	return nil
 }

@@ -33,13 +33,15 @@ type agent struct {
 // Agent runs tasks until ctx ends. Tasks go on when it ends and are found again
 // by the next.
 func (a *API) Agent(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}}
+	defer g.work.Wait()
+	defer cancel()
 	if err := g.adopt(ctx); err != nil {
 		return err
 	}
 	stop := a.store.Watch(a.wakeAgent, append([]store.AnyTable{a.tasks}, a.deps.Traffic.Observations()...)...)
 	defer stop()
-	defer g.work.Wait()
 	for {
 		if err := g.pass(ctx); err != nil {
 			return fmt.Errorf("bringing tasks to their rows: %w", err)
@@ -196,9 +198,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	case t.Desired == running:
 		// An essential container that ended takes the task with it.
 		if c, ended := g.essentialEnded(key, t, st); ended {
-			if err := h.Stop(ctx); err != nil {
-				return err
-			}
+			g.stop(ctx, h)
 			g.log.Info("an essential container ended", "task", t.ID, "container", c)
 		}
 	case t.Last == running:
@@ -206,9 +206,16 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	case t.Last == deactivating && !g.draining(t):
 		return g.move(key, stopping, false)
 	case t.Last == stopping:
-		return h.Stop(ctx)
+		g.stop(ctx, h)
 	}
 	return nil
+}
+
+// stop asks for a task's end; one that cannot be asked must not keep the others.
+func (g *agent) stop(ctx context.Context, h run.Task) {
+	if err := h.Stop(ctx); err != nil {
+		g.log.Warn("a task could not be told to stop", "task", h.ID(), "err", err)
+	}
 }
 
 func (g *agent) essentialEnded(key string, t task, st run.State) (string, bool) {
