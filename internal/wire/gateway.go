@@ -169,19 +169,20 @@ func (s *Service) decode(o *Op, body []byte, form url.Values) (any, error) {
 }
 
 func (g *Gateway) writeOutput(w http.ResponseWriter, s *Service, call *Call, out any) {
+	kind, body := s.encode(call.Operation, call.RequestID, out)
+	w.Header().Set("Content-Type", kind)
+	write(w, http.StatusOK, body)
+}
+
+// encode writes an output in the service's protocol.
+func (s *Service) encode(op, requestID string, out any) (contentType string, body []byte) {
 	switch s.Protocol {
-	case JSON:
-		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-		write(w, http.StatusOK, s.Naming.encodeJSON(out))
 	case Query:
-		w.Header().Set("Content-Type", "text/xml")
-		op := call.Operation
-		write(w, http.StatusOK, fmt.Appendf(nil, `<%sResponse xmlns="%s"><%sResult>%s</%sResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></%sResponse>`,
-			op, s.Namespace, op, s.Naming.encodeXML(out, "member"), op, call.RequestID, op))
+		return "text/xml", fmt.Appendf(nil, `<%sResponse xmlns="%s"><%sResult>%s</%sResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></%sResponse>`,
+			op, s.Namespace, op, s.Naming.encodeXML(out, "member"), op, requestID, op)
 	case EC2:
-		w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
-		op := call.Operation
-		write(w, http.StatusOK, fmt.Appendf(nil, `<?xml version="1.0" encoding="UTF-8"?><%sResponse xmlns="%s"><requestId>%s</requestId>%s</%sResponse>`,
-			op, s.Namespace, call.RequestID, s.Naming.encodeXML(out, "item"), op))
+		return "text/xml;charset=UTF-8", fmt.Appendf(nil, `<?xml version="1.0" encoding="UTF-8"?><%sResponse xmlns="%s"><requestId>%s</requestId>%s</%sResponse>`,
+			op, s.Namespace, requestID, s.Naming.encodeXML(out, "item"), op)
 	}
+	return "application/x-amz-json-1.1", s.Naming.encodeJSON(out)
 }

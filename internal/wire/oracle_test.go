@@ -1,0 +1,208 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+
+	"serin/internal/stage"
+	"serin/internal/wire"
+)
+
+// services is every service that the stage registers.
+func services(t *testing.T) []*wire.Service {
+	t.Helper()
+	s, err := stage.New(stage.Config{Dir: t.TempDir(), Ephemeral: true, Account: "000000000000", Region: "us-east-1", Endpoint: "localhost:4566", Speed: 1, IAM: stage.Enforce, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Services()
+}
+
+// The SDK's own clients are the oracle: for each registered operation they
+// write an input with every member filled, and our decoder must see the same
+// value; we write a filled output, and they must read the same value.
+func TestTheSDKAndWeUnderstandEachOther(t *testing.T) {
+	for _, s := range services(t) {
+		if s.Name == "ec2" {
+			continue // the SDK's package is too large to link; the AWS CLI is its oracle
+		}
+		for name, op := range s.Ops() {
+			t.Run(s.Name+":"+name, func(t *testing.T) {
+				for seed := range uint64(5) {
+					r := rand.New(rand.NewPCG(seed, 7))
+					in, out := op.New()
+					fill(r, reflect.ValueOf(in).Elem(), 0)
+					fill(r, reflect.ValueOf(out).Elem(), 0)
+					var seen any
+					var problem error
+					client := clientFor(s.Name, func(req *http.Request) *http.Response {
+						body, _ := io.ReadAll(req.Body)
+						form, _ := url.ParseQuery(string(body))
+						seen, problem = s.Decode(op, body, form)
+						kind, answer := s.Encode(name, out)
+						return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(bytes.NewReader(answer)), Request: req}
+					})
+					results := reflect.ValueOf(client).MethodByName(name).Call([]reflect.Value{reflect.ValueOf(t.Context()), reflect.ValueOf(in)})
+					if err, _ := results[1].Interface().(error); err != nil {
+						t.Fatalf("the client says: %v", err)
+					}
+					if problem != nil {
+						t.Fatalf("we say: %v", problem)
+					}
+					if !reflect.DeepEqual(seen, in) {
+						t.Errorf("sent\n%s\nand we read\n%s", show(in), show(seen))
+					}
+					got := results[0].Interface()
+					reflect.ValueOf(got).Elem().FieldByName("ResultMetadata").Set(reflect.ValueOf(middleware.Metadata{}))
+					if !reflect.DeepEqual(got, out) {
+						t.Errorf("we wrote\n%s\nand the client read\n%s", show(out), show(got))
+					}
+				}
+			})
+		}
+	}
+}
+
+type doer func(*http.Request) *http.Response
+
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r), nil }
+
+func clientFor(service string, do doer) any {
+	c := aws.Config{Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""), HTTPClient: do, RetryMaxAttempts: 1}
+	switch service {
+	case "ecs":
+		return ecs.NewFromConfig(c)
+	case "ecr":
+		return ecr.NewFromConfig(c)
+	case "logs":
+		return cloudwatchlogs.NewFromConfig(c)
+	case "iam":
+		return iam.NewFromConfig(c)
+	case "sts":
+		return sts.NewFromConfig(c)
+	case "elasticloadbalancing":
+		return elb.NewFromConfig(c)
+	}
+	panic("no client for " + service)
+}
+
+// fill gives every member a value. Times are whole seconds, strings carry what
+// a codec may stumble over; documents and unions are left out, for no member
+// of theirs is performed.
+func fill(r *rand.Rand, v reflect.Value, depth int) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(r, v.Elem(), depth)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1_700_000_000+int64(r.IntN(1e8)), 0).UTC()))
+			return
+		}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() && f.Name != "ResultMetadata" {
+				fill(r, v.Field(i), depth+1)
+			}
+		}
+	case reflect.Slice:
+		if depth > 11 || v.Type().Elem().Kind() == reflect.Interface {
+			return
+		}
+		n := 1 + r.IntN(2)
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			fill(r, v.Index(i), depth+1)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for i := range 2 {
+			value := reflect.New(v.Type().Elem()).Elem()
+			fill(r, value, depth+1)
+			v.SetMapIndex(reflect.ValueOf(fmt.Sprint("key", i)).Convert(v.Type().Key()), value)
+		}
+	case reflect.String:
+		v.SetString([]string{"plain", `<&"'>`, "tief grün 한", "two\nlines", " spaces "}[r.IntN(5)])
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64:
+		v.SetInt(int64(1 + r.IntN(1000)))
+	case reflect.Float32, reflect.Float64:
+		v.SetFloat(float64(r.IntN(1000))/8 + 0.125)
+	}
+}
+
+func show(v any) string {
+	return strings.ReplaceAll(fmt.Sprintf("%+v", deref(reflect.ValueOf(v))), " ResultMetadata:{values:map[]}", "")
+}
+
+// deref prints through pointers.
+func deref(v reflect.Value) any {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		if t, ok := v.Interface().(time.Time); ok {
+			return t
+		}
+		out := map[string]any{}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() && !v.Field(i).IsZero() {
+				out[f.Name] = deref(v.Field(i))
+			}
+		}
+		return out
+	case reflect.Slice:
+		var out []any
+		for i := range v.Len() {
+			out = append(out, deref(v.Index(i)))
+		}
+		return out
+	}
+	return v.Interface()
+}
+
+// Every member of every input is in a list, and every listed one exists. When
+// an update of the SDK adds a member this is red until somebody decides.
+func TestEveryMemberIsPerformedRecordedOrRefused(t *testing.T) {
+	for _, s := range services(t) {
+		missing, unknown := s.Unlisted()
+		if len(missing) > 0 {
+			t.Errorf("%s: nobody decided what is done with %s", s.Name, strings.Join(missing, ", "))
+		}
+		if len(unknown) > 0 {
+			t.Errorf("%s: there is no %s", s.Name, strings.Join(unknown, ", "))
+		}
+	}
+}
+
+func gateway(s *wire.Service) *wire.Gateway {
+	g := &wire.Gateway{Log: slog.New(slog.DiscardHandler), Region: "us-east-1", Account: "000000000000",
+		Authenticate: func(*http.Request, []byte, *wire.Service) (wire.Principal, string, error) {
+			return wire.Principal{Account: "000000000000", Admin: true}, "us-east-1", nil
+		},
+		Authorize: func(context.Context, *wire.Call, []wire.Check) error { return nil },
+	}
+	g.Serve(s)
+	return g
+}
