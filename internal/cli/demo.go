@@ -65,12 +65,17 @@ type demo struct {
 
 	service    release.Service
 	repository string
+	program    string // the example service, for the images
 	listener   string // where users come in
 	load       *rehearse.Load
 	summary    []string
 }
 
 func (a *app) runDemo(ctx context.Context, f upFlags, keep bool) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
 	l, endpoint, err := listen(f.port)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func (a *app) runDemo(ctx context.Context, f upFlags, keep bool) error {
 	go func() { ended <- s.Run(run, l) }()
 	a.target = target{name: "stage", endpoint: "http://" + endpoint}
 	d := &demo{app: a, started: time.Now(), account: f.account, region: f.region, endpoint: "http://" + endpoint,
-		service: release.Service{Cluster: "bjchoi-ecs-cluster", Name: "ecs-gpu-service"}, repository: "ecs-gpu-test"}
+		service: release.Service{Cluster: "bjchoi-ecs-cluster", Name: "ecs-gpu-service"}, repository: "ecs-gpu-test", program: self}
 	walked := make(chan error, 1)
 	walk, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -329,12 +334,8 @@ func (d *demo) definition(version string) (*ecs.RegisterTaskDefinitionInput, err
 
 // push builds a version of the example and pushes it with the job's rights.
 func (d *demo) push(ctx context.Context, version string, env ...string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	image, err := release.Program{File: self, Args: []string{exampleVerb}, Env: append(env, "VERSION="+version, "PATH=/app"), Port: "8080"}.Image(runtime.GOARCH)
+	image, err := release.Program{File: d.program, Args: []string{exampleVerb}, Env: append(env, "VERSION="+version, "PATH=/app"), Port: "8080"}.Image(runtime.GOARCH)
 	if err != nil {
 		return err
 	}
@@ -342,7 +343,7 @@ func (d *demo) push(ctx context.Context, version string, env ...string) error {
 	if err != nil {
 		return err
 	}
-	d.say("image %s:%s of %s, pushed in %s: %s", d.repository, version, filepath.Base(self), time.Since(began).Round(time.Millisecond), digest[:19])
+	d.say("image %s:%s of %s, pushed in %s: %s", d.repository, version, filepath.Base(d.program), time.Since(began).Round(time.Millisecond), digest[:19])
 	return nil
 }
 

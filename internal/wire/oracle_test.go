@@ -3,13 +3,17 @@ package wire_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,4 +209,49 @@ func gateway(s *wire.Service) *wire.Gateway {
 	}
 	g.Serve(s)
 	return g
+}
+
+var rewrite = flag.Bool("rewrite", false, "regenerate docs/support.md")
+
+// docs/support.md is made from the lists that the gateway enforces.
+func TestTheSupportTableIsCurrent(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# What is performed\n\nMade from the lists that the stage enforces: `go test ./internal/wire -rewrite`.\n\n" +
+		"*Performed* members have their effect. *Recorded* ones are stored and echoed, without effect. *Refused* ones give an error that names them. *Ignored* ones have no effect on AWS either.\n")
+	for _, s := range services(t) {
+		fmt.Fprintf(&b, "\n## %s\n\n| structure | performed | recorded | refused | ignored |\n|---|---|---|---|---|\n", s.Name)
+		what := map[string]map[string][]string{}
+		for _, row := range s.Supported() {
+			if what[row.Structure] == nil {
+				what[row.Structure] = map[string][]string{}
+			}
+			what[row.Structure][row.What] = append(what[row.Structure][row.What], row.Member)
+		}
+		for name := range s.Ops() {
+			if what[name] == nil {
+				what[name] = map[string][]string{}
+			}
+		}
+		for _, structure := range slices.Sorted(maps.Keys(what)) {
+			name := structure
+			if s.Ops()[structure] != nil {
+				name = "**" + structure + "**"
+			}
+			fmt.Fprintf(&b, "| %s |", name)
+			for _, kind := range []string{"performed", "recorded", "refused", "ignored"} {
+				fmt.Fprintf(&b, " %s |", strings.Join(what[structure][kind], " "))
+			}
+			b.WriteString("\n")
+		}
+	}
+	const file = "../../docs/support.md"
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil || string(have) != b.String() {
+		t.Error("docs/support.md is not current; go test ./internal/wire -rewrite makes it")
+	}
 }

@@ -1,0 +1,30 @@
+# Everything is built by Go alone: no other tool is needed for demo and test.
+export CGO_ENABLED ?= 0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+.PHONY: build demo test race lint bench clean
+
+build:
+	go build -trimpath -ldflags='-s -w -X serin/internal/stage.Version=$(VERSION)' -o bin/serin ./cmd/serin
+
+demo: build
+	./bin/serin demo
+
+test:
+	go vet ./...
+	go test ./...
+
+# The race detector needs a C compiler.
+race:
+	CGO_ENABLED=1 go test -race ./internal/...
+
+lint:
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+bench: build
+	bench/run
+
+clean:
+	rm -rf bin
