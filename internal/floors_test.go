@@ -66,6 +66,7 @@ var allowed = map[string][]string{
 	"examples/web": {}, "examples/blog": {},
 	"internal/run/testdata/app": {},
 	"cmd/serin":                 {"internal/cli"},
+	"bench/load":                {},
 }
 
 var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout"}

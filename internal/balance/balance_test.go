@@ -177,12 +177,15 @@ func TestATargetIsHealthyAfterItsFirstSuccessAndUnhealthyAtItsThreshold(t *testi
 func TestAnAddressThatComesBackIsAnotherTarget(t *testing.T) {
 	var code atomic.Int64
 	code.Store(500)
-	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(int(code.Load())) })
-	x := balancer(t, []netip.AddrPort{addr}, nil, 1, 0)
-	x.await(t, "a", func(h map[netip.AddrPort]Health) bool {
-		x.Clock.Advance(time.Minute)
-		return h[addr].State == Unhealthy
+	asked := make(chan struct{}, 16)
+	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(int(code.Load()))
+		asked <- struct{}{}
 	})
+	x := balancer(t, []netip.AddrPort{addr}, nil, 1, 0)
+	<-asked
+	x.Clock.Advance(time.Minute)
+	x.await(t, "a", all(Unhealthy))
 	code.Store(200)
 	x.SetGroup(Group{ID: "a", Targets: []Target{{addr, 2}}, Check: check})
 	if h := x.Health("a")[addr]; h.State == Unhealthy || h.Generation != 2 {

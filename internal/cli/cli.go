@@ -84,14 +84,4 @@ func (a *app) version() *cobra.Command {
 	}}
 }
 
-// exactly replaces cobra's own count of arguments, whose words are not ours.
-func exactly(n int, names string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage("%s takes %s, got %d arguments", c.CommandPath(), names, len(args))
-		}
-		return nil
-	}
-}
-
 var errDetached = errors.New("detached")

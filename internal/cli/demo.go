@@ -558,14 +558,7 @@ func (d *demo) neverHealthy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var tripped time.Time
-	err = d.see(ctx, deployment, release.RolledBack, func(dep ecstypes.ServiceDeployment) error {
-		if dep.Rollback != nil && tripped.IsZero() {
-			tripped = time.Now()
-		}
-		return nil
-	})
-	if err != nil {
+	if err := d.see(ctx, deployment, release.RolledBack, nil); err != nil {
 		return err
 	}
 	dep, err := release.Describe(ctx, ecs.NewFromConfig(d.admin), deployment)
@@ -579,8 +572,8 @@ func (d *demo) neverHealthy(ctx context.Context) error {
 	if seen.Failed > 0 || seen.By["3"] > 0 {
 		return fmt.Errorf("%d of %d requests failed, %d were answered by version 3", seen.Failed, seen.Sent, seen.By["3"])
 	}
-	safe := time.Since(tripped).Round(time.Millisecond)
-	line := fmt.Sprintf("version 3 never became healthy: the circuit breaker tripped and the service rolled back by itself; of %d user requests %d failed; from the trip to the end %s", seen.Sent, seen.Failed, safe)
+	line := fmt.Sprintf("version 3 never became healthy: the circuit breaker tripped and the service rolled back by itself; of %d user requests %d failed; %.1f stage seconds from the trip to the last task of it gone",
+		seen.Sent, seen.Failed, dep.FinishedAt.Sub(*dep.Rollback.StartedAt).Seconds())
 	d.summary = append(d.summary, line)
 	d.say("%s", line)
 	return nil
@@ -612,8 +605,11 @@ func (d *demo) byHand(ctx context.Context) error {
 	if seen.Failed > 0 {
 		return fmt.Errorf("%d of %d requests failed: %s", seen.Failed, seen.Sent, seen.Problem)
 	}
-	safe := max(d.load.LastSeen("4").Sub(commanded), 0).Round(time.Millisecond)
-	line := fmt.Sprintf("version 4 was rolled back by hand: %s from the command to its last answer; of %d requests %d failed", safe, seen.Sent, seen.Failed)
+	safe := "not one answer of it after the command"
+	if last := d.load.LastSeen("4").Sub(commanded); last > 0 {
+		safe = last.Round(100*time.Microsecond).String() + " from the command to its last answer"
+	}
+	line := fmt.Sprintf("version 4 was rolled back by hand: %s; of %d requests %d failed", safe, seen.Sent, seen.Failed)
 	d.summary = append(d.summary, line)
 	d.say("%s", line)
 	return nil

@@ -17,7 +17,7 @@ func TestIdentifiersHaveTheirForm(t *testing.T) {
 			t.Errorf("%s: %q does not match %s", name, c.got, c.want)
 		}
 	}
-	if Hex(32) == Hex(32) {
+	if first, second := Hex(32), Hex(32); first == second {
 		t.Error("two identifiers are equal")
 	}
 }

@@ -207,7 +207,7 @@ var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, j
 
 // Parse takes a token apart without believing it.
 func Parse(raw string) (*Token, error) {
-	sig, err := jose.ParseSigned(raw, algorithms)
+	sig, err := jose.ParseSignedCompact(raw, algorithms)
 	if err != nil || len(sig.Signatures) != 1 {
 		return nil, ErrNotJWT
 	}
@@ -252,7 +252,7 @@ func (e *KeysError) Unwrap() error { return e.Err }
 
 // Verifier checks signatures against our own key or the issuers' published ones.
 type Verifier struct {
-	Own    *Key
+	Own    func() *Key  // the played issuer's key; nil while none was made
 	Client *http.Client // for the issuers' keys; nil: the default with a time limit
 
 	mu     sync.Mutex
@@ -261,12 +261,16 @@ type Verifier struct {
 
 // VerifySignature checks that the token was signed by its issuer.
 func (v *Verifier) VerifySignature(ctx context.Context, t *Token) error {
-	if t.Issuer == GitHub && v.Own != nil && t.KeyID == v.Own.ID {
-		sig, err := jose.ParseSigned(t.raw, algorithms)
+	var own *Key
+	if v.Own != nil {
+		own = v.Own()
+	}
+	if t.Issuer == GitHub && own != nil && t.KeyID == own.ID {
+		sig, err := jose.ParseSignedCompact(t.raw, algorithms)
 		if err != nil {
 			return ErrNotJWT
 		}
-		if _, err := sig.Verify(&v.Own.private.PublicKey); err != nil {
+		if _, err := sig.Verify(&own.private.PublicKey); err != nil {
 			return ErrSignature
 		}
 		return nil

@@ -46,7 +46,7 @@ func TestATokenIsVerifiedByItsOwnKeyOnly(t *testing.T) {
 	if tok.Issuer != GitHub || tok.Audience[0] != "sts.amazonaws.com" || tok.String("sub") != job.Subject() {
 		t.Errorf("read %+v", tok.Claims)
 	}
-	if err := (&Verifier{Own: ours}).VerifySignature(t.Context(), tok); err != nil {
+	if err := (&Verifier{Own: func() *Key { return ours }}).VerifySignature(t.Context(), tok); err != nil {
 		t.Error(err)
 	}
 	again, err := ParseKey(ours.Marshal())
@@ -57,7 +57,7 @@ func TestATokenIsVerifiedByItsOwnKeyOnly(t *testing.T) {
 	theirs.ID = ours.ID
 	forged, _ := theirs.Mint(job, "sts.amazonaws.com", time.Now())
 	tok, _ = Parse(forged)
-	if err := (&Verifier{Own: ours}).VerifySignature(t.Context(), tok); !errors.Is(err, ErrSignature) {
+	if err := (&Verifier{Own: func() *Key { return ours }}).VerifySignature(t.Context(), tok); !errors.Is(err, ErrSignature) {
 		t.Errorf("a forged token gave %v", err)
 	}
 }
@@ -77,7 +77,8 @@ func TestATokenOfAnotherKeyIsCheckedAtItsIssuer(t *testing.T) {
 	raw, _ := k.Mint(job, "a", time.Now())
 	tok, _ := Parse(raw)
 	tok.Issuer = issuer.URL
-	v := &Verifier{Own: key(t), Client: issuer.Client()}
+	own := key(t)
+	v := &Verifier{Own: func() *Key { return own }, Client: issuer.Client()}
 	if err := v.VerifySignature(t.Context(), tok); err != nil {
 		t.Error(err)
 	}

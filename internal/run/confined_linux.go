@@ -25,10 +25,9 @@ type confinedHost struct {
 	ip    [4]byte
 	lease net.PacketConn
 
-	mu       sync.Mutex
-	handed   map[string]*os.File // container → the socket its init sends the listener on
-	v6only   map[string]bool     // socket inode → IPv6 only
-	listener []int
+	mu     sync.Mutex
+	handed map[string]*os.File // container → the socket its init sends the listener on
+	v6only map[string]bool     // socket inode → IPv6 only
 }
 
 // leasePort is bound, in UDP, on the address of a task for as long as it runs:

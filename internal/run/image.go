@@ -12,7 +12,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -32,7 +31,6 @@ type images struct {
 	transport http.RoundTripper // nil: the default
 
 	pulls singleflight.Group
-	mu    sync.Mutex
 }
 
 // pull resolves ref and unpacks its image for this machine, unless it is there.

@@ -138,6 +138,7 @@ func (s *Stage) serviceSession(role, service, session string) (wire.Principal, e
 	}
 	r, ok := s.iam.Role(parsed.Account, role)
 	if !ok || !r.Trust.Assume(&policy.Request{Action: "sts:AssumeRole", Resource: role, Principals: map[string][]string{"Service": {service}}}) {
+		//lint:ignore ST1005 AWS's words
 		return wire.Principal{}, fmt.Errorf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", role)
 	}
 	return wire.Principal{

@@ -35,7 +35,12 @@ func (s *Stage) Handler() http.Handler {
 		writeJSON(w, http.StatusOK, oidc.Discovery("http://"+s.config.Endpoint+"/_serin/github"))
 	})
 	mux.HandleFunc("GET /_serin/github/.well-known/jwks", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, s.key.JWKS())
+		key, err := s.issuerKey()
+		if err != nil {
+			writeJSON(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+			return
+		}
+		writeJSON(w, http.StatusOK, key.JWKS())
 	})
 	mux.HandleFunc("GET /_serin/github/token", s.token)
 	mux.HandleFunc("/_serin/", func(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +172,12 @@ func (s *Stage) token(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	job := oidc.Job{Repository: q.Get("repo"), Ref: q.Get("ref"), Environment: q.Get("environment"), Event: q.Get("event"), Actor: q.Get("actor"), SHA: q.Get("sha")}
-	raw, err := s.key.Mint(job, q.Get("audience"), time.Now())
+	key, err := s.issuerKey()
+	if err != nil {
+		writeJSON(w, http.StatusInternalServerError, map[string]string{"message": err.Error()})
+		return
+	}
+	raw, err := key.Mint(job, q.Get("audience"), time.Now())
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"message": err.Error()})
 		return

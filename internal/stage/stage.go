@@ -70,7 +70,8 @@ type Stage struct {
 	balance *balance.Balancer
 	runtime *lateRuntime
 	gateway *wire.Gateway
-	key     *oidc.Key
+	keyMu   sync.Mutex
+	key     *oidc.Key // of the played issuer, made when first used
 	meta    *store.Table[meta]
 	started time.Time
 
@@ -129,7 +130,7 @@ func (s *Stage) open() (err error) {
 	if err != nil {
 		return err
 	}
-	verifier := &oidc.Verifier{}
+	verifier := &oidc.Verifier{Own: s.knownKey}
 	s.iam = iamd.New(s.store)
 	s.sts = stsd.New(s.store, stsIAM{s.iam}, verifier)
 	s.sts.Explain = s.explain
@@ -149,7 +150,6 @@ func (s *Stage) open() (err error) {
 	if err = s.resume(); err != nil {
 		return err
 	}
-	verifier.Own = s.key
 	s.gateway = &wire.Gateway{Log: c.Log, Authenticate: s.authenticate, Authorize: s.authorize, Region: c.Region, Account: c.Account}
 	s.gateway.Serve(s.Services()...)
 	return nil
@@ -164,20 +164,45 @@ func (s *Stage) resume() error {
 			return err
 		}
 	}
-	var err error
-	if m.Key != "" {
-		s.key, err = oidc.ParseKey(m.Key)
-		return err
+	if m.Key == "" {
+		return nil
 	}
-	if s.key, err = oidc.NewKey(); err != nil {
-		return err
+	key, err := oidc.ParseKey(m.Key)
+	s.key = key
+	return err
+}
+
+// knownKey is the issuer's key, if it was ever needed.
+func (s *Stage) knownKey() *oidc.Key {
+	s.keyMu.Lock()
+	defer s.keyMu.Unlock()
+	return s.key
+}
+
+// issuerKey is the issuer's key. It is made when it is first asked for, because
+// that takes longer than everything else at a start.
+func (s *Stage) issuerKey() (*oidc.Key, error) {
+	s.keyMu.Lock()
+	if s.key == nil {
+		key, err := oidc.NewKey()
+		if err != nil {
+			s.keyMu.Unlock()
+			return nil, err
+		}
+		s.key = key
 	}
-	return s.remember()
+	key := s.key
+	s.keyMu.Unlock()
+	return key, s.remember()
 }
 
 func (s *Stage) remember() error {
+	m := meta{Time: s.clock.Now()}
+	if key := s.knownKey(); key != nil {
+		m.Key = key.Marshal()
+	}
 	return s.store.Update(func(tx *store.Tx) error {
-		s.meta.Put(tx, "stage", meta{s.clock.Now(), s.key.Marshal()})
+		s.meta.Put(tx, "stage", m)
 		return nil
 	})
 }

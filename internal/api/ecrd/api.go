@@ -310,6 +310,7 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 // hours, that carries the caller's permissions.
 func (a *API) GetAuthorizationToken(ctx context.Context, in *ecr.GetAuthorizationTokenInput) (*ecr.GetAuthorizationTokenOutput, error) {
 	c := wire.From(ctx)
+	//lint:ignore SA1019 what is deprecated is still sent, by the login action among others
 	for _, r := range in.RegistryIds {
 		if err := registryOf(c, &r); err != nil {
 			return nil, err

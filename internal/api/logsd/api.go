@@ -282,7 +282,7 @@ func (a *API) DescribeLogStreams(ctx context.Context, in *logs.DescribeLogStream
 	}
 	out := &logs.DescribeLogStreamsOutput{NextToken: next}
 	for _, s := range rows {
-		v := types.LogStream{LogStreamName: new(s.Name), CreationTime: new(s.Created), Arn: new(c.ARN("log-group:" + name + ":log-stream:" + s.Name)), StoredBytes: new(int64(0))}
+		v := types.LogStream{LogStreamName: new(s.Name), CreationTime: new(s.Created), Arn: new(c.ARN("log-group:" + name + ":log-stream:" + s.Name))}
 		if s.Events > 0 {
 			v.FirstEventTimestamp, v.LastEventTimestamp, v.LastIngestionTime = new(s.First), new(s.Last), new(s.Taken)
 		}
