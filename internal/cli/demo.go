@@ -46,7 +46,7 @@ by hand. Exits 0 only if everything went as it says.`,
 		RunE: func(c *cobra.Command, _ []string) error { return a.runDemo(c.Context(), f, keep) },
 	}
 	c.Flags().Float64Var(&f.speed, "speed", 60, "stage seconds in a second")
-	c.Flags().StringVar(&f.runner, "runtime", "auto", "auto, native or confined")
+	c.Flags().StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	c.Flags().IntVar(&f.port, "port", 0, "port on 127.0.0.1; 0 takes a free one")
 	c.Flags().BoolVar(&keep, "keep", false, "leave the stage up at the end and say how to look around")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what the stage does")

@@ -51,7 +51,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.region, "default-region", defaultRegion, "region of requests that name none")
 	fl.Float64Var(&f.speed, "speed", 1, "stage seconds in a second: 60 makes minutes seconds")
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
-	fl.StringVar(&f.runner, "runtime", "auto", "auto, native or confined")
+	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
 	return c

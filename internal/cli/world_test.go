@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -16,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
@@ -60,10 +64,13 @@ func serin(t *testing.T, env []string, args ...string) (string, int) {
 }
 
 func TestTheDemoDoesWhatItSays(t *testing.T) {
-	for _, runtime := range []string{"native", "confined"} {
+	for _, runtime := range []string{"native", "confined", "docker"} {
 		t.Run(runtime, func(t *testing.T) {
 			if runtime == "native" && os.Geteuid() != 0 {
 				t.Skip("native needs root")
+			}
+			if runtime == "docker" && exec.Command("docker", "info").Run() != nil {
+				t.Skip("no Docker daemon answers here")
 			}
 			out, code := serin(t, nil, "demo", "--runtime", runtime)
 			if code != 0 {
@@ -264,5 +271,63 @@ func TestTheAWSCLI(t *testing.T) {
 		if _, out := run(strings.Fields(c.args)...); !strings.Contains(out, c.want) {
 			t.Errorf("aws %s gives\n%s, without %s", c.args, out, c.want)
 		}
+	}
+}
+
+// Docker is a stranger's registry client.
+func TestDockerPushesAndPulls(t *testing.T) {
+	if exec.Command("docker", "info").Run() != nil {
+		t.Skip("no Docker daemon answers here")
+	}
+	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", "confined", "--account", "123456789012")
+	d := path(t, endpoint)
+	if err := d.clickTogether(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := ecr.NewFromConfig(d.admin).GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimPrefix(*out.AuthorizationData[0].ProxyEndpoint, "http://")
+	raw, _ := base64.StdEncoding.DecodeString(*out.AuthorizationData[0].AuthorizationToken)
+	config := t.TempDir()
+	docker := func(stdin string, args ...string) (string, error) {
+		cmd := exec.Command("docker", append([]string{"--config", config}, args...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	ref := host + "/" + d.repository + ":pushed"
+	t.Cleanup(func() { docker("", "rmi", "-f", ref) })
+	if out, err := docker(strings.TrimPrefix(string(raw), "AWS:"), "login", "-u", "AWS", "--password-stdin", host); err != nil {
+		t.Fatal(out)
+	}
+	if out, err := docker("", "pull", ref); err == nil || !strings.Contains(out, "Requested image not found") {
+		t.Errorf("pulling what is not there: %s", out)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	w.WriteHeader(&tar.Header{Name: "hello", Mode: 0o644, Size: 5})
+	w.Write([]byte("hello"))
+	w.Close()
+	if out, err := docker(layer.String(), "import", "-", ref); err != nil {
+		t.Fatal(out)
+	}
+	if out, err := docker("", "push", ref); err != nil {
+		t.Fatal(out)
+	}
+	images, err := ecr.NewFromConfig(d.admin).DescribeImages(t.Context(), &ecr.DescribeImagesInput{RepositoryName: &d.repository})
+	if err != nil || len(images.ImageDetails) != 1 || images.ImageDetails[0].ImageTags[0] != "pushed" {
+		t.Fatalf("pushed %+v, %v", images, err)
+	}
+	docker("", "rmi", ref)
+	if out, err := docker("", "pull", ref); err != nil || !strings.Contains(out, *images.ImageDetails[0].ImageDigest) {
+		t.Errorf("pulled %s, %v; want %s", out, err, *images.ImageDetails[0].ImageDigest)
+	}
+	missing := host + "/nobody/home:1"
+	docker("", "tag", ref, missing)
+	t.Cleanup(func() { docker("", "rmi", "-f", missing) })
+	if out, err := docker("", "push", missing); err == nil || !strings.Contains(out, "The repository with name 'nobody/home' does not exist in the registry with id '123456789012'") {
+		t.Errorf("pushing to no repository: %s", out)
 	}
 }

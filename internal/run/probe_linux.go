@@ -13,17 +13,25 @@ import (
 const probeVerb = "serin-probe"
 
 // Choose opens the runtime that is asked for or, for "auto", the first that
-// really starts a task here: native for root, else confined. why says how
+// can start a task here: native for root, Docker where a daemon answers, else
+// confined; the local ones have really started one then. why says how
 // it was chosen.
 func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, err error) {
 	open := map[string]func(Config) (Runtime, error){
 		"native":   func(c Config) (Runtime, error) { return opened(NewNative(c)) },
 		"confined": func(c Config) (Runtime, error) { return opened(NewConfined(c)) },
+		"docker": func(c Config) (Runtime, error) {
+			d, err := NewDocker(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			return d, nil
+		},
 	}
 	if name != "auto" {
 		make, ok := open[name]
 		if !ok {
-			return nil, "", fmt.Errorf("there is no runtime %q; there are auto, native and confined", name)
+			return nil, "", fmt.Errorf("there is no runtime %q; there are auto, native, confined and docker", name)
 		}
 		r, err := make(c)
 		if err != nil {
@@ -32,7 +40,7 @@ func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, 
 		return r, "asked for", nil
 	}
 	var tried []error
-	for _, candidate := range []string{"native", "confined"} {
+	for _, candidate := range []string{"native", "docker", "confined"} {
 		if candidate == "native" && os.Geteuid() != 0 {
 			continue
 		}
@@ -43,7 +51,7 @@ func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, 
 			}
 		}
 		if err == nil {
-			return r, "the first of native and confined that started a task", nil
+			return r, "the first of native, docker and confined that can start a task", nil
 		}
 		tried = append(tried, fmt.Errorf("%s: %w", candidate, err))
 	}

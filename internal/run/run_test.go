@@ -89,7 +89,7 @@ func push(t testing.TB) string {
 // each runs a test on every runtime that this machine can have.
 func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 	ref := push(t)
-	for name, open := range map[string]func(Config) (*Local, error){"native": NewNative, "confined": NewConfined} {
+	for _, name := range []string{"native", "confined", "docker"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "native" && os.Geteuid() != 0 {
 				t.Skip("native needs root")
@@ -98,7 +98,10 @@ func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := open(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+			r, _, err := Choose(t.Context(), name, Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+			if err != nil && name == "docker" {
+				t.Skip("no Docker daemon answers here: ", err)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,10 +174,9 @@ func get(t testing.TB, task Task) string {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	dir := filepath.Join(task.(*localTask).dir)
-	said, _ := os.ReadFile(dir + "/main.log")
-	diary, _ := os.ReadFile(dir + "/shim.log")
-	t.Fatalf("no answer: %v\n%s\n%s", last, said, diary)
+	said := ""
+	task.Logs("main", 0, func(_ time.Time, line string) { said += line + "\n" })
+	t.Fatalf("no answer at %v: %v\n%s", task.Address(), last, said)
 	return ""
 }
 
@@ -266,7 +268,11 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 		task := start(t, r, "a", image, nil)
 		gone := start(t, r, "b", image, nil)
 		get(t, task)
-		first := r.(*Local)
+		first, local := r.(*Local)
+		if !local {
+			foundAgain(t, r.(*Docker), task, gone)
+			return
+		}
 		first.Close()
 		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log})
 		if err != nil {
@@ -306,6 +312,27 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// foundAgain is the same story where the daemon keeps the tasks.
+func foundAgain(t *testing.T, d *Docker, tasks ...Task) {
+	d.mu.Lock()
+	d.tasks = map[string]*dockerTask{} // as a new program knows none
+	d.mu.Unlock()
+	end(t, tasks[1])
+	found, err := d.Tasks(t.Context())
+	if err != nil || len(found) != 2 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	for _, f := range found {
+		st, _ := f.State()
+		if f.Labels()["l"] != "v" || st.Ended != (f.ID() == "b") {
+			t.Errorf("found %s %v %+v", f.ID(), f.Labels(), st)
+		}
+		if f.ID() == "a" {
+			get(t, f)
+		}
+	}
 }
 
 func TestAnArchiveStaysInItsDirectory(t *testing.T) {
