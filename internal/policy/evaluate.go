@@ -85,7 +85,12 @@ const (
 	NoIdentityAllow
 	NoBoundaryAllow
 	NoSessionAllow
+	NoResourceAllow
 )
+
+// OtherAccount is the decision on another account's resource that no policy of
+// its own opens.
+var OtherAccount = Decision{NoResourceAllow, "", kindResource}
 
 // Decision is the outcome and its reason.
 type Decision struct {

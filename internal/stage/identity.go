@@ -101,6 +101,9 @@ func (s *Stage) authorize(ctx context.Context, call *wire.Call, checks []wire.Ch
 		r := &policy.Request{Action: check.Action, Resource: check.Resource, Context: s.conditions(call, check),
 			Principals: map[string][]string{"AWS": {call.Principal.ARN, call.Principal.Role}}}
 		decision := policy.Evaluate(r, policies)
+		if elsewhere(call.Principal, check) {
+			decision = policy.OtherAccount
+		}
 		if decision.Allowed() {
 			continue
 		}
@@ -114,6 +117,14 @@ func (s *Stage) authorize(ctx context.Context, call *wire.Call, checks []wire.Ch
 		return deniedIn(call.Service, text)
 	}
 	return nil
+}
+
+// elsewhere reports whether a check is about a resource of another account.
+// Identity policies reach no further than their own; the policies of resources
+// that could allow it are not performed yet. Roles have their trust policies.
+func elsewhere(p wire.Principal, check wire.Check) bool {
+	a, err := arn.Parse(check.Resource)
+	return err == nil && a.Account != "" && a.Account != p.Account && check.Action != "sts:AssumeRole"
 }
 
 // deniedIn is a denial in a service's protocol.
