@@ -52,7 +52,7 @@ func (d *decision) enter(next Stage) {
 // reconcileService brings a service with several revisions back to one: all
 // traffic on the source, no tasks of others.
 func (d *decision) reconcileService() {
-	if d.o.Production == 0 && d.o.Test == 0 && d.o.Others == 0 {
+	if d.o.Production == 0 && d.o.Test == 0 && d.o.Others.Left() == 0 && (!d.s.HasSource || d.o.Source.Healthy >= d.o.Desired) {
 		d.enter(PreScaleUp)
 	}
 }
@@ -130,7 +130,7 @@ func (d *decision) bakeTime() {
 
 // cleanUp lets the source go.
 func (d *decision) cleanUp() {
-	if d.o.Source.Left() == 0 && d.o.Others == 0 && d.o.Target.Healthy >= d.o.Desired {
+	if d.o.Source.Left() == 0 && d.o.Others.Left() == 0 && d.o.Target.Healthy >= d.o.Desired {
 		d.tell(Completed, "")
 		d.end(Successful, "")
 	}

@@ -6,7 +6,7 @@ var zero time.Time
 
 // roll replaces tasks under the two percentages until only the target is left.
 func (d *decision) roll() {
-	if d.o.Target.Healthy < d.o.Desired || d.o.Source.Left() > 0 || d.o.Others > 0 {
+	if d.o.Target.Healthy < d.o.Desired || d.o.Source.Left() > 0 || d.o.Others.Left() > 0 {
 		d.s.Baked = zero
 		return
 	}
@@ -25,10 +25,13 @@ func (d *decision) roll() {
 // there should be now, documented: at most floor(maximum) are active at once,
 // at least ceil(minimum) stay healthy. Where the maximum leaves room, tasks are
 // started before others are stopped, and then the desired count stays healthy.
-func replace(c Config, desired int, leaving, coming Counts) (leave, come int) {
+//
+// Others are what an interrupted deployment left: they go when the coming are
+// whole, or before, as far as the minimum allows, where there is no room.
+func replace(c Config, desired int, leaving, coming, others Counts) (leave, come, other int) {
 	most := desired * c.Maximum / 100
 	least := (desired*c.MinimumHealthy + 99) / 100
-	room := max(most-leaving.Active()-coming.Active(), 0)
+	room := max(most-leaving.Active()-coming.Active()-others.Active(), 0)
 	missing := max(desired-coming.Active(), 0)
 	come = coming.Active() + min(room, missing)
 	if coming.Active() > desired {
@@ -38,13 +41,18 @@ func replace(c Config, desired int, leaving, coming Counts) (leave, come int) {
 		least = desired
 	}
 	sick := leaving.Active() - leaving.Healthy
-	spare := max(leaving.Healthy+coming.Healthy-least, 0)
+	spare := max(leaving.Healthy+coming.Healthy+others.Healthy-least, 0)
 	// Tasks that are not healthy carry nothing; they make room first.
 	stop := min(leaving.Active(), spare+min(sick, max(missing-room, 0)))
-	if coming.Healthy >= desired {
-		stop = leaving.Active()
+	spare = max(spare-stop, 0)
+	drop := 0
+	if room < missing {
+		drop = min(others.Active(), spare+others.Active()-others.Healthy)
 	}
-	return leaving.Active() - stop, come
+	if coming.Healthy >= desired {
+		stop, drop = leaving.Active(), others.Active()
+	}
+	return leaving.Active() - stop, come, others.Active() - drop
 }
 
 // share is the target's production weight after step k, counted from 1.

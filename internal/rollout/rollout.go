@@ -121,7 +121,7 @@ func (b Breaker) ThresholdFor(desired int) int {
 	if kind == BoundedPercent {
 		n = min(max(n, 3), 200)
 	}
-	return n
+	return max(n, 1) // no failure at all never trips it
 }
 
 // Monitor is the status of a breaker.
@@ -193,7 +193,7 @@ type Observed struct {
 	Desired int
 	Source  Counts
 	Target  Counts
-	Others  int // tasks of any other revision that are not gone
+	Others  Counts // any other revision
 	// Weights of the target that are in force.
 	Production Permille
 	Test       Permille
@@ -205,6 +205,7 @@ type Observed struct {
 // Wanted is the levels that the world is to be brought to.
 type Wanted struct {
 	Source     int // tasks of the source revision
+	Others     int // tasks of any other revision
 	Target     int // tasks of the target revision
 	Production Permille
 	Test       Permille
@@ -270,11 +271,12 @@ func (d *decision) step() {
 	if d.s.Status.Terminal() {
 		return
 	}
-	d.count()
-	switch {
-	case d.o.Superseded:
+	if d.o.Superseded {
 		d.stop(Stopped, "A new service deployment was started.")
 		return
+	}
+	d.count()
+	switch {
 	case d.o.Stop && (d.s.Status == Pending || d.s.Status == InProgress):
 		d.s.Status = RollbackRequested
 	}
@@ -317,7 +319,7 @@ func (d *decision) begin() {
 }
 
 func (d *decision) advance() {
-	if d.s.Monitor == Triggered {
+	if d.s.Monitor == Triggered && d.s.Stage != CleanUp { // then there is nothing left to go back to
 		d.fail("tasks failed to start.", "Service deployment rolled back because the circuit breaker threshold was exceeded.", d.s.Config.Breaker.Rollback)
 		return
 	}
@@ -329,7 +331,7 @@ func (d *decision) advance() {
 		d.roll()
 		return
 	}
-	if limit := d.s.Since.Add(stageLimit); d.s.Shifted.IsZero() && d.s.Baked.IsZero() {
+	if limit := d.s.Since.Add(stageLimit); d.s.Shifted.IsZero() && d.s.Baked.IsZero() && d.s.Stage != CleanUp {
 		if !d.now.Before(limit) {
 			d.fail("the "+string(d.s.Stage)+" stage timed out.", "Service deployment rolled back because the "+string(d.s.Stage)+" lifecycle stage timed out.", true)
 			return
@@ -394,13 +396,20 @@ func (d *decision) rollBack(reason string) {
 
 // goBack returns the traffic first; the target's tasks go after it.
 func (d *decision) goBack() {
+	limit := d.s.Rollback.Started.Add(stageLimit)
+	if !d.now.Before(limit) {
+		d.tell(GaveUp, "")
+		d.end(RollbackFailed, "The rollback timed out.")
+		return
+	}
+	d.wake(limit)
 	if d.o.Production != 0 || d.o.Test != 0 {
 		return
 	}
 	if d.s.Rollback.Safe.IsZero() && (d.s.Config.Traffic || d.o.Source.Healthy >= d.o.Desired) {
 		d.s.Rollback.Safe = d.now
 	}
-	if d.o.Target.Left() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others == 0 {
+	if d.o.Target.Left() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others.Left() == 0 {
 		if d.s.Rollback.Safe.IsZero() {
 			d.s.Rollback.Safe = d.now
 		}
@@ -432,24 +441,32 @@ func (d *decision) complete() {
 func (d *decision) levels() {
 	d.out.Production, d.out.Test = d.s.Production, d.s.Test
 	n := d.o.Desired
+	if d.o.Production != 0 || d.o.Test != 0 {
+		d.out.Others = d.o.Others.Active() // traffic may still reach them
+	}
 	switch d.s.Status {
 	case Pending:
-		d.out.Source = n
+		d.out.Source, d.out.Others = n, d.o.Others.Active()
 	case InProgress, RollbackRequested:
 		if d.s.Config.Strategy == Rolling {
-			d.out.Source, d.out.Target = replace(d.s.Config, n, d.o.Source, d.o.Target)
+			d.out.Source, d.out.Target, d.out.Others = replace(d.s.Config, n, d.o.Source, d.o.Target, d.o.Others)
 			return
 		}
 		d.out.Source, d.out.Target = n, n
 		switch d.s.Stage {
-		case ReconcileService, PreScaleUp:
+		case ReconcileService:
+			d.out.Target = 0
+			if d.s.HasSource && d.o.Source.Healthy < n { // no traffic for what is not whole
+				d.out.Production, d.out.Test = d.o.Production, d.o.Test
+			}
+		case PreScaleUp:
 			d.out.Target = 0
 		case CleanUp:
 			d.out.Source = 0
 		}
 	case RollbackInProgress:
 		if d.s.Config.Strategy == Rolling {
-			d.out.Target, d.out.Source = replace(d.s.Config, n, d.o.Target, d.o.Source)
+			d.out.Target, d.out.Source, d.out.Others = replace(d.s.Config, n, d.o.Target, d.o.Source, d.o.Others)
 			return
 		}
 		d.out.Source = n
@@ -462,8 +479,13 @@ func (d *decision) levels() {
 		d.out.Source = n
 	case Stopped, RollbackFailed:
 		// What runs is kept, nothing is launched.
-		d.out.Source, d.out.Target = min(n, d.o.Source.Active()), min(n, d.o.Target.Running)
-		if d.s.HasSource && d.out.Source < n && d.s.Production < All {
+		d.out.Target = min(n, d.o.Target.Running)
+		d.out.Source = min(n, d.o.Source.Active())
+		switch {
+		case !d.s.HasSource:
+		case d.s.Config.Strategy == Rolling:
+			d.out.Source = n - d.out.Target
+		case d.s.Production < All: // it has the traffic
 			d.out.Source = n
 		}
 	}

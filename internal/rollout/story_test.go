@@ -121,7 +121,7 @@ func (x *story) command(line string) error {
 			x.o.Source = Counts{Running: n, Healthy: n}
 		}
 		x.s = Begin(c, hasSource, args["reconcile"] == "yes")
-		x.o.Others = number("others")
+		x.o.Others = Counts{Running: number("others"), Healthy: number("others")}
 	case "source":
 		counts(&x.o.Source)
 	case "target":
@@ -131,7 +131,8 @@ func (x *story) command(line string) error {
 	case "desired":
 		x.o.Desired, _ = strconv.Atoi(words[1])
 	case "others":
-		x.o.Others, _ = strconv.Atoi(words[1])
+		n, _ := strconv.Atoi(words[1])
+		x.o.Others = Counts{Running: n, Healthy: n}
 	case "advance":
 		d, err := time.ParseDuration(words[1])
 		if err != nil {
@@ -164,7 +165,7 @@ func (x *story) command(line string) error {
 func ideal(o Observed, w Wanted) Observed {
 	o.Source.Running, o.Source.Healthy, o.Source.Pending = w.Source, w.Source, 0
 	o.Target.Running, o.Target.Healthy, o.Target.Pending = w.Target, w.Target, 0
-	o.Production, o.Test, o.Others = w.Production, w.Test, 0
+	o.Production, o.Test, o.Others = w.Production, w.Test, Counts{Running: w.Others, Healthy: w.Others}
 	return o
 }
 
@@ -176,6 +177,9 @@ func (x *story) decide() {
 	line := fmt.Sprintf("> %s %s source=%d target=%d production=%d test=%d failures=%d", x.s.Status, x.s.Stage, x.w.Source, x.w.Target, x.w.Production, x.w.Test, x.s.Failures)
 	if !x.w.WakeAt.IsZero() {
 		line += " wake=" + x.w.WakeAt.Sub(x.now).String()
+	}
+	if x.w.Others > 0 {
+		line += fmt.Sprintf(" others=%d", x.w.Others)
 	}
 	fmt.Fprintln(&x.out, strings.Join(strings.Fields(line), " "))
 }
