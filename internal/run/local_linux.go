@@ -214,6 +214,7 @@ func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, err
 		return nil, &Error{CannotCreate, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))}
 	}
 	t := l.adopt(dir, p, conn)
+	t.kill = func() { cmd.Process.Kill() }
 	return t, t.awaitStart(ctx)
 }
 
@@ -308,6 +309,7 @@ type localTask struct {
 	dir     string
 	plan    plan
 	conn    net.Conn
+	kill    func() // of the shim, while it is our child
 
 	mu      sync.Mutex
 	state   shimState
@@ -385,12 +387,17 @@ func (t *localTask) awaitStart(ctx context.Context) error {
 		started := 0
 		for _, c := range st.Containers {
 			if c.Error != "" {
-				// The shim ends by itself now; wait for it, so nothing is left behind.
+				// The shim stops the others and ends by itself; wait for it, so that
+				// nothing is left behind. One that takes too long is killed.
+				enough := time.After(10 * time.Second)
 				for !st.Ended {
 					select {
 					case <-changed:
-					case <-time.After(10 * time.Second):
-						st.Ended = true
+					case <-enough:
+						t.kill()
+					case <-ctx.Done():
+						t.kill()
+						return &Error{CannotStart, ctx.Err()}
 					}
 					st, changed = t.State()
 				}

@@ -300,6 +300,10 @@ func (s *shim) collect(name string, out io.ReadCloser) {
 // stop asks every running container to end.
 func (s *shim) stop() {
 	s.mu.Lock()
+	if s.stopping { // told before; a second SIGTERM means "at once" to many programs
+		s.mu.Unlock()
+		return
+	}
 	s.stopping = true
 	for name, cmd := range s.running {
 		s.end(name, cmd)
