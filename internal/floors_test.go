@@ -67,6 +67,7 @@ var allowed = map[string][]string{
 	"internal/run/testdata/app": {},
 	"cmd/serin":                 {"internal/cli"},
 	"bench/load":                {},
+	"internal/stage/stagetest":  {"internal/stage", "internal/run"},
 }
 
 var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout"}

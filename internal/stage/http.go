@@ -128,6 +128,9 @@ func (s *Stage) advance(w http.ResponseWriter, r *http.Request) {
 	if err == nil && in.Speed != 0 {
 		err = s.clock.SetScale(in.Speed)
 	}
+	if err == nil { // a crash must not take the jump back
+		err = s.remember()
+	}
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 		return

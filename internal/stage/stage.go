@@ -197,7 +197,9 @@ func (s *Stage) issuerKey() (*oidc.Key, error) {
 }
 
 func (s *Stage) remember() error {
-	m := meta{Time: s.clock.Now()}
+	// Ahead by as much as passes until the next time: a crash in between must not
+	// set the clock behind the rows.
+	m := meta{Time: s.clock.Now().Add(time.Duration(s.clock.Scale() * float64(rememberEvery)))}
 	if key := s.knownKey(); key != nil {
 		m.Key = key.Marshal()
 	}
@@ -259,9 +261,11 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	return errors.Join(err, s.close())
 }
 
+const rememberEvery = 2 * time.Second
+
 // keepTime writes the stage's time down, and forgets old sessions.
 func (s *Stage) keepTime(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Second)
+	tick := time.NewTicker(rememberEvery)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
@@ -272,7 +276,7 @@ func (s *Stage) keepTime(ctx context.Context) error {
 		if err := s.remember(); err != nil {
 			return err
 		}
-		if n%720 == 0 {
+		if n%1800 == 0 {
 			if err := s.sts.Sweep(time.Now()); err != nil {
 				return err
 			}

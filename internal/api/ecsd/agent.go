@@ -79,12 +79,10 @@ func (g *agent) adopt(ctx context.Context) error {
 			}
 		})
 	}
-	// Rows that were being started when the stage ended: begin again.
+	// Rows whose start had not got as far as a task: begin again.
 	return g.store.Update(func(tx *store.Tx) error {
 		for key, t := range g.tasks.Scan(tx, "") {
-			if g.handles[key] != nil && (t.Last == provisioning || t.Last == pending || t.Last == activating) {
-				g.markRunning(tx, key, t, g.handles[key])
-			} else if g.handles[key] == nil && (t.Last == pending || t.Last == activating) {
+			if g.handles[key] == nil && (t.Last == pending || t.Last == activating) {
 				t.Last = provisioning
 				g.tasks.Put(tx, key, t)
 			}
@@ -186,7 +184,14 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	switch {
 	case st.Ended:
 		g.ship(key, h)
-		if err := g.settle(key, func(t *task) { t.markEnded(g.clock.Now(), st) }); err != nil {
+		err := g.settle(key, func(t *task) {
+			if why := failure(st); why != "" && early(*t) {
+				t.markFailed(g.clock.Now(), why)
+				return
+			}
+			t.markEnded(g.clock.Now(), st)
+		})
+		if err != nil {
 			return err
 		}
 		g.mu.Lock()
@@ -195,6 +200,16 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 		if err := h.Remove(ctx); err != nil {
 			g.log.Warn("an ended task could not be removed", "task", t.ID, "err", err)
 		}
+	case early(t): // it was being started when an earlier stage ended
+		if !st.Running() || !h.Address().IsValid() {
+			return nil
+		}
+		return g.store.Update(func(tx *store.Tx) error {
+			if row, ok := g.tasks.Get(tx, key); ok && early(row) {
+				g.markRunning(tx, key, row, h)
+			}
+			return nil
+		})
 	case t.Desired == running:
 		// An essential container that ended takes the task with it.
 		if c, ended := g.essentialEnded(key, t, st); ended {
@@ -215,6 +230,27 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 func (g *agent) stop(ctx context.Context, h run.Task) {
 	if err := h.Stop(ctx); err != nil {
 		g.log.Warn("a task could not be told to stop", "task", h.ID(), "err", err)
+	}
+}
+
+// early reports whether a task is on its way to RUNNING.
+func early(t task) bool { return t.Last == provisioning || t.Last == pending || t.Last == activating }
+
+// failure is why a container never started, if one did not.
+func failure(st run.State) string {
+	for _, c := range st.Containers {
+		if c.Error != "" {
+			return string(run.CannotStart) + ": " + c.Error
+		}
+	}
+	return ""
+}
+
+// markFailed is the end of a task that could not be started.
+func (t *task) markFailed(now time.Time, why string) {
+	t.markStopped(now, types.TaskStopCodeTaskFailedToStart, why)
+	for i := range t.Containers {
+		t.Containers[i].Reason = why
 	}
 }
 
@@ -333,13 +369,8 @@ func (g *agent) start(ctx context.Context, key string, t task) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	err = g.settle(key, func(t *task) {
-		t.markStopped(g.clock.Now(), types.TaskStopCodeTaskFailedToStart, err.Error())
-		for i := range t.Containers {
-			t.Containers[i].Reason = err.Error()
-		}
-	})
-	if err != nil {
+	why := err.Error()
+	if err := g.settle(key, func(t *task) { t.markFailed(g.clock.Now(), why) }); err != nil {
 		g.log.Error("a failed task could not be recorded", "task", t.ID, "err", err)
 	}
 }

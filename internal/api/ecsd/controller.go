@@ -95,6 +95,7 @@ func (c *control) endSuperseded() {
 			continue
 		}
 		old.State, _ = rollout.Decide(old.State, rollout.Observed{Superseded: true}, c.now)
+		old.Final = &finalCounts{Source: c.final(old, old.Source), Target: c.final(old, old.Target)}
 		old.Updated = c.now
 		c.deployments.Put(c.tx, key, old)
 	}
@@ -124,11 +125,15 @@ func (c *control) run() {
 	if c.d.Source != "" {
 		c.scale(c.d.Source, wanted.Source)
 	}
+	budget := wanted.Others
 	for _, other := range c.others() {
-		c.scale(other, 0)
+		r, _ := c.revisions.Get(c.tx, revisionKey(other))
+		keep := min(budget, c.count(c.tx, r).Active())
+		budget -= keep
+		c.scale(other, keep)
 	}
 	if state.Status.Terminal() && c.d.Final == nil {
-		c.d.Final = &finalCounts{Source: c.final(c.d.Source), Target: c.final(c.d.Target)}
+		c.d.Final = &finalCounts{Source: c.final(c.d, c.d.Source), Target: c.final(c.d, c.d.Target)}
 		if winner := inService(c.d); winner != "" {
 			r, _ := c.revisions.Get(c.tx, revisionKey(winner))
 			r.Completed = true
@@ -145,11 +150,11 @@ func (c *control) run() {
 	}
 }
 
-func (c *control) final(revisionARN string) [3]int {
+func (c *control) final(d deployment, revisionARN string) [3]int {
 	if revisionARN == "" {
 		return [3]int{}
 	}
-	return c.counts(c.tx, c.d, revisionARN)
+	return c.counts(c.tx, d, revisionARN)
 }
 
 func changed(x, y deployment) bool {
@@ -173,13 +178,20 @@ func (c *control) others() []string {
 // other, observed.
 func (c *control) resolve() {
 	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
+	source, _ := c.revisions.Get(c.tx, revisionKey(c.d.Source))
 	r.Groups = nil
 	c.d.Broken = ""
-	for _, lb := range r.LoadBalancers {
+	for i, lb := range r.LoadBalancers {
 		main := aws.ToString(lb.TargetGroupArn)
 		adv := lb.AdvancedConfiguration
 		if adv == nil || !c.d.State.Config.Traffic {
 			r.Groups = append(r.Groups, main)
+			continue
+		}
+		// A deployment that interrupts another finds the traffic on its way: it
+		// belongs to the source, and is brought there.
+		if (c.d.State.Reconcile || !source.Completed) && i < len(source.Groups) {
+			r.Groups = append(r.Groups, otherOf(source.Groups[i], main, *adv.AlternateTargetGroupArn))
 			continue
 		}
 		live, err := c.live(main, *adv.AlternateTargetGroupArn, *adv.ProductionListenerRule)
@@ -229,8 +241,11 @@ func (c *control) observe() rollout.Observed {
 		o.Source = c.look(c.d.Source)
 	}
 	for _, other := range c.others() {
-		r, _ := c.revisions.Get(c.tx, revisionKey(other))
-		o.Others += c.count(c.tx, r).Left()
+		n := c.look(other)
+		o.Others.Pending += n.Pending
+		o.Others.Running += n.Running
+		o.Others.Healthy += n.Healthy
+		o.Others.Stopping += n.Stopping
 	}
 	if !c.d.State.Config.Traffic || c.d.Broken != "" {
 		o.Production, o.Test = c.d.State.Production, c.d.State.Test
@@ -296,7 +311,8 @@ func shareOf(weights []Share, group string) rollout.Permille {
 
 // shift writes the weights that are wanted into the rules.
 func (c *control) shift(w rollout.Wanted) {
-	if !c.d.State.Config.Traffic || c.d.Broken != "" || c.d.State.Status == rollout.Pending {
+	// Once it is over, the rule is its owner's again: an outside change stands.
+	if st := c.d.State.Status; !c.d.State.Config.Traffic || c.d.Broken != "" || st == rollout.Pending || st.Terminal() {
 		return
 	}
 	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))

@@ -1,6 +1,8 @@
 package ecsd
 
 import (
+	"strings"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 
@@ -28,6 +30,12 @@ func (a *API) Service() *wire.Service {
 		return []wire.Check{{Action: "ecs:" + action, Resource: resource, Context: map[string][]string{"ecs:cluster": {cluster(name)(c)}}}}
 	}
 	onService := func(action string, c *wire.Call, name, in *string) []wire.Check {
+		// An ARN names its cluster itself; what else is sent does not count.
+		if key, ok := rowKey(aws.ToString(name), "service"); ok {
+			_, path := arn.ParseKey(key)
+			cluster, _, _ := strings.Cut(path, "/")
+			in = &cluster
+		}
 		return inCluster(action, c, serviceResource(c, aws.ToString(name), in), in)
 	}
 	s.Register(
@@ -172,11 +180,10 @@ func serviceResource(c *wire.Call, nameOrARN string, cluster *string) string {
 	return serviceARN(c.Scope, clusterName(cluster), nameOrARN)
 }
 
+// taskResource is the task that is meant: of the cluster named beside it, as the
+// handlers look it up, whatever cluster its ARN speaks of.
 func taskResource(c *wire.Call, idOrARN string, cluster *string) string {
-	if arn.Is(idOrARN) {
-		return idOrARN
-	}
-	return taskARN(c.Scope, task{Cluster: clusterName(cluster), ID: idOrARN})
+	return taskARN(c.Scope, task{Cluster: clusterName(cluster), ID: lastPart(idOrARN)})
 }
 
 func definitionResource(c *wire.Call, nameOrARN string) string {

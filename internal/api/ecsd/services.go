@@ -358,6 +358,9 @@ func (a *API) deploy(tx *store.Tx, key string, s *service) {
 	}
 	if last, ok := a.deployments.Get(tx, deploymentKey(s.Deployment)); ok {
 		d.Source = inService(last)
+		if d.Source == "" && !last.State.Status.Terminal() {
+			d.Source = last.Target // all that there is, though it never completed
+		}
 		if !last.State.Status.Terminal() {
 			last.Superseded, last.Updated = true, now
 			last.State.Status = rollout.StopRequested

@@ -343,7 +343,9 @@ func (a *API) HealthOf(groupARN string) map[string]Health {
 }
 
 // Observations are the tables whose changes ECS must look at.
-func (a *API) Observations() []store.AnyTable { return []store.AnyTable{a.applied, a.health, a.rules} }
+func (a *API) Observations() []store.AnyTable {
+	return []store.AnyTable{a.applied, a.health, a.rules, a.groups}
+}
 
 // Endpoints is every listener's address, by the load balancer's name, for people.
 func (a *API) Endpoints() map[string][]string {

@@ -1,0 +1,304 @@
+package stagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/smithy-go"
+)
+
+// world is a cluster with a load balancer of two target groups.
+type world struct {
+	t      *testing.T
+	ecs    *ecs.Client
+	elb    *elb.Client
+	groups [2]string
+	rule   string
+}
+
+func newWorld(t *testing.T) *world {
+	_, c := RunT(t, 600)
+	w := &world{t: t, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c)}
+	ctx, i := t.Context(), iam.NewFromConfig(c)
+	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("infra"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)}))
+	w.must(i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("infra"), PolicyArn: new("arn:aws:iam::aws:policy/AmazonECSInfrastructureRolePolicyForLoadBalancers")}))
+	w.must(w.ecs.CreateCluster(ctx, &ecs.CreateClusterInput{}))
+	lb, err := w.elb.CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a"}})
+	w.must(lb, err)
+	var forward []elbtypes.TargetGroupTuple
+	for n := range w.groups {
+		g, err := w.elb.CreateTargetGroup(ctx, &elb.CreateTargetGroupInput{Name: new(fmt.Sprint("g", n)), Protocol: elbtypes.ProtocolEnumHttp, Port: new(int32(8080)), TargetType: elbtypes.TargetTypeEnumIp,
+			HealthCheckIntervalSeconds: new(int32(10)), HealthCheckTimeoutSeconds: new(int32(5))})
+		w.must(g, err)
+		w.groups[n] = *g.TargetGroups[0].TargetGroupArn
+		forward = append(forward, elbtypes.TargetGroupTuple{TargetGroupArn: &w.groups[n], Weight: new(int32(100 - 100*n))})
+	}
+	l, err := w.elb.CreateListener(ctx, &elb.CreateListenerInput{LoadBalancerArn: lb.LoadBalancers[0].LoadBalancerArn, Port: new(int32(8088)), Protocol: elbtypes.ProtocolEnumHttp,
+		DefaultActions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, ForwardConfig: &elbtypes.ForwardActionConfig{TargetGroups: forward}}}})
+	w.must(l, err)
+	r, err := w.elb.DescribeRules(ctx, &elb.DescribeRulesInput{ListenerArn: l.Listeners[0].ListenerArn})
+	w.must(r, err)
+	w.rule = *r.Rules[0].RuleArn
+	return w
+}
+
+func (w *world) must(_ any, err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// define registers the image of a tag and returns the definition's ARN.
+func (w *world) define(tag string) string {
+	w.t.Helper()
+	out, err := w.ecs.RegisterTaskDefinition(w.t.Context(), &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("128"),
+		ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), Image: new("example.com/web:" + tag), PortMappings: []types.PortMapping{{ContainerPort: new(int32(8080))}}}}})
+	w.must(out, err)
+	return *out.TaskDefinition.TaskDefinitionArn
+}
+
+// create makes the service s of two tasks.
+func (w *world) create(tag string, c *types.DeploymentConfiguration) (string, error) {
+	in := &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new(w.define(tag)), DesiredCount: new(int32(2)), DeploymentConfiguration: c,
+		NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"a"}}},
+		LoadBalancers:        []types.LoadBalancer{{TargetGroupArn: &w.groups[0], ContainerName: new("web"), ContainerPort: new(int32(8080))}}}
+	if c != nil && c.Strategy != types.DeploymentStrategyRolling {
+		in.LoadBalancers[0].AdvancedConfiguration = &types.AdvancedConfiguration{AlternateTargetGroupArn: &w.groups[1], ProductionListenerRule: &w.rule, RoleArn: new("arn:aws:iam::" + Account + ":role/infra")}
+	}
+	out, err := w.ecs.CreateService(w.t.Context(), in)
+	if err != nil {
+		return "", err
+	}
+	return *out.Service.CurrentServiceDeployment, nil
+}
+
+func (w *world) update(tag string) string {
+	w.t.Helper()
+	out, err := w.ecs.UpdateService(w.t.Context(), &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: new(w.define(tag))})
+	w.must(out, err)
+	return *out.Service.CurrentServiceDeployment
+}
+
+func (w *world) look(deployment string) types.ServiceDeployment {
+	w.t.Helper()
+	out, err := w.ecs.DescribeServiceDeployments(w.t.Context(), &ecs.DescribeServiceDeploymentsInput{ServiceDeploymentArns: []string{deployment}})
+	w.must(out, err)
+	return out.ServiceDeployments[0]
+}
+
+func (w *world) service() types.Service {
+	w.t.Helper()
+	out, err := w.ecs.DescribeServices(w.t.Context(), &ecs.DescribeServicesInput{Services: []string{"s"}})
+	w.must(out, err)
+	return out.Services[0]
+}
+
+// until looks again and again; the stage's own loops do the work.
+func (w *world) until(what string, fn func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !fn() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s := w.service()
+			var said []string
+			for _, e := range s.Events {
+				said = append(said, *e.Message)
+			}
+			w.t.Fatalf("never: %s\n%+v\n%s", what, w.look(*s.CurrentServiceDeployment).Status, strings.Join(said, "\n"))
+		}
+	}
+}
+
+func (w *world) ends(deployment string, want types.ServiceDeploymentStatus) types.ServiceDeployment {
+	w.t.Helper()
+	var d types.ServiceDeployment
+	w.until("it ends "+string(want), func() bool { d = w.look(deployment); return d.FinishedAt != nil || d.StoppedAt != nil })
+	if d.Status != want {
+		w.t.Fatalf("it ended %s: %s", d.Status, aws.ToString(d.StatusReason))
+	}
+	return d
+}
+
+func (w *world) said(text string) bool {
+	for _, e := range w.service().Events {
+		if strings.Contains(*e.Message, text) {
+			return true
+		}
+	}
+	return false
+}
+
+var breaker = &types.DeploymentCircuitBreaker{Enable: true, Rollback: true}
+
+func canary() *types.DeploymentConfiguration {
+	return &types.DeploymentConfiguration{Strategy: types.DeploymentStrategyCanary, DeploymentCircuitBreaker: breaker, BakeTimeInMinutes: new(int32(2)),
+		CanaryConfiguration: &types.CanaryConfiguration{CanaryPercent: new(10.0), CanaryBakeTimeInMinutes: new(int32(20))}}
+}
+
+func (w *world) weights() (a, b int32) {
+	w.t.Helper()
+	r, err := w.elb.DescribeRules(w.t.Context(), &elb.DescribeRulesInput{RuleArns: []string{w.rule}})
+	w.must(r, err)
+	for _, g := range r.Rules[0].Actions[0].ForwardConfig.TargetGroups {
+		if *g.TargetGroupArn == w.groups[0] {
+			a = *g.Weight
+		} else {
+			b = *g.Weight
+		}
+	}
+	return a, b
+}
+
+func TestARollingServiceLives(t *testing.T) {
+	w := newWorld(t)
+	first, err := w.create("1", nil)
+	w.must(first, err)
+	w.ends(first, types.ServiceDeploymentStatusSuccessful)
+	// The same again is nothing.
+	out, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: w.service().TaskDefinition})
+	w.must(out, err)
+	if *out.Service.CurrentServiceDeployment != first {
+		t.Error("an update to the same started a deployment")
+	}
+	second := w.update("2")
+	w.ends(second, types.ServiceDeploymentStatusSuccessful)
+	w.until("one deployment is left", func() bool { s := w.service(); return len(s.Deployments) == 1 && s.RunningCount == 2 })
+	w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DesiredCount: new(int32(3))}))
+	w.until("three run", func() bool { return w.service().RunningCount == 3 })
+	tasks, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{ServiceName: new("s")})
+	w.must(tasks, err)
+	w.must(w.ecs.StopTask(t.Context(), &ecs.StopTaskInput{Task: &tasks.TaskArns[0]}))
+	w.until("a stopped task is replaced", func() bool {
+		now, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{ServiceName: new("s")})
+		return err == nil && len(now.TaskArns) == 3 && w.service().RunningCount == 3 && !strings.Contains(strings.Join(now.TaskArns, " "), tasks.TaskArns[0])
+	})
+	if _, err := w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s")}); err == nil {
+		t.Error("a service that is scaled up was deleted without force")
+	}
+	w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s"), Force: new(true)}))
+	w.until("it is gone", func() bool { return *w.service().Status == "INACTIVE" })
+}
+
+func TestAFirstDeploymentThatFailsHasNothingToGoBackTo(t *testing.T) {
+	w := newWorld(t)
+	d, err := w.create("missing", &types.DeploymentConfiguration{DeploymentCircuitBreaker: breaker, Strategy: types.DeploymentStrategyRolling})
+	w.must(d, err)
+	end := w.ends(d, types.ServiceDeploymentStatusRollbackFailed)
+	if *end.StatusReason != "No rollback candidate was found to run the rollback." || end.DeploymentCircuitBreaker.Status != types.ServiceDeploymentRollbackMonitorsStatusTriggered {
+		t.Errorf("it ended %q, breaker %+v", *end.StatusReason, end.DeploymentCircuitBreaker)
+	}
+	if s := w.service(); *s.Status != "ACTIVE" || s.Deployments[0].RolloutState != types.DeploymentRolloutStateFailed || !w.said("CannotPullContainerError") || !w.said("deployment failed: tasks failed to start.") {
+		t.Errorf("the service is %s, %+v", *s.Status, s.Deployments)
+	}
+}
+
+func TestTheTargetGroupsSwapTheirRoles(t *testing.T) {
+	w := newWorld(t)
+	d, err := w.create("1", canary())
+	w.must(d, err)
+	w.ends(d, types.ServiceDeploymentStatusSuccessful)
+	if a, b := w.weights(); a != 0 || b != 100 {
+		t.Errorf("the first lands in the alternate group; weights are %d/%d", a, b)
+	}
+	second := w.update("2")
+	w.ends(second, types.ServiceDeploymentStatusSuccessful)
+	if a, b := w.weights(); a != 100 || b != 0 {
+		t.Errorf("the second lands in the other; weights are %d/%d", a, b)
+	}
+	out, err := w.ecs.DescribeServiceRevisions(t.Context(), &ecs.DescribeServiceRevisionsInput{ServiceRevisionArns: []string{*w.look(second).TargetServiceRevision.Arn}})
+	w.must(out, err)
+	r := out.ServiceRevisions[0]
+	if *r.ResolvedConfiguration.LoadBalancers[0].TargetGroupArn != w.groups[0] || !strings.HasPrefix(aws.ToString(r.ContainerImages[0].ImageDigest), "sha256:") {
+		t.Errorf("the revision is %+v", r)
+	}
+}
+
+func TestANewerUpdateTakesOver(t *testing.T) {
+	w := newWorld(t)
+	d, err := w.create("1", canary())
+	w.must(d, err)
+	w.ends(d, types.ServiceDeploymentStatusSuccessful)
+	second := w.update("2")
+	w.until("the canary has its share", func() bool { _, b := w.weights(); return b == 90 })
+	third := w.update("3")
+	w.ends(second, types.ServiceDeploymentStatusStopped)
+	end := w.ends(third, types.ServiceDeploymentStatusSuccessful)
+	if got := aws.ToString(end.SourceServiceRevisions[0].Arn); got != *w.look(d).TargetServiceRevision.Arn {
+		t.Errorf("its source is %s", got)
+	}
+	w.until("one deployment is left", func() bool { s := w.service(); return len(s.Deployments) == 1 && s.RunningCount == 2 })
+}
+
+func TestAFirstDeploymentCanBeOvertaken(t *testing.T) {
+	for _, c := range []*types.DeploymentConfiguration{{Strategy: types.DeploymentStrategyCanary, BakeTimeInMinutes: new(int32(1))}, {Strategy: types.DeploymentStrategyRolling}} {
+		t.Run(string(c.Strategy), func(t *testing.T) {
+			w := newWorld(t)
+			first, err := w.create("broken", c) // never healthy, and no breaker to end it
+			w.must(first, err)
+			w.until("one runs", func() bool { return w.service().RunningCount > 0 })
+			second := w.update("2")
+			w.ends(first, types.ServiceDeploymentStatusStopped)
+			w.ends(second, types.ServiceDeploymentStatusSuccessful)
+			w.until("one deployment is left", func() bool { s := w.service(); return len(s.Deployments) == 1 && s.RunningCount == 2 })
+		})
+	}
+}
+
+func TestSomebodyElseMovedTheRule(t *testing.T) {
+	w := newWorld(t)
+	d, err := w.create("1", canary())
+	w.must(d, err)
+	w.ends(d, types.ServiceDeploymentStatusSuccessful)
+	w.must(w.elb.ModifyRule(t.Context(), &elb.ModifyRuleInput{RuleArn: &w.rule, Actions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, ForwardConfig: &elbtypes.ForwardActionConfig{
+		TargetGroups: []elbtypes.TargetGroupTuple{{TargetGroupArn: &w.groups[0], Weight: new(int32(50))}, {TargetGroupArn: &w.groups[1], Weight: new(int32(50))}}}}}}))
+	end := w.ends(w.update("2"), types.ServiceDeploymentStatusRollbackSuccessful)
+	if !strings.Contains(*end.StatusReason, "should have exactly one target group serving traffic but found 2 target groups") {
+		t.Errorf("it ended %q", *end.StatusReason)
+	}
+}
+
+func TestAStopIsRefusedWhenAllIsOver(t *testing.T) {
+	w := newWorld(t)
+	d, err := w.create("1", nil)
+	w.must(d, err)
+	w.ends(d, types.ServiceDeploymentStatusSuccessful)
+	_, err = w.ecs.StopServiceDeployment(t.Context(), &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: &d})
+	conflict, ok := errors.AsType[*types.ConflictException](err)
+	if !ok || len(conflict.ResourceIds) != 1 || conflict.ResourceIds[0] != d {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatAServiceMayNotBe(t *testing.T) {
+	w := newWorld(t)
+	for want, c := range map[string]*types.DeploymentConfiguration{
+		"Both maximumPercent and minimumHealthyPercent cannot be 100": {MinimumHealthyPercent: new(int32(100)), MaximumPercent: new(int32(100)), Strategy: types.DeploymentStrategyRolling},
+		"Linear configuration can only be present with LINEAR":        {Strategy: types.DeploymentStrategyRolling, LinearConfiguration: &types.LinearConfiguration{}},
+		"canaryPercent must be between 0.1 and 100.0":                 {Strategy: types.DeploymentStrategyCanary, CanaryConfiguration: &types.CanaryConfiguration{CanaryPercent: new(0.05)}},
+		"bakeTimeInMinutes must be between 0 and 1440":                {Strategy: types.DeploymentStrategyRolling, BakeTimeInMinutes: new(int32(2000))},
+		"Invalid deployment circuit breaker threshold value.":         {Strategy: types.DeploymentStrategyRolling, DeploymentCircuitBreaker: &types.DeploymentCircuitBreaker{ThresholdConfiguration: &types.ThresholdConfiguration{Type: types.ThresholdTypeCount}}},
+		"does not perform deploymentConfiguration.lifecycleHooks":     {Strategy: types.DeploymentStrategyRolling, LifecycleHooks: []types.DeploymentLifecycleHook{{TargetType: types.DeploymentLifecycleHookTargetTypePause}}},
+	} {
+		_, err := w.create("1", c)
+		api, ok := errors.AsType[smithy.APIError](err)
+		if !ok || api.ErrorCode() != "InvalidParameterException" || !strings.Contains(api.ErrorMessage(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
