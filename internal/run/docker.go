@@ -369,6 +369,7 @@ func (t *dockerTask) Logs(name string, offset int64, line func(time.Time, string
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	from := offset
 	options := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true}
 	if offset > 0 {
 		options.Since = fmt.Sprintf("%d.%09d", offset/1e9, offset%1e9)
@@ -391,10 +392,10 @@ func (t *dockerTask) Logs(name string, offset int64, line func(time.Time, string
 	for in.Scan() {
 		stamp, text, _ := strings.Cut(in.Text(), " ")
 		when, err := time.Parse(time.RFC3339Nano, stamp)
-		if err != nil || when.UnixNano() <= offset {
+		if err != nil || when.UnixNano() <= from {
 			continue
 		}
-		offset = when.UnixNano()
+		offset = max(offset, when.UnixNano()) // the two streams may cross
 		line(when, text)
 	}
 	return offset, in.Err()
