@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"serin/internal/arn"
@@ -107,16 +108,9 @@ func validation(format string, args ...any) error {
 	return &wire.Error{Code: "ValidationError", Message: fmt.Sprintf(format, args...)}
 }
 
-func text(p *string) string {
-	if p == nil {
-		return ""
-	}
-	return *p
-}
-
 // cleanPath is a path as IAM keeps it: / by default, starting and ending in one.
 func cleanPath(p *string) (string, error) {
-	path := text(p)
+	path := aws.ToString(p)
 	if path == "" {
 		return "/", nil
 	}
@@ -129,7 +123,7 @@ func cleanPath(p *string) (string, error) {
 func tagsIn(in []types.Tag) []tag {
 	var out []tag
 	for _, t := range in {
-		out = append(out, tag{text(t.Key), text(t.Value)})
+		out = append(out, tag{aws.ToString(t.Key), aws.ToString(t.Value)})
 	}
 	return out
 }
@@ -151,7 +145,7 @@ func page[T any](items []T, key func(T) string, marker *string, max *int32) ([]T
 		}
 		limit = int(*max)
 	}
-	out, next, err := wire.Page(items, key, text(marker), limit)
+	out, next, err := wire.Page(items, key, aws.ToString(marker), limit)
 	if err != nil {
 		return nil, nil, false, validation("Invalid Marker.")
 	}

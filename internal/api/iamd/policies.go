@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
@@ -18,13 +19,13 @@ func (a *API) policyOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreatePolicy", a.CreatePolicy, on("CreatePolicy", func(c *wire.Call, in *iam.CreatePolicyInput) string {
 			path, _ := cleanPath(in.Path)
-			return scopeOf(c).For("iam", "policy"+path+text(in.PolicyName)).String()
+			return scopeOf(c).For("iam", "policy"+path+aws.ToString(in.PolicyName)).String()
 		}), wire.Members{Performed: "PolicyDocument PolicyName Path", Recorded: "Description Tags"}),
-		wire.Handle("GetPolicy", a.GetPolicy, on("GetPolicy", func(_ *wire.Call, in *iam.GetPolicyInput) string { return text(in.PolicyArn) }),
+		wire.Handle("GetPolicy", a.GetPolicy, on("GetPolicy", func(_ *wire.Call, in *iam.GetPolicyInput) string { return aws.ToString(in.PolicyArn) }),
 			wire.Members{Performed: "PolicyArn"}),
-		wire.Handle("GetPolicyVersion", a.GetPolicyVersion, on("GetPolicyVersion", func(_ *wire.Call, in *iam.GetPolicyVersionInput) string { return text(in.PolicyArn) }),
+		wire.Handle("GetPolicyVersion", a.GetPolicyVersion, on("GetPolicyVersion", func(_ *wire.Call, in *iam.GetPolicyVersionInput) string { return aws.ToString(in.PolicyArn) }),
 			wire.Members{Performed: "PolicyArn VersionId"}),
-		wire.Handle("DeletePolicy", a.DeletePolicy, on("DeletePolicy", func(_ *wire.Call, in *iam.DeletePolicyInput) string { return text(in.PolicyArn) }),
+		wire.Handle("DeletePolicy", a.DeletePolicy, on("DeletePolicy", func(_ *wire.Call, in *iam.DeletePolicyInput) string { return aws.ToString(in.PolicyArn) }),
 			wire.Members{Performed: "PolicyArn"}),
 		wire.Handle("ListPolicies", a.ListPolicies, on("ListPolicies", func(c *wire.Call, _ *iam.ListPoliciesInput) string { return "*" }),
 			wire.Members{Performed: "Marker MaxItems OnlyAttached PathPrefix Scope", Refused: "PolicyUsageFilter"}),
@@ -34,7 +35,7 @@ func (a *API) policyOps() []*wire.Op {
 // CreatePolicy makes a customer managed policy, version v1.
 func (a *API) CreatePolicy(ctx context.Context, in *iam.CreatePolicyInput) (*iam.CreatePolicyOutput, error) {
 	call := wire.From(ctx)
-	name := text(in.PolicyName)
+	name := aws.ToString(in.PolicyName)
 	if name == "" || len(name) > 128 || strings.ContainsAny(name, " /:*") {
 		return nil, validation("1 validation error detected: Value '%s' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]+", name)
 	}
@@ -45,11 +46,11 @@ func (a *API) CreatePolicy(ctx context.Context, in *iam.CreatePolicyInput) (*iam
 	if err := checkIdentity(in.PolicyDocument); err != nil {
 		return nil, err
 	}
-	if len(strings.Join(strings.Fields(text(in.PolicyDocument)), "")) > 6144 {
+	if len(strings.Join(strings.Fields(aws.ToString(in.PolicyDocument)), "")) > 6144 {
 		return nil, &types.LimitExceededException{Message: new("Cannot exceed quota for PolicySize: 6144")}
 	}
 	p := managed{
-		Name: name, ID: id.Unique("ANPA"), Path: path, Description: text(in.Description), Document: text(in.PolicyDocument),
+		Name: name, ID: id.Unique("ANPA"), Path: path, Description: aws.ToString(in.Description), Document: aws.ToString(in.PolicyDocument),
 		ARN: scopeOf(call).For("iam", "policy"+path+name).String(), Created: time.Now().UTC(), Tags: tagsIn(in.Tags),
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
@@ -103,7 +104,7 @@ func (a *API) attachments(tx *store.Tx, prefix, policyARN string) (n int32) {
 
 // GetPolicy describes a managed policy.
 func (a *API) GetPolicy(ctx context.Context, in *iam.GetPolicyInput) (*iam.GetPolicyOutput, error) {
-	p, n, err := a.policy(ctx, text(in.PolicyArn))
+	p, n, err := a.policy(ctx, aws.ToString(in.PolicyArn))
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +113,12 @@ func (a *API) GetPolicy(ctx context.Context, in *iam.GetPolicyInput) (*iam.GetPo
 
 // GetPolicyVersion returns a managed policy's document. There is one version.
 func (a *API) GetPolicyVersion(ctx context.Context, in *iam.GetPolicyVersionInput) (*iam.GetPolicyVersionOutput, error) {
-	p, _, err := a.policy(ctx, text(in.PolicyArn))
+	p, _, err := a.policy(ctx, aws.ToString(in.PolicyArn))
 	if err != nil {
 		return nil, err
 	}
-	if text(in.VersionId) != "v1" {
-		return nil, &types.NoSuchEntityException{Message: new("Policy " + p.ARN + " version " + text(in.VersionId) + " does not exist or is not attachable.")}
+	if aws.ToString(in.VersionId) != "v1" {
+		return nil, &types.NoSuchEntityException{Message: new("Policy " + p.ARN + " version " + aws.ToString(in.VersionId) + " does not exist or is not attachable.")}
 	}
 	return &iam.GetPolicyVersionOutput{PolicyVersion: &types.PolicyVersion{
 		VersionId: new("v1"), IsDefaultVersion: true, CreateDate: new(p.Created), Document: new(encodeDocument(p.Document)),
@@ -128,11 +129,11 @@ func (a *API) GetPolicyVersion(ctx context.Context, in *iam.GetPolicyVersionInpu
 func (a *API) DeletePolicy(ctx context.Context, in *iam.DeletePolicyInput) (*iam.DeletePolicyOutput, error) {
 	scope := scopeOf(wire.From(ctx))
 	return &iam.DeletePolicyOutput{}, a.store.Update(func(tx *store.Tx) error {
-		key := scope.Key(text(in.PolicyArn))
+		key := scope.Key(aws.ToString(in.PolicyArn))
 		if _, ok := a.policies.Get(tx, key); !ok {
-			return &types.NoSuchEntityException{Message: new("Policy " + text(in.PolicyArn) + " was not found.")}
+			return &types.NoSuchEntityException{Message: new("Policy " + aws.ToString(in.PolicyArn) + " was not found.")}
 		}
-		if a.attachments(tx, scope.Key(""), text(in.PolicyArn)) > 0 {
+		if a.attachments(tx, scope.Key(""), aws.ToString(in.PolicyArn)) > 0 {
 			return &types.DeleteConflictException{Message: new("Cannot delete a policy attached to entities.")}
 		}
 		a.policies.Delete(tx, key)
@@ -147,7 +148,7 @@ func (a *API) ListPolicies(ctx context.Context, in *iam.ListPoliciesInput) (*iam
 	a.store.View(func(tx *store.Tx) {
 		add := func(p managed) {
 			n := a.attachments(tx, scope.Key(""), p.ARN)
-			if strings.HasPrefix(p.Path, text(in.PathPrefix)) && (!in.OnlyAttached || n > 0) {
+			if strings.HasPrefix(p.Path, aws.ToString(in.PathPrefix)) && (!in.OnlyAttached || n > 0) {
 				list = append(list, *policyView(p, n))
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
@@ -17,16 +18,16 @@ import (
 func (a *API) providerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateOpenIDConnectProvider", a.CreateOpenIDConnectProvider, on("CreateOpenIDConnectProvider", func(c *wire.Call, in *iam.CreateOpenIDConnectProviderInput) string {
-			return scopeOf(c).For("iam", "oidc-provider/"+strings.TrimPrefix(text(in.Url), "https://")).String()
+			return scopeOf(c).For("iam", "oidc-provider/"+strings.TrimPrefix(aws.ToString(in.Url), "https://")).String()
 		}), wire.Members{Performed: "Url ClientIDList", Recorded: "Tags ThumbprintList"}),
 		wire.Handle("GetOpenIDConnectProvider", a.GetOpenIDConnectProvider, on("GetOpenIDConnectProvider", func(_ *wire.Call, in *iam.GetOpenIDConnectProviderInput) string {
-			return text(in.OpenIDConnectProviderArn)
+			return aws.ToString(in.OpenIDConnectProviderArn)
 		}),
 			wire.Members{Performed: "OpenIDConnectProviderArn"}),
 		wire.Handle("ListOpenIDConnectProviders", a.ListOpenIDConnectProviders, on("ListOpenIDConnectProviders", func(c *wire.Call, _ *iam.ListOpenIDConnectProvidersInput) string { return "*" }),
 			wire.Members{}),
 		wire.Handle("DeleteOpenIDConnectProvider", a.DeleteOpenIDConnectProvider, on("DeleteOpenIDConnectProvider", func(_ *wire.Call, in *iam.DeleteOpenIDConnectProviderInput) string {
-			return text(in.OpenIDConnectProviderArn)
+			return aws.ToString(in.OpenIDConnectProviderArn)
 		}),
 			wire.Members{Performed: "OpenIDConnectProviderArn"}),
 	}
@@ -39,8 +40,8 @@ var thumbprint = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 // certificate is publicly trusted, documented, and no other is served.
 func (a *API) CreateOpenIDConnectProvider(ctx context.Context, in *iam.CreateOpenIDConnectProviderInput) (*iam.CreateOpenIDConnectProviderOutput, error) {
 	call := wire.From(ctx)
-	u, err := url.Parse(text(in.Url))
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Port() != "" || u.RawQuery != "" || u.Fragment != "" || len(text(in.Url)) > 255 {
+	u, err := url.Parse(aws.ToString(in.Url))
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Port() != "" || u.RawQuery != "" || u.Fragment != "" || len(aws.ToString(in.Url)) > 255 {
 		return nil, &types.InvalidInputException{Message: new("Invalid Open ID Connect Provider URL: it must be an https URL without a port or query")}
 	}
 	if len(in.ClientIDList) > 100 {
@@ -70,7 +71,7 @@ func (a *API) CreateOpenIDConnectProvider(ctx context.Context, in *iam.CreateOpe
 }
 
 func providerName(providerARN *string) string {
-	_, name, _ := strings.Cut(text(providerARN), ":oidc-provider/")
+	_, name, _ := strings.Cut(aws.ToString(providerARN), ":oidc-provider/")
 	return name
 }
 
@@ -82,7 +83,7 @@ func (a *API) GetOpenIDConnectProvider(ctx context.Context, in *iam.GetOpenIDCon
 		p, ok = a.providers.Get(tx, scopeOf(wire.From(ctx)).Key(providerName(in.OpenIDConnectProviderArn)))
 	})
 	if !ok {
-		return nil, &types.NoSuchEntityException{Message: new("OpenIDConnect Provider not found for arn " + text(in.OpenIDConnectProviderArn))}
+		return nil, &types.NoSuchEntityException{Message: new("OpenIDConnect Provider not found for arn " + aws.ToString(in.OpenIDConnectProviderArn))}
 	}
 	return &iam.GetOpenIDConnectProviderOutput{
 		Url: new(p.URL), ClientIDList: p.ClientIDs, ThumbprintList: p.Thumbprints, CreateDate: new(p.Created), Tags: tagsOut(p.Tags),
@@ -105,7 +106,7 @@ func (a *API) DeleteOpenIDConnectProvider(ctx context.Context, in *iam.DeleteOpe
 	key := scopeOf(wire.From(ctx)).Key(providerName(in.OpenIDConnectProviderArn))
 	return &iam.DeleteOpenIDConnectProviderOutput{}, a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.providers.Get(tx, key); !ok {
-			return &types.NoSuchEntityException{Message: new("OpenId connect Provider " + text(in.OpenIDConnectProviderArn) + " cannot be found.")}
+			return &types.NoSuchEntityException{Message: new("OpenId connect Provider " + aws.ToString(in.OpenIDConnectProviderArn) + " cannot be found.")}
 		}
 		a.providers.Delete(tx, key)
 		return nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
@@ -23,15 +24,15 @@ var roleName = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
 
 func (a *API) roleOps() []*wire.Op {
 	byName := func(c *wire.Call, name *string) string {
-		if p, ok := a.Role(c.Scope.Account, text(name)); ok {
+		if p, ok := a.Role(c.Scope.Account, aws.ToString(name)); ok {
 			return p.ARN
 		}
-		return scopeOf(c).For("iam", "role/"+text(name)).String()
+		return scopeOf(c).For("iam", "role/"+aws.ToString(name)).String()
 	}
 	return []*wire.Op{
 		wire.Handle("CreateRole", a.CreateRole, func(c *wire.Call, in *iam.CreateRoleInput) []wire.Check {
 			path, _ := cleanPath(in.Path)
-			return []wire.Check{{Action: "iam:CreateRole", Resource: scopeOf(c).For("iam", "role"+path+text(in.RoleName)).String()}}
+			return []wire.Check{{Action: "iam:CreateRole", Resource: scopeOf(c).For("iam", "role"+path+aws.ToString(in.RoleName)).String()}}
 		}, wire.Members{Performed: "AssumeRolePolicyDocument RoleName MaxSessionDuration Path", Recorded: "Description Tags", Refused: "PermissionsBoundary"}),
 		wire.Handle("GetRole", a.GetRole, on("GetRole", func(c *wire.Call, in *iam.GetRoleInput) string { return byName(c, in.RoleName) }),
 			wire.Members{Performed: "RoleName"}),
@@ -42,7 +43,7 @@ func (a *API) roleOps() []*wire.Op {
 		wire.Handle("UpdateAssumeRolePolicy", a.UpdateAssumeRolePolicy, on("UpdateAssumeRolePolicy", func(c *wire.Call, in *iam.UpdateAssumeRolePolicyInput) string { return byName(c, in.RoleName) }),
 			wire.Members{Performed: "PolicyDocument RoleName"}),
 		wire.Handle("AttachRolePolicy", a.AttachRolePolicy, func(c *wire.Call, in *iam.AttachRolePolicyInput) []wire.Check {
-			return []wire.Check{{Action: "iam:AttachRolePolicy", Resource: byName(c, in.RoleName), Context: map[string][]string{"iam:PolicyARN": {text(in.PolicyArn)}}}}
+			return []wire.Check{{Action: "iam:AttachRolePolicy", Resource: byName(c, in.RoleName), Context: map[string][]string{"iam:PolicyARN": {aws.ToString(in.PolicyArn)}}}}
 		}, wire.Members{Performed: "PolicyArn RoleName"}),
 		wire.Handle("DetachRolePolicy", a.DetachRolePolicy, on("DetachRolePolicy", func(c *wire.Call, in *iam.DetachRolePolicyInput) string { return byName(c, in.RoleName) }),
 			wire.Members{Performed: "PolicyArn RoleName"}),
@@ -62,7 +63,7 @@ func (a *API) roleOps() []*wire.Op {
 // CreateRole makes a role that trusts whom its document names.
 func (a *API) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam.CreateRoleOutput, error) {
 	call := wire.From(ctx)
-	name := text(in.RoleName)
+	name := aws.ToString(in.RoleName)
 	if !roleName.MatchString(name) {
 		return nil, validation(`1 validation error detected: Value '%s' at 'roleName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]+ and have length between 1 and 64`, name)
 	}
@@ -84,9 +85,9 @@ func (a *API) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam.Cre
 		}
 	}
 	r := role{
-		Name: name, ID: id.Unique("AROA"), Path: path, Description: text(in.Description),
+		Name: name, ID: id.Unique("AROA"), Path: path, Description: aws.ToString(in.Description),
 		ARN:   scopeOf(call).For("iam", "role"+path+name).String(),
-		Trust: text(in.AssumeRolePolicyDocument), MaxSession: max, Created: time.Now().UTC(), Tags: tagsIn(in.Tags),
+		Trust: aws.ToString(in.AssumeRolePolicyDocument), MaxSession: max, Created: time.Now().UTC(), Tags: tagsIn(in.Tags),
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
 		key := scopeOf(call).Key(name)
@@ -106,14 +107,14 @@ func (a *API) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam.Cre
 const trustQuota = 2048
 
 func checkTrust(document *string) error {
-	d, err := policy.Parse(text(document), policy.Trust)
+	d, err := policy.Parse(aws.ToString(document), policy.Trust)
 	if err == nil {
 		err = d.CheckTenancy()
 	}
 	if err != nil {
 		return &types.MalformedPolicyDocumentException{Message: new(err.Error())}
 	}
-	if len(strings.Join(strings.Fields(text(document)), "")) > trustQuota {
+	if len(strings.Join(strings.Fields(aws.ToString(document)), "")) > trustQuota {
 		return &types.LimitExceededException{Message: new(fmt.Sprintf("Cannot exceed quota for ACLSizePerRole: %d", trustQuota))}
 	}
 	return nil
@@ -141,9 +142,9 @@ func optional(s string) *string {
 func (a *API) view(ctx context.Context, name *string) (role, error) {
 	var r role
 	var ok bool
-	a.store.View(func(tx *store.Tx) { r, ok = a.roles.Get(tx, scopeOf(wire.From(ctx)).Key(text(name))) })
+	a.store.View(func(tx *store.Tx) { r, ok = a.roles.Get(tx, scopeOf(wire.From(ctx)).Key(aws.ToString(name))) })
 	if !ok {
-		return r, noSuch("role", text(name))
+		return r, noSuch("role", aws.ToString(name))
 	}
 	return r, nil
 }
@@ -151,11 +152,11 @@ func (a *API) view(ctx context.Context, name *string) (role, error) {
 // change replaces one role by what fn makes of it; fn must not alter what the
 // row it is given points to.
 func (a *API) change(ctx context.Context, name *string, fn func(*store.Tx, *role) error) error {
-	key := scopeOf(wire.From(ctx)).Key(text(name))
+	key := scopeOf(wire.From(ctx)).Key(aws.ToString(name))
 	return a.store.Update(func(tx *store.Tx) error {
 		r, ok := a.roles.Get(tx, key)
 		if !ok {
-			return noSuch("role", text(name))
+			return noSuch("role", aws.ToString(name))
 		}
 		if err := fn(tx, &r); err != nil {
 			return err
@@ -179,7 +180,7 @@ func (a *API) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.ListR
 	var rows []role
 	a.store.View(func(tx *store.Tx) {
 		for _, r := range a.roles.Scan(tx, scopeOf(wire.From(ctx)).Key("")) {
-			if strings.HasPrefix(r.Path, text(in.PathPrefix)) {
+			if strings.HasPrefix(r.Path, aws.ToString(in.PathPrefix)) {
 				rows = append(rows, r)
 			}
 		}
@@ -197,11 +198,11 @@ func (a *API) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.ListR
 
 // DeleteRole removes a role that has no policies left.
 func (a *API) DeleteRole(ctx context.Context, in *iam.DeleteRoleInput) (*iam.DeleteRoleOutput, error) {
-	key := scopeOf(wire.From(ctx)).Key(text(in.RoleName))
+	key := scopeOf(wire.From(ctx)).Key(aws.ToString(in.RoleName))
 	err := a.store.Update(func(tx *store.Tx) error {
 		r, ok := a.roles.Get(tx, key)
 		if !ok {
-			return noSuch("role", text(in.RoleName))
+			return noSuch("role", aws.ToString(in.RoleName))
 		}
 		if len(r.Inline) > 0 {
 			return &types.DeleteConflictException{Message: new("Cannot delete entity, must delete policies first.")}
@@ -221,14 +222,14 @@ func (a *API) UpdateAssumeRolePolicy(ctx context.Context, in *iam.UpdateAssumeRo
 		return nil, err
 	}
 	return &iam.UpdateAssumeRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		r.Trust = text(in.PolicyDocument)
+		r.Trust = aws.ToString(in.PolicyDocument)
 		return nil
 	})
 }
 
 // AttachRolePolicy attaches a managed policy; twice is once.
 func (a *API) AttachRolePolicy(ctx context.Context, in *iam.AttachRolePolicyInput) (*iam.AttachRolePolicyOutput, error) {
-	policyARN := text(in.PolicyArn)
+	policyARN := aws.ToString(in.PolicyArn)
 	account := wire.From(ctx).Scope.Account
 	return &iam.AttachRolePolicyOutput{}, a.change(ctx, in.RoleName, func(tx *store.Tx, r *role) error {
 		if _, ok := a.managedDocument(tx, account, policyARN); !ok {
@@ -248,9 +249,9 @@ func (a *API) AttachRolePolicy(ctx context.Context, in *iam.AttachRolePolicyInpu
 // DetachRolePolicy detaches a managed policy.
 func (a *API) DetachRolePolicy(ctx context.Context, in *iam.DetachRolePolicyInput) (*iam.DetachRolePolicyOutput, error) {
 	return &iam.DetachRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		i := slices.Index(r.Attached, text(in.PolicyArn))
+		i := slices.Index(r.Attached, aws.ToString(in.PolicyArn))
 		if i < 0 {
-			return &types.NoSuchEntityException{Message: new("Policy " + text(in.PolicyArn) + " was not found.")}
+			return &types.NoSuchEntityException{Message: new("Policy " + aws.ToString(in.PolicyArn) + " was not found.")}
 		}
 		r.Attached = slices.Delete(slices.Clone(r.Attached), i, i+1)
 		return nil
@@ -266,7 +267,7 @@ func (a *API) ListAttachedRolePolicies(ctx context.Context, in *iam.ListAttached
 	var list []types.AttachedPolicy
 	for _, attached := range r.Attached {
 		path, name := splitPolicyARN(attached)
-		if strings.HasPrefix(path, text(in.PathPrefix)) {
+		if strings.HasPrefix(path, aws.ToString(in.PathPrefix)) {
 			list = append(list, types.AttachedPolicy{PolicyArn: new(attached), PolicyName: new(name)})
 		}
 	}
@@ -276,8 +277,8 @@ func (a *API) ListAttachedRolePolicies(ctx context.Context, in *iam.ListAttached
 
 // PutRolePolicy writes an inline policy.
 func (a *API) PutRolePolicy(ctx context.Context, in *iam.PutRolePolicyInput) (*iam.PutRolePolicyOutput, error) {
-	if !roleName.MatchString(text(in.PolicyName)) && len(text(in.PolicyName)) <= 128 {
-		return nil, validation("1 validation error detected: Value '%s' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]+", text(in.PolicyName))
+	if !roleName.MatchString(aws.ToString(in.PolicyName)) && len(aws.ToString(in.PolicyName)) <= 128 {
+		return nil, validation("1 validation error detected: Value '%s' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]+", aws.ToString(in.PolicyName))
 	}
 	if err := checkIdentity(in.PolicyDocument); err != nil {
 		return nil, err
@@ -287,7 +288,7 @@ func (a *API) PutRolePolicy(ctx context.Context, in *iam.PutRolePolicyInput) (*i
 		for k, v := range r.Inline {
 			inline[k] = v
 		}
-		inline[text(in.PolicyName)] = text(in.PolicyDocument)
+		inline[aws.ToString(in.PolicyName)] = aws.ToString(in.PolicyDocument)
 		for _, v := range inline {
 			total += len(strings.Join(strings.Fields(v), ""))
 		}
@@ -300,7 +301,7 @@ func (a *API) PutRolePolicy(ctx context.Context, in *iam.PutRolePolicyInput) (*i
 }
 
 func checkIdentity(document *string) error {
-	if _, err := policy.Parse(text(document), policy.Identity); err != nil {
+	if _, err := policy.Parse(aws.ToString(document), policy.Identity); err != nil {
 		if _, ok := errors.AsType[*policy.SyntaxError](err); ok {
 			return &types.MalformedPolicyDocumentException{Message: new(err.Error())}
 		}
@@ -315,9 +316,9 @@ func (a *API) GetRolePolicy(ctx context.Context, in *iam.GetRolePolicyInput) (*i
 	if err != nil {
 		return nil, err
 	}
-	document, ok := r.Inline[text(in.PolicyName)]
+	document, ok := r.Inline[aws.ToString(in.PolicyName)]
 	if !ok {
-		return nil, noSuch("role policy", text(in.PolicyName))
+		return nil, noSuch("role policy", aws.ToString(in.PolicyName))
 	}
 	return &iam.GetRolePolicyOutput{RoleName: new(r.Name), PolicyName: in.PolicyName, PolicyDocument: new(encodeDocument(document))}, nil
 }
@@ -325,12 +326,12 @@ func (a *API) GetRolePolicy(ctx context.Context, in *iam.GetRolePolicyInput) (*i
 // DeleteRolePolicy removes an inline policy.
 func (a *API) DeleteRolePolicy(ctx context.Context, in *iam.DeleteRolePolicyInput) (*iam.DeleteRolePolicyOutput, error) {
 	return &iam.DeleteRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		if _, ok := r.Inline[text(in.PolicyName)]; !ok {
-			return noSuch("role policy", text(in.PolicyName))
+		if _, ok := r.Inline[aws.ToString(in.PolicyName)]; !ok {
+			return noSuch("role policy", aws.ToString(in.PolicyName))
 		}
 		inline := map[string]string{}
 		for k, v := range r.Inline {
-			if k != text(in.PolicyName) {
+			if k != aws.ToString(in.PolicyName) {
 				inline[k] = v
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
@@ -96,7 +97,7 @@ func (a *API) Service() *wire.Service {
 		wire.Public(wire.Handle("AssumeRoleWithWebIdentity", a.AssumeRoleWithWebIdentity, nil, wire.Members{
 			Performed: "RoleArn RoleSessionName WebIdentityToken DurationSeconds Policy PolicyArns", Refused: "MinimumSessionTokenSize ProviderId"})),
 		wire.Handle("AssumeRole", a.AssumeRole, func(c *wire.Call, in *sts.AssumeRoleInput) []wire.Check {
-			return []wire.Check{{Action: "sts:AssumeRole", Resource: text(in.RoleArn)}}
+			return []wire.Check{{Action: "sts:AssumeRole", Resource: aws.ToString(in.RoleArn)}}
 		}, wire.Members{Performed: "RoleArn RoleSessionName DurationSeconds Policy PolicyArns ExternalId",
 			Refused: "MinimumSessionTokenSize ProvidedContexts SerialNumber SourceIdentity Tags TokenCode TransitiveTagKeys"}),
 		// No policy can take GetCallerIdentity away, documented; so it names no check.
@@ -139,17 +140,17 @@ func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleW
 	if err != nil {
 		return nil, err
 	}
-	roleARN, err := arn.Parse(text(in.RoleArn))
+	roleARN, err := arn.Parse(aws.ToString(in.RoleArn))
 	if err != nil {
 		return nil, validation("Request ARN is invalid")
 	}
-	token, err := oidc.Parse(text(in.WebIdentityToken))
+	token, err := oidc.Parse(aws.ToString(in.WebIdentityToken))
 	if err != nil {
 		return nil, invalidToken("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)")
 	}
-	role, ok := a.iam.Role(roleARN.Account, text(in.RoleArn))
+	role, ok := a.iam.Role(roleARN.Account, aws.ToString(in.RoleArn))
 	if !ok {
-		a.explain(call, text(in.RoleArn), []policy.Explanation{{Problem: "there is no such role in account " + roleARN.Account}})
+		a.explain(call, aws.ToString(in.RoleArn), []policy.Explanation{{Problem: "there is no such role in account " + roleARN.Account}})
 		return nil, denied(deniedWebIdentity)
 	}
 	if duration > role.MaxSession {
@@ -167,7 +168,7 @@ func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleW
 		Action:     "sts:AssumeRoleWithWebIdentity",
 		Resource:   role.ARN,
 		Principals: map[string][]string{"Federated": {providerARN}},
-		Context:    withSessionName(context, text(in.RoleSessionName)),
+		Context:    withSessionName(context, aws.ToString(in.RoleSessionName)),
 	}
 	if !role.Trust.Assume(request) {
 		a.explain(call, role.ARN, role.Trust.Explain(request))
@@ -179,7 +180,7 @@ func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleW
 	if err := a.verify(ctx, token, time.Now()); err != nil {
 		return nil, err
 	}
-	session := Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: text(in.RoleSessionName), Provider: providerARN,
+	session := Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: aws.ToString(in.RoleSessionName), Provider: providerARN,
 		Claims: lasting(token)}
 	session, err = a.issue(session, duration, in.Policy, in.PolicyArns)
 	if err != nil {
@@ -265,12 +266,12 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 	if err != nil {
 		return nil, err
 	}
-	roleARN, err := arn.Parse(text(in.RoleArn))
+	roleARN, err := arn.Parse(aws.ToString(in.RoleArn))
 	if err != nil {
 		return nil, validation("Request ARN is invalid")
 	}
-	refusal := denied(fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", call.Principal.ARN, text(in.RoleArn)))
-	role, ok := a.iam.Role(roleARN.Account, text(in.RoleArn))
+	refusal := denied(fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", call.Principal.ARN, aws.ToString(in.RoleArn)))
+	role, ok := a.iam.Role(roleARN.Account, aws.ToString(in.RoleArn))
 	if !ok {
 		return nil, refusal
 	}
@@ -279,7 +280,7 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 		request := &policy.Request{
 			Action: "sts:AssumeRole", Resource: role.ARN,
 			Principals: map[string][]string{"AWS": {who.ARN, who.Role, who.Account, arn.Scope{Account: who.Account}.For("iam", "root").String()}},
-			Context:    withSessionName(map[string][]string{"aws:PrincipalArn": {who.Role}, "aws:PrincipalAccount": {who.Account}}, text(in.RoleSessionName)),
+			Context:    withSessionName(map[string][]string{"aws:PrincipalArn": {who.Role}, "aws:PrincipalAccount": {who.Account}}, aws.ToString(in.RoleSessionName)),
 		}
 		if in.ExternalId != nil {
 			request.Context["sts:ExternalId"] = []string{*in.ExternalId}
@@ -295,7 +296,7 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 	if duration > role.MaxSession {
 		return nil, validation("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
-	session, err := a.issue(Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: text(in.RoleSessionName)}, duration, in.Policy, in.PolicyArns)
+	session, err := a.issue(Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: aws.ToString(in.RoleSessionName)}, duration, in.Policy, in.PolicyArns)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +306,7 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 var sessionName = regexp.MustCompile(`^[\w+=,.@-]*$`)
 
 func checkSession(name *string, seconds *int32) (time.Duration, error) {
-	n := text(name)
+	n := aws.ToString(name)
 	if !sessionName.MatchString(n) {
 		return 0, validation(`1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]*`, n)
 	}
@@ -340,10 +341,10 @@ func (a *API) issue(s Session, duration time.Duration, document *string, policie
 		return s, validation("1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have length less than or equal to 10")
 	}
 	for _, p := range policies {
-		if _, ok := a.iam.Managed(s.Account, text(p.Arn)); !ok {
-			return s, validation("Policy %s does not exist or is not attachable.", text(p.Arn))
+		if _, ok := a.iam.Managed(s.Account, aws.ToString(p.Arn)); !ok {
+			return s, validation("Policy %s does not exist or is not attachable.", aws.ToString(p.Arn))
 		}
-		s.PolicyARNs = append(s.PolicyARNs, text(p.Arn))
+		s.PolicyARNs = append(s.PolicyARNs, aws.ToString(p.Arn))
 	}
 	s.AccessKey, s.Secret, s.Token = id.Unique("ASIA"), id.Secret(40), id.Secret(280)
 	s.Expires = time.Now().Add(duration).UTC().Truncate(time.Second)
@@ -375,11 +376,4 @@ func denied(message string) error { return &wire.Error{Code: "AccessDenied", Mes
 
 func invalidToken(message string) error {
 	return &types.InvalidIdentityTokenException{Message: &message}
-}
-
-func text(p *string) string {
-	if p == nil {
-		return ""
-	}
-	return *p
 }
