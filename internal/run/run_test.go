@@ -317,6 +317,9 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		if err := second.Close(); err != nil { // the last one takes the bridge with it
+			t.Error(err)
+		}
 	})
 }
 
