@@ -56,7 +56,7 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 	if err != nil {
 		return nil, err
 	}
-	return &ecs.RegisterTaskDefinitionOutput{TaskDefinition: &d, Tags: in.Tags}, nil
+	return &ecs.RegisterTaskDefinitionOutput{TaskDefinition: &d}, nil
 }
 
 func roleARN(scope arn.Scope, role *string) *string {

@@ -63,8 +63,8 @@ func (a *API) Service() *wire.Service {
 			return checks
 		}, wire.Members{
 			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn",
-			Recorded:  "tags runtimePlatform taskRoleArn",
-			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
+			Recorded:  "runtimePlatform taskRoleArn",
+			Refused:   "tags enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition include"}),
@@ -86,8 +86,8 @@ func (a *API) Service() *wire.Service {
 			return checks
 		}, wire.Members{
 			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy",
-			Recorded:  "networkConfiguration capacityProviderStrategy launchType tags enableECSManagedTags propagateTags platformVersion",
-			Refused:   "availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Recorded:  "networkConfiguration capacityProviderStrategy launchType tags enableECSManagedTags propagateTags",
+			Refused:   "platformVersion availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
 			if in.TaskDefinition != nil {
@@ -101,8 +101,8 @@ func (a *API) Service() *wire.Service {
 			return checks
 		}, wire.Members{
 			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers",
-			Recorded:  "networkConfiguration capacityProviderStrategy enableECSManagedTags propagateTags platformVersion",
-			Refused:   "availabilityZoneRebalancing deploymentController enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Recorded:  "networkConfiguration capacityProviderStrategy enableECSManagedTags propagateTags",
+			Refused:   "platformVersion availabilityZoneRebalancing deploymentController enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range in.Services {
