@@ -61,6 +61,7 @@ var allowed = map[string][]string{
 	"internal/store": {"internal/clock", "internal/arn", "internal/id"}, "internal/sigv4": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/wire": {"internal/clock", "internal/arn", "internal/id"}, "internal/run": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/balance": {"internal/clock", "internal/arn", "internal/id"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
+	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
 	"internal/release": {}, "internal/rehearse": {"internal/release"},
 	"examples/web": {}, "examples/blog": {},
@@ -70,7 +71,7 @@ var allowed = map[string][]string{
 	"internal/stage/stagetest":  {"internal/stage", "internal/run"},
 }
 
-var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout"}
+var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags"}
 
 func mayImport(from, to string) bool {
 	switch {

@@ -23,6 +23,7 @@ import (
 	"serin/internal/rollout"
 	"serin/internal/run"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
@@ -42,6 +43,7 @@ type API struct {
 	deployments *store.Table[deployment]
 	tasks       *store.Table[task]
 	offsets     *store.Table[offset]
+	tags        *tags.Table
 
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
@@ -51,7 +53,6 @@ type cluster struct {
 	Name    string
 	Status  string // ACTIVE, INACTIVE
 	Created time.Time
-	Tags    []types.Tag
 }
 
 type family struct{ Last int32 } // the newest revision's number
@@ -71,7 +72,6 @@ type service struct {
 	CreatedBy      string
 	ManagedTags    bool
 	PropagateTags  types.PropagateTags
-	Tags           []types.Tag
 	ClientToken    string
 	Deployment     string  // ARN of the newest service deployment
 	Steady         bool    // the steady state was announced
@@ -176,6 +176,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		deployments: store.NewTable[deployment](s, "ecs/deployments"),
 		tasks:       store.NewTable[task](s, "ecs/tasks"),
 		offsets:     store.NewTable[offset](s, "ecs/offsets"),
+		tags:        tags.NewTable(s, "ecs/tags"),
 
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),

@@ -3,6 +3,7 @@ package ecsd
 import (
 	"context"
 	"regexp"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -22,12 +23,17 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 	if !clusterNames.MatchString(name) {
 		return nil, invalid("Cluster names can have up to 255 letters, numbers, hyphens, and underscores, got '%s'.", name)
 	}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
 	var view types.Cluster
-	err := a.store.Update(func(tx *store.Tx) error {
+	err = a.store.Update(func(tx *store.Tx) error {
 		c, ok := a.clusters.Get(tx, call.Scope.Key(name))
 		if !ok || c.Status != "ACTIVE" {
-			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now(), Tags: in.Tags}
+			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now()}
 			a.clusters.Put(tx, call.Scope.Key(name), c)
+			a.tags.Set(tx, clusterARN(call.Scope, name), labels)
 		}
 		view = a.clusterView(tx, call.Scope, c)
 		return nil
@@ -40,7 +46,7 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 
 func (a *API) clusterView(tx *store.Tx, scope arn.Scope, c cluster) types.Cluster {
 	v := types.Cluster{
-		ClusterArn: new(clusterARN(scope, c.Name)), ClusterName: new(c.Name), Status: new(c.Status), Tags: c.Tags,
+		ClusterArn: new(clusterARN(scope, c.Name)), ClusterName: new(c.Name), Status: new(c.Status), Tags: a.tagsOut(tx, clusterARN(scope, c.Name)),
 		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: []string{}, DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{},
 	}
 	for _, s := range a.services.Scan(tx, scope.Key(c.Name+"/")) {
@@ -70,7 +76,11 @@ func (a *API) DescribeClusters(ctx context.Context, in *ecs.DescribeClustersInpu
 				out.Failures = append(out.Failures, missing(clusterARN(call.Scope, clusterName(&name))))
 				continue
 			}
-			out.Clusters = append(out.Clusters, a.clusterView(tx, call.Scope, c))
+			v := a.clusterView(tx, call.Scope, c)
+			if !slices.Contains(in.Include, types.ClusterFieldTags) {
+				v.Tags = []types.Tag{}
+			}
+			out.Clusters = append(out.Clusters, v)
 		}
 	})
 	return out, nil
@@ -117,6 +127,7 @@ func (a *API) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput) (*e
 		c.Status = "INACTIVE"
 		view.Status = new("INACTIVE")
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
+		a.tags.Set(tx, *view.ClusterArn, nil)
 		return nil
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"serin/internal/id"
 	"serin/internal/rollout"
 	"serin/internal/store"
+	"serin/internal/tags"
 )
 
 // Control is the one loop for all services, until ctx ends: observe, decide,
@@ -508,9 +509,26 @@ func (c *control) launch(r revision, n int) {
 			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
 		}
 		c.putTask(c.tx, t, c.key)
+		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		ids = append(ids, "(task "+t.ID+")")
 	}
 	c.tell(&c.s, c.now, "has started %d tasks: %s.", n, strings.Join(ids, " "))
+}
+
+// tagsForTask is what a new task of the service is tagged with: ECS's own two
+// tags where the service wants them, and those that propagate.
+func (c *control) tagsForTask(scope arn.Scope, r revision) []tags.Tag {
+	var list []tags.Tag
+	switch c.s.PropagateTags {
+	case types.PropagateTagsService:
+		list = c.tags.Of(c.tx, serviceARN(scope, c.s.Cluster, c.s.Name))
+	case types.PropagateTagsTaskDefinition:
+		list = c.tags.Of(c.tx, r.TaskDefinition)
+	}
+	if c.s.ManagedTags {
+		list = append(slices.Clone(list), tags.Tag{Key: "aws:ecs:clusterName", Value: c.s.Cluster}, tags.Tag{Key: "aws:ecs:serviceName", Value: c.s.Name})
+	}
+	return list
 }
 
 // tellEvents puts what happened into the service's events, in the observed forms.
@@ -577,6 +595,8 @@ func (a *API) sweep() error {
 		for key, t := range a.tasks.Scan(tx, "") {
 			if t.Last == stopped && now.Sub(t.Times.Stopped) > keepStopped {
 				a.tasks.Delete(tx, key)
+				scope, _ := arn.ParseKey(key)
+				a.tags.Set(tx, taskARN(scope, t), nil)
 				for place := range a.offsets.Scan(tx, key+"/") {
 					a.offsets.Delete(tx, place)
 				}

@@ -26,6 +26,10 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 	if in.Tags != nil && len(in.Tags) == 0 {
 		return nil, client("Tags can not be empty")
 	}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkDefinition(in); err != nil {
 		return nil, err
 	}
@@ -44,19 +48,20 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 	d.Compatibilities = compatibilities(in)
 	d.RequiresAttributes = attributes(d)
 	d.ContainerDefinitions = filled(in.ContainerDefinitions)
-	err := a.store.Update(func(tx *store.Tx) error {
+	err = a.store.Update(func(tx *store.Tx) error {
 		f, _ := a.families.Get(tx, scope.Key(family))
 		f.Last++
 		d.Revision = f.Last
 		d.TaskDefinitionArn = new(scope.For("ecs", fmt.Sprintf("task-definition/%s:%d", family, f.Last)).String())
 		a.families.Put(tx, scope.Key(family), f)
 		a.definitions.Put(tx, scope.Key(fmt.Sprintf("%s:%d", family, f.Last)), d)
+		a.tags.Set(tx, *d.TaskDefinitionArn, labels)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &ecs.RegisterTaskDefinitionOutput{TaskDefinition: &d}, nil
+	return &ecs.RegisterTaskDefinitionOutput{TaskDefinition: &d, Tags: in.Tags}, nil
 }
 
 func roleARN(scope arn.Scope, role *string) *string {
@@ -303,11 +308,17 @@ func (a *API) DescribeTaskDefinition(ctx context.Context, in *ecs.DescribeTaskDe
 	call := wire.From(ctx)
 	var d types.TaskDefinition
 	var ok bool
-	a.store.View(func(tx *store.Tx) { d, ok = a.definition(tx, call.Scope, aws.ToString(in.TaskDefinition)) })
+	out := &ecs.DescribeTaskDefinitionOutput{TaskDefinition: &d}
+	a.store.View(func(tx *store.Tx) {
+		d, ok = a.definition(tx, call.Scope, aws.ToString(in.TaskDefinition))
+		if ok && slices.Contains(in.Include, types.TaskDefinitionFieldTags) {
+			out.Tags = a.tagsOut(tx, *d.TaskDefinitionArn)
+		}
+	})
 	if !ok {
 		return nil, client("Unable to describe task definition.")
 	}
-	return &ecs.DescribeTaskDefinitionOutput{TaskDefinition: &d}, nil
+	return out, nil
 }
 
 // ListTaskDefinitions lists ARNs, oldest revision first unless told otherwise.

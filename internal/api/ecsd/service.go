@@ -41,7 +41,7 @@ func (a *API) Service() *wire.Service {
 	s.Register(
 		wire.Handle("CreateCluster", a.CreateCluster, func(c *wire.Call, in *ecs.CreateClusterInput) []wire.Check {
 			return one("CreateCluster", c, cluster(in.ClusterName)(c))
-		}, wire.Members{Performed: "clusterName", Recorded: "tags", Refused: "capacityProviders configuration defaultCapacityProviderStrategy serviceConnectDefaults settings"}),
+		}, wire.Members{Performed: "clusterName tags", Refused: "capacityProviders configuration defaultCapacityProviderStrategy serviceConnectDefaults settings"}),
 		wire.Handle("DescribeClusters", a.DescribeClusters, func(c *wire.Call, in *ecs.DescribeClustersInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range orDefault(in.Clusters) {
@@ -62,9 +62,9 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn",
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags",
 			Recorded:  "runtimePlatform taskRoleArn",
-			Refused:   "tags enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
+			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition include"}),
@@ -85,8 +85,8 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy",
-			Recorded:  "networkConfiguration capacityProviderStrategy launchType tags enableECSManagedTags propagateTags",
+			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags",
+			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
 			Refused:   "platformVersion availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
@@ -100,8 +100,8 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers",
-			Recorded:  "networkConfiguration capacityProviderStrategy enableECSManagedTags propagateTags",
+			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
+			Recorded:  "networkConfiguration capacityProviderStrategy",
 			Refused:   "platformVersion availabilityZoneRebalancing deploymentController enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
 			var checks []wire.Check
@@ -151,6 +151,16 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("StopTask", a.StopTask, func(c *wire.Call, in *ecs.StopTaskInput) []wire.Check {
 			return inCluster("StopTask", c, taskResource(c, aws.ToString(in.Task), in.Cluster), in.Cluster)
 		}, wire.Members{Performed: "task cluster reason"}),
+
+		wire.Handle("TagResource", a.TagResource, func(c *wire.Call, in *ecs.TagResourceInput) []wire.Check {
+			return one("TagResource", c, aws.ToString(in.ResourceArn))
+		}, wire.Members{Performed: "resourceArn tags"}),
+		wire.Handle("UntagResource", a.UntagResource, func(c *wire.Call, in *ecs.UntagResourceInput) []wire.Check {
+			return one("UntagResource", c, aws.ToString(in.ResourceArn))
+		}, wire.Members{Performed: "resourceArn tagKeys"}),
+		wire.Handle("ListTagsForResource", a.ListTagsForResource, func(c *wire.Call, in *ecs.ListTagsForResourceInput) []wire.Check {
+			return one("ListTagsForResource", c, aws.ToString(in.ResourceArn))
+		}, wire.Members{Performed: "resourceArn"}),
 	)
 	return s
 }
@@ -195,7 +205,7 @@ func definitionResource(c *wire.Call, nameOrARN string) string {
 
 // memberTypes is what is done with the members of nested structures.
 var memberTypes = map[string]wire.Members{
-	"Tag":                          {Recorded: "key value"},
+	"Tag":                          {Performed: "key value"},
 	"LoadBalancer":                 {Performed: "advancedConfiguration containerName containerPort targetGroupArn", Refused: "loadBalancerName"},
 	"AdvancedConfiguration":        {Performed: "alternateTargetGroupArn productionListenerRule testListenerRule roleArn"},
 	"NetworkConfiguration":         {Recorded: "awsvpcConfiguration"},

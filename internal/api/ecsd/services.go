@@ -46,7 +46,7 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 	s := service{
 		Name: name, Status: "ACTIVE", Desired: desired, LoadBalancers: in.LoadBalancers, Network: in.NetworkConfiguration, Config: config,
 		Capacity: in.CapacityProviderStrategy, LaunchType: in.LaunchType, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Tags: in.Tags, ClientToken: aws.ToString(in.ClientToken),
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, ClientToken: aws.ToString(in.ClientToken),
 	}
 	if len(s.Capacity) > 0 && s.LaunchType != "" {
 		return nil, invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
@@ -54,11 +54,15 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 	if s.LaunchType == "" && len(s.Capacity) == 0 {
 		s.LaunchType = types.LaunchTypeEc2
 	}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
 	if s.Grace == nil && len(s.LoadBalancers) > 0 {
 		s.Grace = new(int32(0))
 	}
 	var view types.Service
-	err := a.store.Update(func(tx *store.Tx) error {
+	err = a.store.Update(func(tx *store.Tx) error {
 		c, err := a.cluster(tx, call.Scope, in.Cluster)
 		if err != nil {
 			return err
@@ -85,6 +89,7 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 		}
 		a.deploy(tx, key, &s)
 		a.services.Put(tx, key, s)
+		a.tags.Set(tx, serviceARN(call.Scope, c.Name, name), labels)
 		view = a.serviceView(tx, key, s)
 		return nil
 	})
@@ -591,7 +596,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		ServiceArn: new(serviceARN(scope, s.Cluster, s.Name)), ServiceName: new(s.Name), ClusterArn: new(clusterARN(scope, s.Cluster)),
 		Status: new(s.Status), DesiredCount: int32(s.Desired), TaskDefinition: new(s.TaskDefinition), LoadBalancers: s.LoadBalancers,
 		NetworkConfiguration: s.Network, DeploymentConfiguration: &s.Config, CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
-		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: s.Tags,
+		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
 		SchedulingStrategy: types.SchedulingStrategyReplica, DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerTypeEcs},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled,

@@ -88,7 +88,11 @@ func (a *API) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*e
 				out.Failures = append(out.Failures, missing(taskResource(call, name, in.Cluster)))
 				continue
 			}
-			out.Tasks = append(out.Tasks, a.taskView(tx, call.Scope, t))
+			v := a.taskView(tx, call.Scope, t)
+			if !slices.Contains(in.Include, types.TaskFieldTags) {
+				v.Tags = []types.Tag{}
+			}
+			out.Tasks = append(out.Tasks, v)
 		}
 	})
 	return out, err
@@ -128,7 +132,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		TaskArn: new(taskARN(scope, t)), ClusterArn: new(clusterARN(scope, t.Cluster)), TaskDefinitionArn: new(t.TaskDefinition),
 		DesiredStatus: new(t.Desired), LastStatus: new(t.Last), Group: new(t.Group), StartedBy: new(t.StartedBy), Version: t.Version,
 		LaunchType: t.LaunchType, CreatedAt: new(t.Times.Created), HealthStatus: types.HealthStatusUnknown,
-		Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}, Tags: []types.Tag{}, Attributes: []types.Attribute{},
+		Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}, Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
 		Attachments: []types.Attachment{}, StopCode: t.StopCode,
 	}
 	if t.StopReason != "" {

@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 
 	"serin/internal/arn"
 	"serin/internal/balance"
 	"serin/internal/clock"
 	"serin/internal/id"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
@@ -40,6 +40,7 @@ type API struct {
 	bound     *store.Table[bound]   // listener → where it listens
 	applied   *store.Table[applied] // rule → weights in force
 	health    *store.Table[health]  // target group → its targets' health
+	tags      *tags.Table
 }
 
 type loadBalancer struct {
@@ -47,13 +48,11 @@ type loadBalancer struct {
 	Address                string
 	Subnets, Groups        []string
 	Created                time.Time
-	Tags                   []tag
 }
 
 type listener struct {
 	ARN, LoadBalancer string
 	Port              int32
-	Tags              []tag
 }
 
 type rule struct {
@@ -62,7 +61,6 @@ type rule struct {
 	Conditions    []balance.Condition
 	Forward       []weighted
 	Fixed         *balance.Fixed
-	Tags          []tag
 }
 
 type weighted struct {
@@ -79,7 +77,6 @@ type targetGroup struct {
 	Attributes                            map[string]string
 	Targets                               []target
 	Draining                              []target
-	Tags                                  []tag
 }
 
 type target struct {
@@ -100,8 +97,6 @@ type Health struct {
 	Registered                 time.Time // the registration that it was observed of
 }
 
-type tag struct{ Key, Value string }
-
 // New adds ELB's tables to the store.
 func New(s *store.Store, c *clock.Clock, b *balance.Balancer) *API {
 	wake := make(chan struct{}, 1)
@@ -120,6 +115,7 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer) *API {
 		bound:     store.NewTable[bound](s, "elb/bound"),
 		applied:   store.NewTable[applied](s, "elb/applied"),
 		health:    store.NewTable[health](s, "elb/health"),
+		tags:      tags.NewTable(s, "elb/tags"),
 	}
 }
 
@@ -144,12 +140,13 @@ func (a *API) Service() *wire.Service {
 			"TargetDescription":                {Performed: "Id Port", Refused: "AvailabilityZone QuicServerId"},
 			"Matcher":                          {Performed: "HttpCode", Refused: "GrpcCode"},
 			"TargetGroupAttribute":             {Performed: "Key Value"},
-			"Tag":                              {Recorded: "Key Value"},
+			"Tag":                              {Performed: "Key Value"},
 		},
 	}
 	s.Register(a.balancerOps()...)
 	s.Register(a.listenerOps()...)
 	s.Register(a.groupOps()...)
+	s.Register(a.tagOps()...)
 	return s
 }
 
@@ -204,14 +201,6 @@ func loopback(taken func(string) bool) string {
 func last(resourceARN string) string {
 	_, path, _ := strings.Cut(resourceARN[strings.LastIndexByte(resourceARN, ':')+1:], "/")
 	return path
-}
-
-func tagsIn(in []types.Tag) []tag {
-	var out []tag
-	for _, t := range in {
-		out = append(out, tag{aws.ToString(t.Key), aws.ToString(t.Value)})
-	}
-	return out
 }
 
 func page[T any](items []T, key func(T) string, marker *string, size *int32) ([]T, *string, error) {

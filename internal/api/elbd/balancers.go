@@ -17,7 +17,7 @@ func (a *API) balancerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateLoadBalancer", a.CreateLoadBalancer, on("CreateLoadBalancer", func(c *wire.Call, in *elb.CreateLoadBalancerInput) string {
 			return resource(c, "loadbalancer/app/"+aws.ToString(in.Name)+"/*")
-		}), wire.Members{Performed: "Name Type", Recorded: "Scheme SecurityGroups Subnets Tags IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
+		}), wire.Members{Performed: "Name Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
 		wire.Handle("DescribeLoadBalancers", a.DescribeLoadBalancers, anywhere[elb.DescribeLoadBalancersInput]("DescribeLoadBalancers"),
 			wire.Members{Performed: "LoadBalancerArns Marker Names PageSize"}),
 		wire.Handle("DeleteLoadBalancer", a.DeleteLoadBalancer, on("DeleteLoadBalancer", func(_ *wire.Call, in *elb.DeleteLoadBalancerInput) string { return aws.ToString(in.LoadBalancerArn) }),
@@ -47,9 +47,13 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 	}
 	lb := loadBalancer{
 		ARN: resource(call, "loadbalancer/app/"+name+"/"+newID()), Name: name, Scheme: scheme,
-		Subnets: in.Subnets, Groups: in.SecurityGroups, Created: a.clock.Now(), Tags: tagsIn(in.Tags),
+		Subnets: in.Subnets, Groups: in.SecurityGroups, Created: a.clock.Now(),
 	}
-	err := a.store.Update(func(tx *store.Tx) error {
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	err = a.store.Update(func(tx *store.Tx) error {
 		addresses := map[string]bool{}
 		for _, other := range a.balancers.Scan(tx, "") {
 			addresses[other.Address] = true
@@ -65,6 +69,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		}
 		lb.Address = loopback(func(s string) bool { return addresses[s] })
 		a.balancers.Put(tx, keyOf(lb.ARN), lb)
+		a.tags.Set(tx, lb.ARN, labels)
 		return nil
 	})
 	if err != nil {
@@ -124,6 +129,7 @@ func (a *API) DeleteLoadBalancer(ctx context.Context, in *elb.DeleteLoadBalancer
 			return nil
 		}
 		a.balancers.Delete(tx, keyOf(lbARN))
+		a.tags.Set(tx, lbARN, nil)
 		for _, l := range a.listeners.Scan(tx, call.Scope.Key("")) {
 			if l.LoadBalancer == lbARN {
 				a.dropListener(tx, l.ARN)

@@ -22,8 +22,8 @@ func (a *API) groupOps() []*wire.Op {
 		wire.Handle("CreateTargetGroup", a.CreateTargetGroup, on("CreateTargetGroup", func(c *wire.Call, in *elb.CreateTargetGroupInput) string {
 			return resource(c, "targetgroup/"+aws.ToString(in.Name)+"/*")
 		}), wire.Members{
-			Performed: "Name HealthCheckEnabled HealthCheckIntervalSeconds HealthCheckPath HealthCheckPort HealthCheckProtocol HealthCheckTimeoutSeconds HealthyThresholdCount Matcher Port Protocol TargetType UnhealthyThresholdCount ProtocolVersion IpAddressType",
-			Recorded:  "Tags VpcId", Refused: "TargetControlPort"}),
+			Performed: "Name HealthCheckEnabled HealthCheckIntervalSeconds HealthCheckPath HealthCheckPort HealthCheckProtocol HealthCheckTimeoutSeconds HealthyThresholdCount Matcher Port Protocol TargetType UnhealthyThresholdCount ProtocolVersion IpAddressType Tags",
+			Recorded:  "VpcId", Refused: "TargetControlPort"}),
 		wire.Handle("ModifyTargetGroup", a.ModifyTargetGroup, on("ModifyTargetGroup", func(_ *wire.Call, in *elb.ModifyTargetGroupInput) string { return aws.ToString(in.TargetGroupArn) }),
 			wire.Members{Performed: "TargetGroupArn HealthCheckEnabled HealthCheckIntervalSeconds HealthCheckPath HealthCheckPort HealthCheckProtocol HealthCheckTimeoutSeconds HealthyThresholdCount Matcher UnhealthyThresholdCount"}),
 		wire.Handle("DescribeTargetGroups", a.DescribeTargetGroups, anywhere[elb.DescribeTargetGroupsInput]("DescribeTargetGroups"),
@@ -65,12 +65,16 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 	case in.Port == nil || *in.Port < 1 || *in.Port > 65535:
 		return nil, invalid("A port between 1 and 65535 must be specified")
 	}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
 	g := targetGroup{
 		ARN: resource(call, "targetgroup/"+name+"/"+newID()), Name: name, VPC: aws.ToString(in.VpcId), Type: "ip", ProtocolVersion: "HTTP1", Port: *in.Port,
 		HealthPort: "traffic-port", HealthPath: "/", Matcher: "200", Interval: 30, Timeout: 5, Healthy: 5, Unhealthy: 2,
-		Attributes: map[string]string{drainAttribute: "300"}, Tags: tagsIn(in.Tags),
+		Attributes: map[string]string{drainAttribute: "300"},
 	}
-	err := g.setHealth(healthSettings{in.HealthCheckEnabled, in.HealthCheckIntervalSeconds, in.HealthCheckPath, in.HealthCheckPort, in.HealthCheckProtocol, in.HealthCheckTimeoutSeconds, in.HealthyThresholdCount, in.UnhealthyThresholdCount, in.Matcher})
+	err = g.setHealth(healthSettings{in.HealthCheckEnabled, in.HealthCheckIntervalSeconds, in.HealthCheckPath, in.HealthCheckPort, in.HealthCheckProtocol, in.HealthCheckTimeoutSeconds, in.HealthyThresholdCount, in.UnhealthyThresholdCount, in.Matcher})
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +85,7 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 			}
 		}
 		a.groups.Put(tx, keyOf(g.ARN), g)
+		a.tags.Set(tx, g.ARN, labels)
 		return nil
 	})
 	if err != nil {
@@ -256,6 +261,7 @@ func (a *API) DeleteTargetGroup(ctx context.Context, in *elb.DeleteTargetGroupIn
 			return &types.ResourceInUseException{Message: new("Target group '" + groupARN + "' is currently in use by a listener or a rule")}
 		}
 		a.groups.Delete(tx, keyOf(groupARN))
+		a.tags.Set(tx, groupARN, nil)
 		return nil
 	})
 }

@@ -19,7 +19,7 @@ import (
 func (a *API) listenerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateListener", a.CreateListener, on("CreateListener", func(_ *wire.Call, in *elb.CreateListenerInput) string { return aws.ToString(in.LoadBalancerArn) }),
-			wire.Members{Performed: "DefaultActions LoadBalancerArn Port Protocol", Recorded: "Tags", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
+			wire.Members{Performed: "DefaultActions LoadBalancerArn Port Protocol Tags", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
 		wire.Handle("DescribeListeners", a.DescribeListeners, anywhere[elb.DescribeListenersInput]("DescribeListeners"),
 			wire.Members{Performed: "ListenerArns LoadBalancerArn Marker PageSize"}),
 		wire.Handle("ModifyListener", a.ModifyListener, on("ModifyListener", func(_ *wire.Call, in *elb.ModifyListenerInput) string { return aws.ToString(in.ListenerArn) }),
@@ -27,7 +27,7 @@ func (a *API) listenerOps() []*wire.Op {
 		wire.Handle("DeleteListener", a.DeleteListener, on("DeleteListener", func(_ *wire.Call, in *elb.DeleteListenerInput) string { return aws.ToString(in.ListenerArn) }),
 			wire.Members{Performed: "ListenerArn"}),
 		wire.Handle("CreateRule", a.CreateRule, on("CreateRule", func(_ *wire.Call, in *elb.CreateRuleInput) string { return aws.ToString(in.ListenerArn) }),
-			wire.Members{Performed: "Actions Conditions ListenerArn Priority", Recorded: "Tags", Refused: "Transforms"}),
+			wire.Members{Performed: "Actions Conditions ListenerArn Priority Tags", Refused: "Transforms"}),
 		wire.Handle("DescribeRules", a.DescribeRules, anywhere[elb.DescribeRulesInput]("DescribeRules"),
 			wire.Members{Performed: "ListenerArn Marker PageSize RuleArns"}),
 		wire.Handle("ModifyRule", a.ModifyRule, on("ModifyRule", func(_ *wire.Call, in *elb.ModifyRuleInput) string { return aws.ToString(in.RuleArn) }),
@@ -47,8 +47,12 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 	if in.Port == nil {
 		return nil, invalid("A port must be specified")
 	}
-	l := listener{ARN: resource(call, "listener/"+last(lbARN)+"/"+newID()), LoadBalancer: lbARN, Port: *in.Port, Tags: tagsIn(in.Tags)}
-	err := a.store.Update(func(tx *store.Tx) error {
+	l := listener{ARN: resource(call, "listener/"+last(lbARN)+"/"+newID()), LoadBalancer: lbARN, Port: *in.Port}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	err = a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.balancers.Get(tx, keyOf(lbARN)); !ok || !inScope(call, lbARN) {
 			return balancerNotFound()
 		}
@@ -62,6 +66,7 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 			return err
 		}
 		a.listeners.Put(tx, keyOf(l.ARN), l)
+		a.tags.Set(tx, l.ARN, labels)
 		a.rules.Put(tx, keyOf(r.ARN), r)
 		return nil
 	})
@@ -271,8 +276,10 @@ func (a *API) DeleteListener(ctx context.Context, in *elb.DeleteListenerInput) (
 func (a *API) dropListener(tx *store.Tx, listenerARN string) {
 	for _, r := range a.rulesOf(tx, listenerARN) {
 		a.rules.Delete(tx, keyOf(r.ARN))
+		a.tags.Set(tx, r.ARN, nil)
 	}
 	a.listeners.Delete(tx, keyOf(listenerARN))
+	a.tags.Set(tx, listenerARN, nil)
 }
 
 // CreateRule adds a rule to a listener.
@@ -287,7 +294,11 @@ func (a *API) CreateRule(ctx context.Context, in *elb.CreateRuleInput) (*elb.Cre
 	if err != nil {
 		return nil, err
 	}
-	r := rule{Listener: listenerARN, Priority: int(priority), Conditions: conditions, Tags: tagsIn(in.Tags)}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	r := rule{Listener: listenerARN, Priority: int(priority), Conditions: conditions}
 	err = a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.listeners.Get(tx, keyOf(listenerARN)); !ok || !inScope(call, listenerARN) {
 			return listenerNotFound()
@@ -304,6 +315,7 @@ func (a *API) CreateRule(ctx context.Context, in *elb.CreateRuleInput) (*elb.Cre
 			return err
 		}
 		a.rules.Put(tx, keyOf(r.ARN), r)
+		a.tags.Set(tx, r.ARN, labels)
 		return nil
 	})
 	if err != nil {
@@ -444,6 +456,7 @@ func (a *API) DeleteRule(ctx context.Context, in *elb.DeleteRuleInput) (*elb.Del
 			return &types.OperationNotPermittedException{Message: new("Default rule '" + r.ARN + "' cannot be deleted")}
 		}
 		a.rules.Delete(tx, keyOf(r.ARN))
+		a.tags.Set(tx, r.ARN, nil)
 		return nil
 	})
 }

@@ -1,0 +1,225 @@
+package stagetest
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	ecrtypes "github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+)
+
+// call makes any SDK method a function of its input alone.
+func call[I, O, F any](ctx context.Context, fn func(context.Context, *I, ...func(*F)) (*O, error)) func(any) (any, error) {
+	return func(in any) (any, error) { return fn(ctx, in.(*I)) }
+}
+
+// A member that the support table calls recorded is sent, and comes back in
+// what describes the resource. Every one of them is covered.
+func TestWhatIsRecordedComesBack(t *testing.T) {
+	s, c := RunT(t, 1)
+	ctx := t.Context()
+	i, e, r, l := iam.NewFromConfig(c), ecs.NewFromConfig(c), ecr.NewFromConfig(c), elb.NewFromConfig(c)
+	recorded := map[string]bool{} // service/Structure.member → seen to come back
+	for _, service := range s.Services() {
+		for _, row := range service.Supported() {
+			if row.What == "recorded" {
+				recorded[service.Name+"/"+row.Structure+"."+strings.ToLower(row.Member)] = false
+			}
+		}
+	}
+	const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}`
+	iamTags := []iamtypes.Tag{{Key: new("k"), Value: new("iam")}}
+	elbTags := []elbtypes.Tag{{Key: new("k"), Value: new("elb")}}
+	network := func(subnet string) *types.NetworkConfiguration {
+		return &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{subnet}, SecurityGroups: []string{"sg-" + subnet}, AssignPublicIp: types.AssignPublicIpEnabled}}
+	}
+	capacity := func(base int32) []types.CapacityProviderStrategyItem {
+		return []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Base: base, Weight: 7}}
+	}
+	groupOf, balancerOf, listenerOf := "", "", ""
+	steps := []struct {
+		service, op string
+		in          any
+		do          func(any) (any, error)
+		tell        func() (any, error) // describes what was made; nil: the answer does
+	}{
+		{"iam", "CreateOpenIDConnectProvider", &iam.CreateOpenIDConnectProviderInput{Url: new("https://example.com"), ThumbprintList: []string{strings.Repeat("a", 40)}, Tags: iamTags}, call(ctx, i.CreateOpenIDConnectProvider),
+			func() (any, error) {
+				return i.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: new("arn:aws:iam::" + Account + ":oidc-provider/example.com")})
+			}},
+		{"iam", "CreateRole", &iam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: new(trust), Description: new("a role"), Tags: iamTags}, call(ctx, i.CreateRole),
+			func() (any, error) { return i.GetRole(ctx, &iam.GetRoleInput{RoleName: new("r")}) }},
+		{"iam", "CreatePolicy", &iam.CreatePolicyInput{PolicyName: new("p"), Description: new("a policy"), Tags: iamTags, PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecs:*","Resource":"*"}]}`)}, call(ctx, i.CreatePolicy),
+			func() (any, error) {
+				return i.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: new("arn:aws:iam::" + Account + ":policy/p")})
+			}},
+		{"ecr", "CreateRepository", &ecr.CreateRepositoryInput{RepositoryName: new("web"), EncryptionConfiguration: &ecrtypes.EncryptionConfiguration{EncryptionType: ecrtypes.EncryptionTypeKms}, ImageScanningConfiguration: &ecrtypes.ImageScanningConfiguration{ScanOnPush: true}}, call(ctx, r.CreateRepository),
+			func() (any, error) { return r.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{}) }},
+		{"ecs", "CreateCluster", &ecs.CreateClusterInput{}, call(ctx, e.CreateCluster), nil},
+		{"ecs", "RegisterTaskDefinition", &ecs.RegisterTaskDefinitionInput{
+			Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("128"), TaskRoleArn: new("arn:aws:iam::" + Account + ":role/r"), RuntimePlatform: &types.RuntimePlatform{CpuArchitecture: types.CPUArchitectureX8664, OperatingSystemFamily: types.OSFamilyLinux},
+			ContainerDefinitions: []types.ContainerDefinition{{
+				Name: new("web"), Image: new("example.com/web:1"), DockerLabels: map[string]string{"a": "b"}, MemoryReservation: new(int32(64)), ResourceRequirements: []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("1")}},
+				PortMappings: []types.PortMapping{{ContainerPort: new(int32(80)), Name: new("http"), AppProtocol: types.ApplicationProtocolHttp2}}}}}, call(ctx, e.RegisterTaskDefinition),
+			func() (any, error) {
+				return e.DescribeTaskDefinition(ctx, &ecs.DescribeTaskDefinitionInput{TaskDefinition: new("web")})
+			}},
+		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: network("a"), CapacityProviderStrategy: capacity(3)}, call(ctx, e.CreateService),
+			func() (any, error) {
+				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}})
+			}},
+		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("t"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: network("a"), LaunchType: types.LaunchTypeEc2}, call(ctx, e.CreateService),
+			func() (any, error) {
+				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"t"}})
+			}},
+		{"ecs", "UpdateService", &ecs.UpdateServiceInput{Service: new("s"), NetworkConfiguration: network("b"), CapacityProviderStrategy: capacity(4)}, call(ctx, e.UpdateService),
+			func() (any, error) {
+				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}})
+			}},
+		{"elasticloadbalancing", "CreateLoadBalancer", &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a"}, SecurityGroups: []string{"sg-1"}, Scheme: elbtypes.LoadBalancerSchemeEnumInternal, IpAddressType: elbtypes.IpAddressTypeIpv4, Tags: elbTags}, call(ctx, l.CreateLoadBalancer),
+			func() (any, error) {
+				out, err := l.DescribeLoadBalancers(ctx, &elb.DescribeLoadBalancersInput{})
+				if err != nil {
+					return nil, err
+				}
+				balancerOf = *out.LoadBalancers[0].LoadBalancerArn
+				tags, err := l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{balancerOf}})
+				return []any{out, tags}, err
+			}},
+		{"elasticloadbalancing", "CreateTargetGroup", &elb.CreateTargetGroupInput{Name: new("g"), Protocol: elbtypes.ProtocolEnumHttp, Port: new(int32(80)), TargetType: elbtypes.TargetTypeEnumIp, VpcId: new("vpc-7"), Tags: elbTags}, call(ctx, l.CreateTargetGroup),
+			func() (any, error) {
+				out, err := l.DescribeTargetGroups(ctx, &elb.DescribeTargetGroupsInput{})
+				if err != nil {
+					return nil, err
+				}
+				groupOf = *out.TargetGroups[0].TargetGroupArn
+				tags, err := l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{groupOf}})
+				return []any{out, tags}, err
+			}},
+		{"elasticloadbalancing", "CreateListener", &elb.CreateListenerInput{LoadBalancerArn: &balancerOf, Port: new(int32(8099)), Protocol: elbtypes.ProtocolEnumHttp, Tags: elbTags, DefaultActions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: &groupOf}}}, call(ctx, l.CreateListener),
+			func() (any, error) {
+				out, err := l.DescribeListeners(ctx, &elb.DescribeListenersInput{LoadBalancerArn: &balancerOf})
+				if err != nil {
+					return nil, err
+				}
+				listenerOf = *out.Listeners[0].ListenerArn
+				return l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{listenerOf}})
+			}},
+		{"elasticloadbalancing", "CreateRule", &elb.CreateRuleInput{ListenerArn: &listenerOf, Priority: new(int32(5)), Tags: elbTags, Actions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: &groupOf}},
+			Conditions: []elbtypes.RuleCondition{{Field: new("path-pattern"), Values: []string{"/x"}}}}, call(ctx, l.CreateRule),
+			func() (any, error) {
+				out, err := l.DescribeRules(ctx, &elb.DescribeRulesInput{ListenerArn: &listenerOf})
+				if err != nil {
+					return nil, err
+				}
+				return l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{*out.Rules[0].RuleArn}})
+			}},
+		{"elasticloadbalancing", "AddTags", &elb.AddTagsInput{ResourceArns: []string{""}, Tags: []elbtypes.Tag{{Key: new("later"), Value: new("on")}}}, func(in any) (any, error) {
+			in.(*elb.AddTagsInput).ResourceArns = []string{groupOf}
+			return l.AddTags(ctx, in.(*elb.AddTagsInput))
+		}, func() (any, error) {
+			return l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{groupOf}})
+		}},
+	}
+	for _, step := range steps {
+		out, err := step.do(step.in)
+		if err == nil && step.tell != nil {
+			out, err = step.tell()
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", step.op, err)
+		}
+		sent := reflect.ValueOf(step.in).Elem()
+		each(sent, step.op, func(structure, member string, v reflect.Value) {
+			key := step.service + "/" + structure + "." + strings.ToLower(member)
+			if _, ok := recorded[key]; !ok {
+				return
+			}
+			if !holds(reflect.ValueOf(out), member, v.Interface()) {
+				t.Errorf("%s does not come back from %s as %v", key, step.op, v)
+			}
+			recorded[key] = true
+		})
+	}
+	for key, seen := range recorded {
+		if !seen {
+			t.Errorf("no step sends %s", key)
+		}
+	}
+}
+
+// each calls fn for every member that is set, with the name of its structure.
+func each(v reflect.Value, structure string, fn func(structure, member string, v reflect.Value)) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			each(v.Elem(), structure, fn)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			each(v.Index(i), structure, fn)
+		}
+	case reflect.Struct:
+		if structure == "" {
+			structure = v.Type().Name()
+		}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() && f.Name != "ResultMetadata" && !v.Field(i).IsZero() {
+				fn(structure, f.Name, v.Field(i))
+				each(v.Field(i), "", fn)
+			}
+		}
+	}
+}
+
+// holds reports whether a member of that name and value is anywhere in out.
+func holds(out reflect.Value, member string, want any) bool {
+	if subnets, ok := want.([]string); ok && member == "Subnets" && len(subnets) == 1 {
+		if holds(out, "SubnetId", subnets[0]) { // a load balancer tells them as zones
+			return true
+		}
+	}
+	found := false
+	each(out, "", func(_, name string, v reflect.Value) {
+		found = found || strings.EqualFold(name, member) && fmt.Sprint(plain(v)) == fmt.Sprint(plain(reflect.ValueOf(want)))
+	})
+	if list, ok := out.Interface().([]any); ok && !found {
+		for _, o := range list {
+			found = found || holds(reflect.ValueOf(o), member, want)
+		}
+	}
+	return found
+}
+
+// plain looks through pointers, so that values compare by what they say.
+func plain(v reflect.Value) any {
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.Slice:
+		out := make([]any, v.Len())
+		for i := range out {
+			out[i] = plain(v.Index(i))
+		}
+		return out
+	case reflect.Struct:
+		out := map[string]any{}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() && !v.Field(i).IsZero() {
+				out[f.Name] = plain(v.Field(i))
+			}
+		}
+		return out
+	}
+	return v.Interface()
+}
