@@ -28,6 +28,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"serin/examples/blog"
+	"serin/internal/policy"
 	"serin/internal/rehearse"
 	"serin/internal/release"
 	"serin/internal/stage"
@@ -252,20 +253,28 @@ func (d *demo) assume(ctx context.Context, repo string) (*sts.AssumeRoleWithWebI
 		RoleArn: new(d.role(deployRole)), RoleSessionName: new("GitHubActions"), WebIdentityToken: &token})
 }
 
-// denial is what the stage knows of a refused call.
-func (d *demo) denial(ctx context.Context, err error) (stage.Denial, error) {
+// decision is what the stage knows of a refused call.
+func (d *demo) decision(ctx context.Context, err error) (stage.Decision, error) {
+	var x stage.Decision
 	re, ok := errors.AsType[*awshttp.ResponseError](err)
 	if !ok {
-		return stage.Denial{}, fmt.Errorf("a refusal was expected: %w", err)
+		return x, fmt.Errorf("a refusal was expected: %w", err)
 	}
-	var list []stage.Denial
-	if err := d.ask(ctx, http.MethodGet, "/_serin/denials?request-id="+re.ServiceRequestID(), "", &list); err != nil {
-		return stage.Denial{}, err
+	return x, d.ask(ctx, http.MethodGet, "/_serin/decisions/"+re.ServiceRequestID(), "", &x)
+}
+
+// missed is the condition of a trust policy that a request did not meet.
+func missed(x stage.Decision) (policy.Part, bool) {
+	for _, l := range x.Policies {
+		for _, st := range l.Details {
+			for _, part := range st.Parts {
+				if part.Element == "Condition" && !part.Met {
+					return part, true
+				}
+			}
+		}
 	}
-	if len(list) == 0 {
-		return stage.Denial{}, fmt.Errorf("the stage does not know why it refused: %w", err)
-	}
-	return list[0], nil
+	return policy.Part{}, false
 }
 
 func (d *demo) identity(ctx context.Context) error {
@@ -275,17 +284,17 @@ func (d *demo) identity(ctx context.Context) error {
 		return fmt.Errorf("a token of another repository was not refused: %v", err)
 	}
 	d.say("a job of someone-else/fork: %s", api.ErrorMessage())
-	why, err := d.denial(ctx, err)
+	why, err := d.decision(ctx, err)
 	if err != nil {
 		return err
 	}
-	if len(why.Why) == 0 || why.Why[0].Condition == "" {
+	part, ok := missed(why)
+	if !ok {
 		return fmt.Errorf("the refusal has no explanation: %+v", why)
 	}
-	w := why.Why[0]
-	d.say("  AWS says no more. The stage does: %s", w.Problem)
-	d.say("    the token says  %s", strings.Join(w.Had, ", "))
-	d.say("    the policy says %s", strings.Join(w.Wanted, ", "))
+	d.say("  AWS says no more. The stage does: its condition %s on %s is not met", part.Operator, part.Key)
+	d.say("    the token says  %s", strings.Join(part.Request, ", "))
+	d.say("    the policy says %s", strings.Join(part.Policy, ", "))
 	out, err := d.assume(ctx, "acme/ecs-gpu-test")
 	if err != nil {
 		return err

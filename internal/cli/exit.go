@@ -7,10 +7,13 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 
 	"serin/internal/release"
+	"serin/internal/stage"
 	"serin/internal/store"
 )
 
@@ -43,7 +46,7 @@ func (a *app) fail(err error) int {
 		message = api.ErrorCode() + ": " + api.ErrorMessage()
 		if strings.Contains(api.ErrorCode(), "AccessDenied") || strings.Contains(api.ErrorCode(), "Unauthorized") {
 			code = exitDenied
-			hint = "curl " + a.target.endpoint + "/_serin/denials says why, where the target is a stage"
+			hint = a.why(err)
 		}
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
@@ -66,6 +69,21 @@ func (a *app) fail(err error) int {
 		fmt.Fprintln(a.err, "serin: hint:", hint)
 	}
 	return code
+}
+
+// why is what the stage knows of a denied request. On AWS nobody says.
+func (a *app) why(err error) string {
+	re, ok := errors.AsType[*awshttp.ResponseError](err)
+	if !ok || a.target.name == "aws" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var d stage.Decision
+	if a.ask(ctx, "GET", "/_serin/decisions/"+re.ServiceRequestID(), "", &d) != nil {
+		return ""
+	}
+	return "the stage says why\n" + strings.TrimRight(d.Text(), "\n")
 }
 
 func exitOf(v release.Verdict) int {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"serin/internal/oidc"
 	"serin/internal/run"
 	"serin/internal/stage"
 )
@@ -255,7 +256,12 @@ func (a *app) env() *cobra.Command {
   eval "$(serin env)"
   eval "$(serin env --github repo=OWNER/NAME,ref=refs/heads/main,environment=production)"
 
-With --github the job's token endpoint is there too, as on a runner.`,
+With --github the job's token endpoint is there too, as on a runner. A job can
+have any claim of GitHub's tokens by its name (ref, environment, event_name or
+event, actor, sha, workflow, job_workflow_ref, repository_id, …), and
+immutable=true for the subject of repositories made after 15 July 2026,
+subject_keys=repo+context+job_workflow_ref for a customised one,
+repo_property_NAME=VALUE for custom properties.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			endpoint := a.stageURL()
@@ -266,13 +272,13 @@ With --github the job's token endpoint is there too, as on a runner.`,
 				q := url.Values{"api-version": {"2.0"}}
 				for pair := range strings.SplitSeq(github, ",") {
 					k, v, ok := strings.Cut(pair, "=")
-					if !ok || k != "repo" && k != "ref" && k != "environment" && k != "event" && k != "actor" && k != "sha" {
-						return usage("--github takes repo=OWNER/NAME and, if wanted, ref, environment, event, actor, sha; got %q", pair)
+					if !ok {
+						return usage("--github takes repo=OWNER/NAME and, if wanted, ref=…, environment=… and others, got %q", pair)
 					}
 					q.Set(k, v)
 				}
-				if q.Get("repo") == "" {
-					return usage("--github needs repo=OWNER/NAME")
+				if _, err := oidc.JobOf(q); err != nil {
+					return usage("--github: %v", err)
 				}
 				lines = append(lines, [2]string{"ACTIONS_ID_TOKEN_REQUEST_URL", endpoint + "/_serin/github/token?" + q.Encode()}, [2]string{"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "serin"})
 			}

@@ -11,22 +11,25 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
-
-	"serin/internal/id"
+	"golang.org/x/sync/singleflight"
 )
 
 // GitHub is the issuer that is played.
@@ -39,47 +42,110 @@ const Lifetime = 5 * time.Minute
 // Leeway is how long after its expiry AWS still takes a token; observed.
 const Leeway = 5 * time.Minute
 
-// Key is a signing key of the played issuer.
+// Key is a signing key of the played issuer with its certificate.
 type Key struct {
 	ID      string
 	private *rsa.PrivateKey
+	cert    *x509.Certificate
 }
 
-// NewKey makes an RSA key of 2048 bits, as GitHub's are.
+// NewKey makes an RSA key of 2048 bits, as GitHub's are, and its certificate.
 func NewKey() (*Key, error) {
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, fmt.Errorf("making the issuer's key: %w", err)
 	}
-	return keyOf(private), nil
-}
-
-func keyOf(private *rsa.PrivateKey) *Key {
-	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(&private.PublicKey))
-	return &Key{ID: "serin-" + base64.RawURLEncoding.EncodeToString(sum[:9]), private: private}
-}
-
-// Marshal is the key in PEM; ParseKey reads it back.
-func (k *Key) Marshal() string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k.private)}))
-}
-
-// ParseKey reads what Marshal wrote.
-func ParseKey(text string) (*Key, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, errors.New("the issuer's key is not PEM")
-	}
-	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "serin plays token.actions.githubusercontent.com"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(2, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
-		return nil, fmt.Errorf("reading the issuer's key: %w", err)
+		return nil, fmt.Errorf("making the issuer's certificate: %w", err)
 	}
-	return keyOf(private), nil
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("making the issuer's certificate: %w", err)
+	}
+	return keyOf(private, cert), nil
 }
 
-// JWKS is the key's public half as a key set document.
-func (k *Key) JWKS() any {
-	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &k.private.PublicKey, KeyID: k.ID, Algorithm: "RS256", Use: "sig"}}}
+func keyOf(private *rsa.PrivateKey, cert *x509.Certificate) *Key {
+	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(&private.PublicKey))
+	return &Key{ID: "serin-" + encode(sum[:9]), private: private, cert: cert}
+}
+
+func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// thumbprint is the certificate's SHA-1, the x5t of header and key set.
+func (k *Key) thumbprint() []byte {
+	sum := sha1.Sum(k.cert.Raw)
+	return sum[:]
+}
+
+// Keys are the issuer's keys, the newest first: it signs, the others are still
+// published, so that tokens they signed are taken until they expire.
+type Keys []*Key
+
+// mostKeys is how many keys are published; GitHub publishes several, too.
+const mostKeys = 3
+
+// Rotate puts a new key in front.
+func (k Keys) Rotate() (Keys, error) {
+	fresh, err := NewKey()
+	if err != nil {
+		return k, err
+	}
+	return append(Keys{fresh}, k[:min(len(k), mostKeys-1)]...), nil
+}
+
+// Find is the key with the id.
+func (k Keys) Find(id string) (*Key, bool) {
+	i := slices.IndexFunc(k, func(key *Key) bool { return key.ID == id })
+	if i < 0 {
+		return nil, false
+	}
+	return k[i], true
+}
+
+// Marshal is the keys in PEM, each with its certificate; ParseKeys reads them back.
+func (k Keys) Marshal() string {
+	var b []byte
+	for _, key := range k {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key.private)})...)
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: key.cert.Raw})...)
+	}
+	return string(b)
+}
+
+// ParseKeys reads what Marshal wrote.
+func ParseKeys(text string) (Keys, error) {
+	var out Keys
+	for rest := []byte(text); len(rest) > 0; {
+		first, more := pem.Decode(rest)
+		second, after := pem.Decode(more)
+		if first == nil || second == nil {
+			return nil, errors.New("the issuer's keys are not pairs of key and certificate in PEM")
+		}
+		private, err := x509.ParsePKCS1PrivateKey(first.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading the issuer's key: %w", err)
+		}
+		cert, err := x509.ParseCertificate(second.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading the issuer's certificate: %w", err)
+		}
+		out, rest = append(out, keyOf(private, cert)), after
+	}
+	return out, nil
+}
+
+// JWKS is the keys' public halves as a key set document.
+func (k Keys) JWKS() any {
+	var set jose.JSONWebKeySet
+	for _, key := range k {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: &key.private.PublicKey, KeyID: key.ID, Algorithm: "RS256", Use: "sig",
+			Certificates: []*x509.Certificate{key.cert}, CertificateThumbprintSHA1: key.thumbprint()})
+	}
+	return set
 }
 
 // Discovery is the document at /.well-known/openid-configuration, served under base.
@@ -94,101 +160,8 @@ func Discovery(base string) any {
 		"claims_supported": []string{"sub", "aud", "exp", "iat", "iss", "jti", "nbf", "ref", "sha", "repository", "repository_id",
 			"repository_owner", "repository_owner_id", "run_id", "run_number", "run_attempt", "actor", "actor_id", "workflow", "workflow_ref",
 			"workflow_sha", "head_ref", "base_ref", "event_name", "ref_protected", "ref_type", "job_workflow_ref", "job_workflow_sha",
-			"environment", "runner_environment", "repository_visibility"},
+			"environment", "runner_environment", "repository_visibility", "check_run_id", "enterprise", "enterprise_id"},
 	}
-}
-
-// Job is the workflow job a token speaks for.
-type Job struct {
-	Repository  string // OWNER/NAME
-	Ref         string // refs/heads/main
-	Environment string
-	Event       string // push by default
-	Actor       string
-	SHA         string
-	Workflow    string
-}
-
-// Validate names the field that a token cannot be made of.
-func (j Job) Validate() error {
-	owner, name, ok := strings.Cut(j.Repository, "/")
-	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
-		return fmt.Errorf("repo must be OWNER/NAME, got %q", j.Repository)
-	}
-	if j.Ref != "" && !strings.HasPrefix(j.Ref, "refs/") {
-		return fmt.Errorf("ref must be a full reference such as refs/heads/main, got %q", j.Ref)
-	}
-	return nil
-}
-
-// Subject is the sub claim: environment before pull request before ref,
-// documented. A colon inside a value becomes %3A.
-func (j Job) Subject() string {
-	prefix := "repo:" + j.Repository
-	switch {
-	case j.Environment != "":
-		return prefix + ":environment:" + strings.ReplaceAll(j.Environment, ":", "%3A")
-	case j.Event == "pull_request":
-		return prefix + ":pull_request"
-	}
-	return prefix + ":ref:" + j.Ref
-}
-
-// Mint signs a token for the job. An empty audience is GitHub's default, the
-// owner's page.
-func (k *Key) Mint(j Job, audience string, now time.Time) (string, error) {
-	if err := j.Validate(); err != nil {
-		return "", err
-	}
-	owner, _, _ := strings.Cut(j.Repository, "/")
-	if audience == "" {
-		audience = "https://github.com/" + owner
-	}
-	if j.Ref == "" {
-		j.Ref = "refs/heads/main"
-	}
-	if j.Event == "" {
-		j.Event = "push"
-	}
-	refType := "branch"
-	if strings.HasPrefix(j.Ref, "refs/tags/") {
-		refType = "tag"
-	}
-	workflow := j.Repository + "/.github/workflows/" + orElse(j.Workflow, "deploy.yml") + "@" + j.Ref
-	sha := orElse(j.SHA, strings.Repeat("0", 40))
-	claims := map[string]any{
-		"iss": GitHub, "aud": audience, "sub": j.Subject(), "jti": id.UUID(),
-		"iat": now.Unix(), "nbf": now.Add(-10 * time.Minute).Unix(), "exp": now.Add(Lifetime).Unix(),
-		"actor": orElse(j.Actor, owner), "actor_id": "1", "base_ref": "", "head_ref": "", "event_name": j.Event,
-		"job_workflow_ref": workflow, "job_workflow_sha": sha, "ref": j.Ref, "ref_protected": "false", "ref_type": refType,
-		"repository": j.Repository, "repository_id": "1", "repository_owner": owner, "repository_owner_id": "1",
-		"repository_visibility": "private", "run_id": "1", "run_number": "1", "run_attempt": "1",
-		"runner_environment": "self-hosted", "sha": sha, "workflow": orElse(j.Workflow, "deploy.yml"), "workflow_ref": workflow, "workflow_sha": sha,
-	}
-	if j.Environment != "" {
-		claims["environment"] = j.Environment
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		return "", fmt.Errorf("encoding claims: %w", err)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: k.private},
-		(&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", k.ID))
-	if err != nil {
-		return "", fmt.Errorf("signing a token: %w", err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		return "", fmt.Errorf("signing a token: %w", err)
-	}
-	return signed.CompactSerialize()
-}
-
-func orElse(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
 }
 
 // Token is a token taken apart. Nothing in it is to be believed before Verify.
@@ -252,20 +225,31 @@ func (e *KeysError) Unwrap() error { return e.Err }
 
 // Verifier checks signatures against our own key or the issuers' published ones.
 type Verifier struct {
-	Own    func() *Key  // the played issuer's key; nil while none was made
+	Own    func() Keys  // the played issuer's keys; none while none was made
 	Client *http.Client // for the issuers' keys; nil: the default with a time limit
 
 	mu     sync.Mutex
-	remote map[string]gooidc.KeySet
+	remote map[string]known
+	flight singleflight.Group
 }
+
+// known is what was found out about an issuer. A failure is remembered for a
+// while: a token that cannot be checked must not be slow each time.
+type known struct {
+	keys gooidc.KeySet
+	err  error
+	at   time.Time
+}
+
+const retryIssuer = 30 * time.Second
 
 // VerifySignature checks that the token was signed by its issuer.
 func (v *Verifier) VerifySignature(ctx context.Context, t *Token) error {
 	var own *Key
-	if v.Own != nil {
-		own = v.Own()
+	if v.Own != nil && t.Issuer == GitHub {
+		own, _ = v.Own().Find(t.KeyID)
 	}
-	if t.Issuer == GitHub && own != nil && t.KeyID == own.ID {
+	if own != nil {
 		sig, err := jose.ParseSignedCompact(t.raw, algorithms)
 		if err != nil {
 			return ErrNotJWT
@@ -293,13 +277,31 @@ func (v *Verifier) VerifySignature(ctx context.Context, t *Token) error {
 // keys finds the issuer's key set by discovery, once.
 func (v *Verifier) keys(ctx context.Context, issuer string) (gooidc.KeySet, error) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if k, ok := v.remote[issuer]; ok {
-		return k, nil
+	k, ok := v.remote[issuer]
+	v.mu.Unlock()
+	if ok && (k.err == nil || time.Since(k.at) < retryIssuer) {
+		return k.keys, k.err
 	}
+	found, err, _ := v.flight.Do(issuer, func() (any, error) {
+		keys, err := v.discover(ctx, issuer)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.remote == nil {
+			v.remote = map[string]known{}
+		}
+		v.remote[issuer] = known{keys, err, time.Now()}
+		return keys, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found.(gooidc.KeySet), nil
+}
+
+func (v *Verifier) discover(ctx context.Context, issuer string) (gooidc.KeySet, error) {
 	client := v.Client
 	if client == nil {
-		client = &http.Client{Timeout: 5 * time.Second}
+		client = &http.Client{Timeout: 3 * time.Second}
 	}
 	provider, err := gooidc.NewProvider(gooidc.ClientContext(ctx, client), issuer)
 	if err != nil {
@@ -311,10 +313,6 @@ func (v *Verifier) keys(ctx context.Context, issuer string) (gooidc.KeySet, erro
 	if err := provider.Claims(&doc); err != nil {
 		return nil, err
 	}
-	if v.remote == nil {
-		v.remote = map[string]gooidc.KeySet{}
-	}
 	// The key set outlives this request, so it must not hold its context.
-	v.remote[issuer] = gooidc.NewRemoteKeySet(gooidc.ClientContext(context.Background(), client), doc.JWKS)
-	return v.remote[issuer], nil
+	return gooidc.NewRemoteKeySet(gooidc.ClientContext(context.Background(), client), doc.JWKS), nil
 }

@@ -17,12 +17,14 @@ type operator struct {
 	negated  bool
 	match    func(want, have string) bool // of the positive form
 	expands  bool                         // policy variables in its values
+	globs    bool                         // * and ? in its values
 }
 
 type baseOperator struct {
 	match   func(want, have string) bool
 	negated bool
 	expands bool
+	globs   bool
 }
 
 var baseOperators = map[string]baseOperator{
@@ -30,8 +32,8 @@ var baseOperators = map[string]baseOperator{
 	"StringNotEquals":           {match: equal, negated: true, expands: true},
 	"StringEqualsIgnoreCase":    {match: strings.EqualFold, expands: true},
 	"StringNotEqualsIgnoreCase": {match: strings.EqualFold, negated: true, expands: true},
-	"StringLike":                {match: Glob, expands: true},
-	"StringNotLike":             {match: Glob, negated: true, expands: true},
+	"StringLike":                {match: Glob, expands: true, globs: true},
+	"StringNotLike":             {match: Glob, negated: true, expands: true, globs: true},
 	"NumericEquals":             {match: numeric(func(c int) bool { return c == 0 })},
 	"NumericNotEquals":          {match: numeric(func(c int) bool { return c == 0 }), negated: true},
 	"NumericLessThan":           {match: numeric(func(c int) bool { return c < 0 })},
@@ -48,10 +50,10 @@ var baseOperators = map[string]baseOperator{
 	"BinaryEquals":              {match: binary},
 	"IpAddress":                 {match: address},
 	"NotIpAddress":              {match: address, negated: true},
-	"ArnEquals":                 {match: arnLike, expands: true},
-	"ArnLike":                   {match: arnLike, expands: true},
-	"ArnNotEquals":              {match: arnLike, negated: true, expands: true},
-	"ArnNotLike":                {match: arnLike, negated: true, expands: true},
+	"ArnEquals":                 {match: arnLike, expands: true, globs: true},
+	"ArnLike":                   {match: arnLike, expands: true, globs: true},
+	"ArnNotEquals":              {match: arnLike, negated: true, expands: true, globs: true},
+	"ArnNotLike":                {match: arnLike, negated: true, expands: true, globs: true},
 }
 
 func parseOperator(name string) (operator, error) {
@@ -67,17 +69,14 @@ func parseOperator(name string) (operator, error) {
 	if !ok {
 		return op, syntax("Invalid Condition type : %s.", name)
 	}
-	op.match, op.negated, op.expands = b.match, b.negated, b.expands
+	op.match, op.negated, op.expands, op.globs = b.match, b.negated, b.expands, b.globs
 	return op, nil
 }
 
 // holds reports whether the condition is met by the request.
-func (c Condition) holds(r *Request, version string) bool {
-	op, err := parseOperator(c.Operator)
-	if err != nil {
-		return false
-	}
-	have, present := r.lookup(c.Key)
+func (c *Condition) holds(r *Request) bool {
+	op := &c.op
+	have, present := r.Context[c.key]
 	if op.base == "Null" {
 		absent := !present || len(have) == 0
 		return slices.ContainsFunc(c.Values, func(v string) bool { return strings.EqualFold(v, strconv.FormatBool(absent)) })
@@ -85,29 +84,72 @@ func (c Condition) holds(r *Request, version string) bool {
 	if !present || len(have) == 0 {
 		return op.ifExists || op.set == "ForAllValues" || (op.set == "" && op.negated)
 	}
-	one := func(h string) bool { return op.meets(c.Values, h, r, version) }
-	switch op.set {
-	case "ForAllValues":
-		return !slices.ContainsFunc(have, func(h string) bool { return !one(h) })
-	case "ForAnyValue":
+	one := func(h string) bool { return op.meets(c.Values, h, r) }
+	// Without a set operator a key with several values is not foreseen; taken as
+	// ForAnyValue, and for a negated operator as ForAllValues, a guess.
+	if op.set == "ForAnyValue" || op.set == "" && !op.negated {
 		return slices.ContainsFunc(have, one)
 	}
-	return one(have[0])
+	return !slices.ContainsFunc(have, func(h string) bool { return !one(h) })
 }
 
 // meets is OR over the values of a positive operator and NOR of a negated one.
-func (op operator) meets(values []string, have string, r *Request, version string) bool {
+func (op *operator) meets(values []string, have string, r *Request) bool {
 	hit := slices.ContainsFunc(values, func(want string) bool {
-		if op.expands && version == "2012-10-17" {
+		if op.expands && strings.Contains(want, "${") {
 			expanded, ok := r.expand(want)
 			if !ok {
 				return false
 			}
-			want = expanded
+			if want = expanded; !op.globs {
+				want = strings.ReplaceAll(want, string(rune(escape)), "")
+			}
 		}
 		return op.match(want, have)
 	})
 	return hit != op.negated
+}
+
+// pattern is an action or a resource of a statement.
+type pattern struct {
+	text     string
+	wild     bool // * or ? in it
+	variable int  // where its first variable may stand, 0 when there is none
+}
+
+func newPattern(text string, expands bool) pattern {
+	p := pattern{text: text, wild: strings.ContainsAny(text, "*?")}
+	if at := strings.Index(text, "${"); expands && at >= 0 {
+		// Variables stand in the sixth part of an ARN only, documented.
+		if i := sixth(text); i > 0 && strings.Contains(text[i:], "${") {
+			p.variable = i
+		}
+	}
+	return p
+}
+
+// sixth is where the sixth part of an ARN begins, 0 if there is none.
+func sixth(s string) int {
+	at := 0
+	for range 5 {
+		i := strings.IndexByte(s[at:], ':')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+	}
+	return at
+}
+
+func (p *pattern) match(s string, r *Request) bool {
+	if p.variable > 0 {
+		tail, ok := r.expand(p.text[p.variable:])
+		return ok && Glob(p.text[:p.variable]+tail, s)
+	}
+	if p.wild {
+		return p.text == "*" || Glob(p.text, s)
+	}
+	return p.text == s
 }
 
 func equal(want, have string) bool { return want == have }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Document is a parsed policy.
@@ -35,6 +36,9 @@ type Statement struct {
 	Principals    map[string][]string // AWS, Service, Federated → values; "*" alone is {"AWS": ["*"]}
 	NotPrincipals map[string][]string
 	Conditions    []Condition
+
+	actions   []pattern // Actions or NotActions, in lower case
+	resources []pattern // Resources or NotResources
 }
 
 // Condition is one key under one operator; all conditions of a statement must hold.
@@ -42,7 +46,31 @@ type Condition struct {
 	Operator string // as written: ForAnyValue:StringLikeIfExists
 	Key      string
 	Values   []string
+
+	op  operator
+	key string // in lower case
 }
+
+// compile prepares what every evaluation needs.
+func (st *Statement) compile(version string) {
+	expands := version == "2012-10-17"
+	for _, a := range slices.Concat(st.Actions, st.NotActions) {
+		st.actions = append(st.actions, newPattern(strings.ToLower(a), false))
+	}
+	for _, r := range slices.Concat(st.Resources, st.NotResources) {
+		st.resources = append(st.resources, newPattern(r, expands))
+	}
+	for i := range st.Conditions {
+		c := &st.Conditions[i]
+		c.op, _ = parseOperator(c.Operator) // validated
+		c.op.expands = c.op.expands && expands
+		c.key = strings.ToLower(c.Key)
+	}
+}
+
+// MaxLength is the most characters that IAM reads of a document, whatever its
+// quota; documented for every operation that takes one.
+const MaxLength = 131072
 
 // Kind is what a document is for; it decides what must and must not be in it.
 type Kind int
@@ -63,6 +91,9 @@ func syntax(format string, args ...any) error { return &SyntaxError{fmt.Sprintf(
 
 // Parse reads and validates a document of the kind.
 func Parse(text string, kind Kind) (*Document, error) {
+	if len(text) > MaxLength {
+		return nil, syntax("1 validation error detected: Value at 'policyDocument' failed to satisfy constraint: Member must have length less than or equal to %d", MaxLength)
+	}
 	raw, err := decode(text)
 	if err != nil {
 		if kind == Trust {
@@ -106,6 +137,9 @@ func Parse(text string, kind Kind) (*Document, error) {
 			return nil, syntax("Statement IDs (SID) in a single policy must be unique.")
 		}
 		sids[st.Sid] = true
+	}
+	for i := range d.Statements {
+		d.Statements[i].compile(d.Version)
 	}
 	return d, nil
 }
@@ -165,6 +199,22 @@ func parseStatement(item any, kind Kind) (*Statement, error) {
 }
 
 func (st *Statement) validate(kind Kind) error {
+	for _, p := range []map[string][]string{st.Principals, st.NotPrincipals} {
+		for name, values := range p {
+			if len(values) == 0 {
+				delete(p, name)
+			}
+		}
+		if p != nil && len(p) == 0 {
+			return syntax("Missing required field Principal")
+		}
+	}
+	if st.Actions != nil && len(st.Actions) == 0 || st.NotActions != nil && len(st.NotActions) == 0 {
+		return syntax("Policy statement must contain actions.")
+	}
+	if st.Resources != nil && len(st.Resources) == 0 || st.NotResources != nil && len(st.NotResources) == 0 {
+		return syntax("Policy statement must contain resources.")
+	}
 	if (st.Actions == nil) == (st.NotActions == nil) {
 		if kind == Trust {
 			return syntax("Missing required field Action")
@@ -234,6 +284,9 @@ func (st *Statement) validate(kind Kind) error {
 
 func parsePrincipal(v any, kind Kind) (map[string][]string, error) {
 	if v == "*" {
+		if kind == Trust {
+			return nil, syntax("AssumeRolepolicy contained an invalid principal: \"STAR\":\"*\".")
+		}
 		return map[string][]string{"AWS": {"*"}}, nil
 	}
 	members, ok := v.(object)
@@ -270,7 +323,7 @@ func parseConditions(v any, kind Kind) ([]Condition, error) {
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, Condition{op.name, key.name, values})
+			out = append(out, Condition{Operator: op.name, Key: key.name, Values: values})
 		}
 	}
 	return out, nil
@@ -309,6 +362,9 @@ type member struct {
 }
 
 func decode(text string) (object, error) {
+	if !utf8.ValidString(text) {
+		return nil, errors.New("not valid UTF-8")
+	}
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	d.UseNumber()
 	v, err := decodeValue(d, 0)
@@ -335,20 +391,22 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 	}
 	switch tok {
 	case json.Delim('{'):
-		o := object{}
+		o, seen := object{}, map[string]bool{}
 		for d.More() {
-			name, err := d.Token()
+			tok, err := d.Token()
 			if err != nil {
 				return nil, err
 			}
+			name := tok.(string) // the decoder lets nothing else stand here
 			value, err := decodeValue(d, depth+1)
 			if err != nil {
 				return nil, err
 			}
-			if slices.ContainsFunc(o, func(m member) bool { return m.name == name.(string) }) {
+			if seen[name] {
 				return nil, fmt.Errorf("%q is given twice", name)
 			}
-			o = append(o, member{name.(string), value})
+			seen[name] = true
+			o = append(o, member{name, value})
 		}
 		_, err := d.Token()
 		return o, err
@@ -365,4 +423,95 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 		return list, err
 	}
 	return tok, nil
+}
+
+// MarshalJSON writes the document as IAM takes it: a single value stands alone,
+// several are a list, and elements come in the usual order.
+func (d *Document) MarshalJSON() ([]byte, error) {
+	statements := make([]json.RawMessage, len(d.Statements))
+	for i := range d.Statements {
+		raw, err := d.Statements[i].MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		statements[i] = raw
+	}
+	return json.Marshal(struct {
+		Version   string
+		Statement []json.RawMessage
+	}{d.Version, statements})
+}
+
+// MarshalJSON writes one statement.
+func (st *Statement) MarshalJSON() ([]byte, error) {
+	effect := "Deny"
+	if st.Allow {
+		effect = "Allow"
+	}
+	return json.Marshal(struct {
+		Sid          string         `json:",omitempty"`
+		Effect       string         //
+		Principal    any            `json:",omitempty"`
+		NotPrincipal any            `json:",omitempty"`
+		Action       any            `json:",omitempty"`
+		NotAction    any            `json:",omitempty"`
+		Resource     any            `json:",omitempty"`
+		NotResource  any            `json:",omitempty"`
+		Condition    map[string]any `json:",omitempty"`
+	}{
+		st.Sid, effect, principalJSON(st.Principals), principalJSON(st.NotPrincipals), oneOrMany(st.Actions), oneOrMany(st.NotActions),
+		oneOrMany(st.Resources), oneOrMany(st.NotResources), conditionJSON(st.Conditions),
+	})
+}
+
+func oneOrMany(list []string) any {
+	switch len(list) {
+	case 0:
+		return nil
+	case 1:
+		return list[0]
+	}
+	return list
+}
+
+func principalJSON(p map[string][]string) any {
+	if len(p) == 0 {
+		return nil
+	}
+	out := map[string]any{}
+	for kind, values := range p {
+		out[kind] = oneOrMany(values)
+	}
+	return out
+}
+
+func conditionJSON(conditions []Condition) map[string]any {
+	out := map[string]any{}
+	for _, c := range conditions {
+		keys, ok := out[c.Operator].(map[string]any)
+		if !ok {
+			keys = map[string]any{}
+			out[c.Operator] = keys
+		}
+		if keys[c.Key] = oneOrMany(c.Values); len(c.Values) == 0 {
+			keys[c.Key] = []string{} // meets nothing, but may stand there
+		}
+	}
+	return out
+}
+
+// UnmarshalJSON reads a document of any kind.
+func (d *Document) UnmarshalJSON(raw []byte) error {
+	var first error
+	for _, kind := range []Kind{Identity, Trust, Resource} {
+		parsed, err := Parse(string(raw), kind)
+		if err == nil {
+			*d = *parsed
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
 }

@@ -8,26 +8,39 @@ import (
 
 // Request is what is asked of the policies.
 type Request struct {
-	Action   string // svc:Action
-	Resource string // an ARN, or * where the action has none
-	// Principals are the forms under which a trust or resource policy may name
-	// the caller: AWS → session ARN, role ARN, account; Federated; Service.
-	Principals map[string][]string
-	// Context holds the condition keys of the request; names match in any case.
-	Context map[string][]string
+	Action    string // svc:Action
+	Resource  string // an ARN, or * where the action has none
+	Alias     string // another form in which policies may name the resource
+	Principal Principal
+	Context   Context
 }
 
-func (r *Request) lookup(key string) ([]string, bool) {
-	if v, ok := r.Context[key]; ok {
-		return v, true
-	}
-	for k, v := range r.Context {
-		if strings.EqualFold(k, key) {
-			return v, true
-		}
-	}
-	return nil, false
+// Principal is the forms under which a trust or resource policy may name the
+// caller. Empty ones name nobody.
+type Principal struct {
+	ARN       string // of the session or the user
+	Role      string // ARN of the session's role
+	Account   string
+	Federated string // ARN of the identity provider
+	Service   string // ecs-tasks.amazonaws.com
 }
+
+// Context holds the condition keys of a request. Keys match in any case, so
+// they are kept in lower case: use Set.
+type Context map[string][]string
+
+// Set gives a key its values; none removes it.
+func (c Context) Set(key string, values ...string) {
+	key = strings.ToLower(key)
+	if len(values) == 0 {
+		delete(c, key)
+		return
+	}
+	c[key] = values
+}
+
+// Get is a key's values.
+func (c Context) Get(key string) []string { return c[strings.ToLower(key)] }
 
 // expand replaces ${key}, ${key, 'default'} and the literals ${*}, ${?}, ${$}.
 // It fails where a key has not exactly one value and no default.
@@ -50,16 +63,33 @@ func (r *Request) expand(s string) (string, bool) {
 			continue
 		}
 		key, fallback, hasDefault := strings.Cut(name, ",")
-		values, _ := r.lookup(strings.TrimSpace(key))
+		values := r.Context.Get(strings.TrimSpace(key))
 		switch {
 		case len(values) == 1:
-			b.WriteString(values[0])
+			b.WriteString(quoted(values[0]))
 		case len(values) == 0 && hasDefault:
-			b.WriteString(strings.Trim(strings.TrimSpace(fallback), "'"))
+			b.WriteString(quoted(strings.Trim(strings.TrimSpace(fallback), "'")))
 		default:
 			return "", false
 		}
 	}
+}
+
+// quoted keeps a value's own * and ? from being taken for wildcards: whoever
+// chooses a session name must not choose what a policy matches.
+func quoted(value string) string {
+	const special = "*?\x00"
+	if !strings.ContainsAny(value, special) {
+		return value
+	}
+	var b strings.Builder
+	for i := range len(value) {
+		if strings.IndexByte(special, value[i]) >= 0 {
+			b.WriteByte(escape)
+		}
+		b.WriteByte(value[i])
+	}
+	return b.String()
 }
 
 // Named is a document with the name it is known by, for explanations.
@@ -68,12 +98,16 @@ type Named struct {
 	Document *Document
 }
 
-// Policies is all that bears on one caller, within one account.
+// Policies is all that bears on one caller and one resource.
 type Policies struct {
 	Identity []Named
 	Boundary *Named  // permissions boundary: must allow, grants nothing
 	Session  []Named // session policies: must allow, grant nothing; nil when the session has none
 	Resource *Named  // the resource's own policy
+	// Trust says that Resource is a role's trust policy, which must allow.
+	Trust bool
+	// Elsewhere says that the resource is another account's: both sides must allow.
+	Elsewhere bool
 }
 
 // Reason is why a request was decided as it was.
@@ -88,15 +122,11 @@ const (
 	NoResourceAllow
 )
 
-// OtherAccount is the decision on another account's resource that no policy of
-// its own opens.
-var OtherAccount = Decision{NoResourceAllow, "", kindResource}
-
 // Decision is the outcome and its reason.
 type Decision struct {
 	Reason Reason
 	Policy string // the policy of an explicit deny, or of the allow
-	Kind   string // identity-based policy, session policy, permissions boundary, resource-based policy
+	Kind   string // identity-based policy, session policy, permissions boundary, resource-based policy, role trust policy
 }
 
 // Allowed reports whether the request may go on.
@@ -106,8 +136,11 @@ func (d Decision) Allowed() bool { return d.Reason == Allowed }
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 func (d Decision) Text(user, action, resource string) string {
 	head := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s", user, action, resource)
-	if d.Reason == ExplicitDeny {
+	switch {
+	case d.Reason == ExplicitDeny:
 		return head + " with an explicit deny in " + article(d.Kind) + " " + d.Kind
+	case d.Kind == KindTrust: // STS says no more
+		return head
 	}
 	return head + " because no " + d.Kind + " allows the " + action + " action"
 }
@@ -119,67 +152,109 @@ func article(kind string) string {
 	return "a"
 }
 
+// The kinds of policies, as AWS's denials name them.
 const (
-	kindIdentity = "identity-based policy"
-	kindBoundary = "permissions boundary"
-	kindSession  = "session policy"
-	kindResource = "resource-based policy"
+	KindIdentity = "identity-based policy"
+	KindBoundary = "permissions boundary"
+	KindSession  = "session policy"
+	KindResource = "resource-based policy"
+	KindTrust    = "role trust policy"
 )
 
-// Evaluate decides a request of a caller in the resource's own account:
-// an explicit deny anywhere wins; a resource policy that names the session or
-// user suffices; else identity policies must allow, and the boundary and the
-// session policies, where there are any, must allow as well.
+// grade is how closely a resource policy names the caller.
+type grade int
+
+const (
+	nobody  grade = iota
+	account       // the account: its identity policies decide
+	role          // the role, or everybody: boundary and session policies still limit
+	direct        // the session or the user itself: nothing but a deny limits
+)
+
+// Evaluate decides a request as the user guide documents for one account: an
+// explicit deny anywhere wins. A resource policy that names the session or user
+// suffices; one that names the role suffices within boundary and session
+// policies; else identity policies must allow, and the boundary and the session
+// policies, where there are any, as well. A trust policy must allow in any
+// case, and so must the policy of another account's resource.
 func Evaluate(r *Request, p Policies) Decision {
-	groups := []struct {
-		kind  string
-		named []Named
-	}{
-		{kindIdentity, p.Identity},
-		{kindBoundary, optional(p.Boundary)},
-		{kindSession, p.Session},
-		{kindResource, optional(p.Resource)},
+	resource, named := silent, nobody
+	if p.Resource != nil {
+		if resource, named = p.Resource.Document.resourceEffect(r); resource == deny {
+			return Decision{ExplicitDeny, p.Resource.Name, p.resourceKind()}
+		}
 	}
-	for _, g := range groups {
-		for _, n := range g.named {
-			if n.Document.effect(r, g.kind == kindResource) == deny {
-				return Decision{ExplicitDeny, n.Name, g.kind}
+	identity, by, denied := effectOf(r, p.Identity)
+	if denied {
+		return Decision{ExplicitDeny, by, KindIdentity}
+	}
+	boundary := p.Boundary == nil
+	if p.Boundary != nil {
+		switch p.Boundary.Document.effect(r) {
+		case deny:
+			return Decision{ExplicitDeny, p.Boundary.Name, KindBoundary}
+		case allow:
+			boundary = true
+		}
+	}
+	session, sessionBy, denied := effectOf(r, p.Session)
+	if denied {
+		return Decision{ExplicitDeny, sessionBy, KindSession}
+	}
+	session = session || p.Session == nil
+
+	if resource != allow && (p.Trust || p.Elsewhere) {
+		return Decision{NoResourceAllow, "", p.resourceKind()}
+	}
+	if resource == allow && named == direct && !p.Elsewhere {
+		return Decision{Allowed, p.Resource.Name, p.resourceKind()}
+	}
+	opened := resource == allow && named == role && !p.Elsewhere
+	switch {
+	case !identity && !opened:
+		return Decision{NoIdentityAllow, "", KindIdentity}
+	case !boundary:
+		return Decision{NoBoundaryAllow, p.Boundary.Name, KindBoundary}
+	case !session:
+		return Decision{NoSessionAllow, "", KindSession}
+	case !identity:
+		return Decision{Allowed, p.Resource.Name, p.resourceKind()}
+	}
+	return Decision{Allowed, by, KindIdentity}
+}
+
+func (p *Policies) resourceKind() string {
+	if p.Trust {
+		return KindTrust
+	}
+	return KindResource
+}
+
+// effectOf is whether any of the policies allows, and whether one denies; by
+// names that policy.
+func effectOf(r *Request, list []Named) (allowed bool, by string, denied bool) {
+	for i := range list {
+		switch list[i].Document.effect(r) {
+		case deny:
+			return false, list[i].Name, true
+		case allow:
+			if !allowed {
+				allowed, by = true, list[i].Name
 			}
 		}
 	}
-	if p.Resource != nil && p.Resource.Document.effect(r, true) == allow {
-		return Decision{Allowed, p.Resource.Name, kindResource}
-	}
-	by, ok := firstAllow(r, p.Identity)
-	if !ok {
-		return Decision{NoIdentityAllow, "", kindIdentity}
-	}
-	if p.Boundary != nil && p.Boundary.Document.effect(r, false) != allow {
-		return Decision{NoBoundaryAllow, p.Boundary.Name, kindBoundary}
-	}
-	if p.Session != nil {
-		if _, ok := firstAllow(r, p.Session); !ok {
-			return Decision{NoSessionAllow, "", kindSession}
-		}
-	}
-	return Decision{Allowed, by, kindIdentity}
+	return allowed, by, false
 }
 
-func optional(n *Named) []Named {
-	if n == nil {
-		return nil
-	}
-	return []Named{*n}
+// Assume decides whether a trust policy alone lets the caller in, whatever
+// identity policies say: for services and for web identities, which have none.
+func (d *Document) Assume(r *Request) bool {
+	e, _ := d.resourceEffect(r)
+	return e == allow
 }
 
-func firstAllow(r *Request, named []Named) (string, bool) {
-	for _, n := range named {
-		if n.Document.effect(r, false) == allow {
-			return n.Name, true
-		}
-	}
-	return "", false
-}
+// Grants decides whether the document, by itself, allows the request.
+func (d *Document) Grants(r *Request) bool { return d.effect(r) == allow }
 
 type effect int
 
@@ -190,11 +265,11 @@ const (
 )
 
 // effect is what the document as a whole says of the request.
-func (d *Document) effect(r *Request, withPrincipal bool) effect {
+func (d *Document) effect(r *Request) effect {
 	result := silent
 	for i := range d.Statements {
 		st := &d.Statements[i]
-		if !st.matches(r, d.Version, withPrincipal) {
+		if !st.matches(r) {
 			continue
 		}
 		if !st.Allow {
@@ -205,62 +280,82 @@ func (d *Document) effect(r *Request, withPrincipal bool) effect {
 	return result
 }
 
-func (st *Statement) matches(r *Request, version string, withPrincipal bool) bool {
-	if withPrincipal && !st.matchesPrincipal(r) {
-		return false
-	}
-	if !st.matchesAction(r.Action) || !st.matchesResource(r, version) {
-		return false
-	}
-	return !slices.ContainsFunc(st.Conditions, func(c Condition) bool { return !c.holds(r, version) })
-}
-
-func (st *Statement) matchesAction(action string) bool {
-	action = strings.ToLower(action)
-	among := func(list []string) bool {
-		return slices.ContainsFunc(list, func(p string) bool { return Glob(strings.ToLower(p), action) })
-	}
-	if st.NotActions != nil {
-		return !among(st.NotActions)
-	}
-	return among(st.Actions)
-}
-
-func (st *Statement) matchesResource(r *Request, version string) bool {
-	among := func(list []string) bool {
-		return slices.ContainsFunc(list, func(p string) bool {
-			if version == "2012-10-17" {
-				expanded, ok := r.expand(p)
-				if !ok {
-					return false
-				}
-				p = expanded
-			}
-			return Glob(p, r.Resource)
-		})
-	}
-	switch {
-	case st.NotResources != nil:
-		return !among(st.NotResources)
-	case st.Resources != nil:
-		return among(st.Resources)
-	}
-	return true // trust and repository policies are about what they hang on
-}
-
-func (st *Statement) matchesPrincipal(r *Request) bool {
-	among := func(named map[string][]string) bool {
-		for kind, values := range named {
-			for _, v := range values {
-				if v == "*" || slices.Contains(r.Principals[kind], v) {
-					return true
-				}
-			}
+// resourceEffect is what a document with principals says, and how closely the
+// statement that allows names the caller.
+func (d *Document) resourceEffect(r *Request) (effect, grade) {
+	result, closest := silent, nobody
+	for i := range d.Statements {
+		st := &d.Statements[i]
+		g := st.names(&r.Principal)
+		if g == nobody || !st.matches(r) {
+			continue
 		}
+		if !st.Allow {
+			return deny, g
+		}
+		result, closest = allow, max(closest, g)
+	}
+	return result, closest
+}
+
+func (st *Statement) matches(r *Request) bool {
+	if !st.matchesAction(r) || !st.matchesResource(r) {
 		return false
 	}
-	if st.NotPrincipals != nil {
-		return !among(st.NotPrincipals)
+	for i := range st.Conditions {
+		if !st.Conditions[i].holds(r) {
+			return false
+		}
 	}
-	return among(st.Principals)
+	return true
+}
+
+func (st *Statement) matchesAction(r *Request) bool {
+	action := strings.ToLower(r.Action)
+	return slices.ContainsFunc(st.actions, func(p pattern) bool { return p.match(action, r) }) == (st.NotActions == nil)
+}
+
+func (st *Statement) matchesResource(r *Request) bool {
+	if st.resources == nil {
+		return true // trust and repository policies are about what they hang on
+	}
+	hit := slices.ContainsFunc(st.resources, func(p pattern) bool { return p.match(r.Resource, r) || r.Alias != "" && p.match(r.Alias, r) })
+	return hit == (st.NotResources == nil)
+}
+
+// names grades how the statement names the caller; a NotPrincipal names
+// everybody but those in it.
+func (st *Statement) names(p *Principal) grade {
+	if st.NotPrincipals != nil {
+		if among(st.NotPrincipals, p) != nobody {
+			return nobody
+		}
+		return role
+	}
+	return among(st.Principals, p)
+}
+
+func among(list map[string][]string, p *Principal) grade {
+	g := nobody
+	for kind, values := range list {
+		for _, v := range values {
+			g = max(g, gradeOf(kind, v, p))
+		}
+	}
+	return g
+}
+
+func gradeOf(kind, value string, p *Principal) grade {
+	switch {
+	case value == "":
+	case kind == "AWS" && value == "*":
+		return role
+	case kind == "Service" && value == p.Service, kind == "Federated" && value == p.Federated, kind == "AWS" && value == p.ARN:
+		return direct
+	case kind == "AWS" && value == p.Role:
+		return role
+	case kind == "AWS" && p.Account != "" && (value == p.Account || value == "arn:aws:iam::"+p.Account+":root"):
+		return account
+	}
+	return nobody
 }

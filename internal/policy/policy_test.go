@@ -2,6 +2,10 @@ package policy
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,7 +20,7 @@ func doc(t *testing.T, text string, kind Kind) *Document {
 }
 
 func TestConditionOperators(t *testing.T) {
-	ctx := map[string][]string{
+	ctx := Context{
 		"s": {"Main"}, "n": {"10"}, "d": {"2026-11-25T10:00:00Z"}, "b": {"true"}, "ip": {"10.1.2.3"},
 		"arn": {"arn:aws:iam::1:role/a/b"}, "tags": {"env", "team"}, "aws:username": {"joe"}, "star": {"a*c"},
 	}
@@ -91,11 +95,16 @@ func TestStatementsMatchActionsAndResources(t *testing.T) {
 }
 
 func TestTheOrderOfTheDecision(t *testing.T) {
-	all := Named{"all", doc(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`, Identity)}
-	none := Named{"deny", doc(t, `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ecs:*","Resource":"*"}}`, Identity)}
-	logs := Named{"logs", doc(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"logs:*","Resource":"*"}}`, Identity)}
-	repo := Named{"repo", doc(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"me"},"Action":"ecs:*"}}`, Resource)}
-	r := &Request{Action: "ecs:UpdateService", Resource: "svc", Principals: map[string][]string{"AWS": {"me"}}}
+	named := func(name, text string, kind Kind) Named { return Named{name, doc(t, text, kind)} }
+	all := named("all", st(`"Effect":"Allow","Action":"*","Resource":"*"`), Identity)
+	none := named("deny", st(`"Effect":"Deny","Action":"ecs:*","Resource":"*"`), Identity)
+	logs := named("logs", st(`"Effect":"Allow","Action":"logs:*","Resource":"*"`), Identity)
+	repo := func(principal string) *Named {
+		n := named("repo", st(`"Effect":"Allow","Principal":{"AWS":"`+principal+`"},"Action":"ecs:*"`), Resource)
+		return &n
+	}
+	const session, role, root = "arn:aws:sts::1:assumed-role/r/s", "arn:aws:iam::1:role/path/r", "arn:aws:iam::1:root"
+	r := &Request{Action: "ecs:UpdateService", Resource: "svc", Principal: Principal{ARN: session, Role: role, Account: "1"}}
 	for name, c := range map[string]struct {
 		p    Policies
 		want Reason
@@ -105,13 +114,32 @@ func TestTheOrderOfTheDecision(t *testing.T) {
 		"identity":       {Policies{Identity: []Named{all}}, Allowed, ""},
 		"deny wins":      {Policies{Identity: []Named{all, none}}, ExplicitDeny, "with an explicit deny in an identity-based policy"},
 		"boundary":       {Policies{Identity: []Named{all}, Boundary: &logs}, NoBoundaryAllow, "because no permissions boundary allows"},
+		"boundary alone": {Policies{Boundary: &all}, NoIdentityAllow, ""},
+		"boundary deny":  {Policies{Identity: []Named{all}, Boundary: &none}, ExplicitDeny, "with an explicit deny in a permissions boundary"},
 		"session":        {Policies{Identity: []Named{all}, Session: []Named{logs}}, NoSessionAllow, "because no session policy allows"},
-		"resource":       {Policies{Resource: &repo}, Allowed, ""},
-		"session denies": {Policies{Resource: &repo, Session: []Named{none}}, ExplicitDeny, "with an explicit deny in a session policy"},
+		"empty session":  {Policies{Identity: []Named{all}, Session: []Named{}}, NoSessionAllow, ""},
+		"session denies": {Policies{Resource: repo(session), Session: []Named{none}}, ExplicitDeny, "with an explicit deny in a session policy"},
+		// A resource policy that names the session is not limited by implicit
+		// denies; one that names the role is; one that names the account grants nothing.
+		"resource session":           {Policies{Resource: repo(session), Boundary: &logs, Session: []Named{logs}}, Allowed, ""},
+		"resource role":              {Policies{Resource: repo(role)}, Allowed, ""},
+		"resource role, boundary":    {Policies{Resource: repo(role), Boundary: &logs}, NoBoundaryAllow, ""},
+		"resource role, session":     {Policies{Resource: repo(role), Session: []Named{logs}}, NoSessionAllow, ""},
+		"resource account":           {Policies{Resource: repo(root)}, NoIdentityAllow, ""},
+		"resource account, identity": {Policies{Resource: repo("1"), Identity: []Named{all}}, Allowed, ""},
+		"resource somebody else":     {Policies{Resource: repo("arn:aws:iam::2:root")}, NoIdentityAllow, ""},
+		// Another account's resource needs both sides.
+		"elsewhere, identity only": {Policies{Identity: []Named{all}, Elsewhere: true}, NoResourceAllow, "because no resource-based policy allows the ecs:UpdateService action"},
+		"elsewhere, resource only": {Policies{Resource: repo(session), Elsewhere: true}, NoIdentityAllow, ""},
+		"elsewhere, both":          {Policies{Identity: []Named{all}, Resource: repo(root), Elsewhere: true}, Allowed, ""},
+		// A trust policy must allow in any case.
+		"trust, identity only":    {Policies{Identity: []Named{all}, Resource: repo("arn:aws:iam::1:role/other"), Trust: true}, NoResourceAllow, ""},
+		"trust names the role":    {Policies{Resource: repo(role), Trust: true}, Allowed, ""},
+		"trust names the account": {Policies{Resource: repo(root), Trust: true}, NoIdentityAllow, ""},
 	} {
 		d := Evaluate(r, c.p)
-		if d.Reason != c.want || c.text != "" && !strings.Contains(d.Text("me", r.Action, r.Resource), c.text) {
-			t.Errorf("%s: got %+v, %s", name, d, d.Text("me", r.Action, r.Resource))
+		if d.Reason != c.want || c.text != "" && !strings.Contains(d.Text(session, r.Action, r.Resource), c.text) {
+			t.Errorf("%s: got %+v, %s", name, d, d.Text(session, r.Action, r.Resource))
 		}
 	}
 }
@@ -122,32 +150,112 @@ const gitHub = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
  "Condition":{"StringEquals":{"token.actions.githubusercontent.com:aud":"sts.amazonaws.com"},
   "StringLike":{"token.actions.githubusercontent.com:sub":"SUB"}}}]}`
 
+const gitHubProvider = "arn:aws:iam::1:oidc-provider/token.actions.githubusercontent.com"
+
+// job is a request of a GitHub job with the subject.
+func job(sub string) *Request {
+	return &Request{Action: "sts:AssumeRoleWithWebIdentity", Principal: Principal{Federated: gitHubProvider}, Context: Context{
+		"token.actions.githubusercontent.com:aud": {"sts.amazonaws.com"},
+		"token.actions.githubusercontent.com:sub": {sub},
+	}}
+}
+
+// The usual reasons why GitHub's jobs are refused, from the issues of
+// configure-aws-credentials: facts sheet section 6.1.
 func TestATrustPolicyExplainsItself(t *testing.T) {
-	for sub, want := range map[string]string{
-		"repo:acme/web:*":                   "",
-		"repo:acme/web:ref:refs/heads/main": "the job names an environment",
-		"repo:Acme/web:*":                   "only the case differs",
-		"repo:someone/else:environment:*":   "allow repo:acme/web:environment:prod",
+	const branch, environment = "repo:acme/web:ref:refs/heads/main", "repo:acme/web:environment:prod"
+	for _, c := range []struct{ trust, sub, hint, fix string }{
+		{"repo:acme/web:*", branch, "", ""},
+		{branch, environment, "the job names an environment, and then sub holds the environment in place of :ref:", environment},
+		{"repo:Acme/web:*", branch, "only the case differs", "repo:acme/web:*"},
+		{"repo:someone/else:*", branch, "", branch},
+		{"repo:acme/web:*", "repo:acme@12/web@34:ref:refs/heads/main", "immutable subject", "repo:acme@12/web@34:ref:refs/heads/main"},
+		{branch, "repo:acme/web:pull_request", "the job runs for a pull request", "repo:acme/web:pull_request"},
+		{branch, "repo:acme/web:ref:refs/tags/v1", "the job runs for a tag", "repo:acme/web:ref:refs/tags/v1"},
 	} {
-		d := doc(t, strings.Replace(gitHub, "SUB", sub, 1), Trust)
-		r := &Request{
-			Action:     "sts:AssumeRoleWithWebIdentity",
-			Principals: map[string][]string{"Federated": {"arn:aws:iam::1:oidc-provider/token.actions.githubusercontent.com"}},
-			Context: map[string][]string{
-				"token.actions.githubusercontent.com:aud": {"sts.amazonaws.com"},
-				"token.actions.githubusercontent.com:sub": {"repo:acme/web:environment:prod"},
-			},
+		d := doc(t, strings.Replace(gitHub, "SUB", c.trust, 1), Trust)
+		r := job(c.sub)
+		if got := d.Assume(r); got != (c.fix == "") {
+			t.Errorf("%s: assumed %v", c.trust, got)
 		}
-		if got := d.Assume(r); got != (want == "") {
-			t.Errorf("%s: assumed %v", sub, got)
-		}
-		if want == "" {
+		if c.fix == "" {
 			continue
 		}
-		e := d.Explain(r)
-		if len(e) != 1 || !strings.Contains(e[0].Hint, want) || e[0].Had[0] != "repo:acme/web:environment:prod" || e[0].Wanted[0] != sub {
-			t.Errorf("%s: explained %+v", sub, e)
+		p := Policies{Resource: &Named{"the trust policy", d}, Trust: true}
+		looks := Explain(r, p)
+		missed := looks[0].Details[0].Parts[3]
+		if missed.Met || missed.Key != "token.actions.githubusercontent.com:sub" || missed.Request[0] != c.sub || missed.Policy[0] != c.trust || !strings.Contains(missed.Hint, c.hint) {
+			t.Errorf("%s: explained %+v", c.trust, missed)
 		}
+		fix := Fix(r, p, Evaluate(r, p))
+		if fix.Document == nil || !fix.Document.Assume(r) || !strings.Contains(fix.Advice, c.fix) {
+			t.Errorf("%s: the fix is %+v", c.trust, fix)
+		}
+		if fix.Document.Assume(job("repo:evil/fork:ref:refs/heads/main")) {
+			t.Errorf("%s: the fix lets others in", c.trust)
+		}
+	}
+	// Wildcards under StringEquals are literal.
+	d := doc(t, strings.NewReplacer("StringLike", "StringEqualsIgnoreCase", "SUB", "repo:acme/web:*").Replace(gitHub), Trust)
+	p := Policies{Resource: &Named{"t", d}, Trust: true}
+	if fix := Fix(job(branch), p, Evaluate(job(branch), p)); !strings.Contains(fix.Advice, "write StringLike instead") || !fix.Document.Assume(job(branch)) {
+		t.Errorf("the fix is %+v", fix)
+	}
+}
+
+func TestADenialIsExplainedAndMended(t *testing.T) {
+	const service = "arn:aws:ecs:us-east-1:1:service/prod/web"
+	r := &Request{Action: "ecs:UpdateService", Resource: service, Principal: Principal{ARN: "arn:aws:sts::1:assumed-role/r/s"}, Context: Context{"aws:sourceip": {"10.0.0.1"}}}
+	for name, c := range map[string]struct{ statement, element, hint string }{
+		"case":    {`"Effect":"Allow","Action":"ecs:*","Resource":"arn:aws:ecs:us-east-1:1:service/Prod/web"`, "Resource", "only the case differs"},
+		"region":  {`"Effect":"Allow","Action":"ecs:*","Resource":"arn:aws:ecs:eu-west-1:1:service/prod/web"`, "Resource", "only the region differs"},
+		"account": {`"Effect":"Allow","Action":"ecs:*","Resource":"arn:aws:ecs:*:2:service/prod/web"`, "Resource", "only the account differs"},
+		"action":  {`"Effect":"Allow","Action":"ecs:Describe*","Resource":"*"`, "Action", ""},
+		"absent":  {`"Effect":"Allow","Action":"ecs:*","Resource":"*","Condition":{"StringEquals":{"ecs:cluster":"x"}}`, "Condition", "the request carries no ecs:cluster"},
+	} {
+		p := Policies{Identity: []Named{{"p", doc(t, st(c.statement), Identity)}}}
+		looks := Explain(r, p)
+		var missed []Part
+		for _, part := range looks[0].Details[0].Parts {
+			if !part.Met {
+				missed = append(missed, part)
+			}
+		}
+		if len(missed) != 1 || missed[0].Element != c.element || !strings.Contains(missed[0].Hint, c.hint) {
+			t.Errorf("%s: missed %+v", name, missed)
+		}
+		fix := Fix(r, p, Evaluate(r, p))
+		p.Identity = append(p.Identity, Named{"fix", fix.Document})
+		if !Evaluate(r, p).Allowed() {
+			t.Errorf("%s: the fix %+v does not help", name, fix)
+		}
+	}
+	p := Policies{Identity: []Named{{"p", doc(t, st(`"Sid":"NoUpdates","Effect":"Deny","Action":"ecs:Update*","Resource":"*"`), Identity)}}}
+	if fix := Fix(r, p, Evaluate(r, p)); fix.Document != nil || !strings.Contains(fix.Advice, "NoUpdates of p denies it") {
+		t.Errorf("an explicit deny is mended by %+v", fix)
+	}
+}
+
+// What a caller chooses itself, like a session name, never becomes a wildcard.
+func TestAVariablesValueIsNoPattern(t *testing.T) {
+	d := doc(t, st(`"Effect":"Allow","Action":"s3:*","Resource":"arn:aws:s3:::home/${aws:userid}/x"`), Identity)
+	for id, want := range map[string]bool{"joe": true, "*": false, "j?e": false, "\x00*": false} {
+		r := &Request{Action: "s3:Get", Resource: "arn:aws:s3:::home/joe/x", Context: Context{"aws:userid": {id}}}
+		if got := d.Grants(r); got != want {
+			t.Errorf("%q gave %v", id, got)
+		}
+	}
+	like := doc(t, st(`"Effect":"Allow","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"k":"${aws:userid}"}}`), Identity)
+	if !like.Grants(&Request{Action: "s3:Get", Resource: "x", Context: Context{"aws:userid": {"a*"}, "k": {"a*"}}}) {
+		t.Error("a value with a star does not equal itself")
+	}
+}
+
+func TestADocumentReadsBackAsWritten(t *testing.T) {
+	text := `{"Version":"2012-10-17","Statement":[{"Sid":"A","Effect":"Allow","Action":["a:B","a:C"],"Resource":"*","Condition":{"StringLike":{"k":["x","y"],"l":"z"}}},{"Effect":"Deny","NotAction":"a:*","NotResource":"arn:aws:a:::b"}]}`
+	raw, err := doc(t, text, Identity).MarshalJSON()
+	if err != nil || string(raw) != text {
+		t.Errorf("got %s, %v", raw, err)
 	}
 }
 
@@ -185,7 +293,7 @@ func TestDocumentsThatIAMRefuses(t *testing.T) {
 			t.Errorf("%s gave %v, want %s", text, err, want)
 		}
 	}
-	_, err := Parse(st(`"Effect":"Allow","Principal":"*","Action":"ecs:*"`), Trust)
+	_, err := Parse(st(`"Effect":"Allow","Principal":{"AWS":"*"},"Action":"ecs:*"`), Trust)
 	if err == nil || err.Error() != "AssumeRole policy may only specify STS AssumeRole actions." {
 		t.Errorf("a trust of ecs gave %v", err)
 	}
@@ -197,11 +305,97 @@ func FuzzParse(f *testing.F) {
 	f.Add(gitHub)
 	f.Add(st(`"Effect":"Allow","Action":"ecs:*","Resource":"${a, 'b'}*"`))
 	f.Fuzz(func(t *testing.T, text string) {
+		r := &Request{Action: "ecs:X", Resource: "arn:aws:ecs:r:1:x", Principal: Principal{ARN: "a", Account: "1"}, Context: Context{"a": {"b"}}}
 		for _, kind := range []Kind{Identity, Trust, Resource} {
-			if d, err := Parse(text, kind); err == nil {
-				d.Assume(&Request{Action: "ecs:X", Resource: "r", Context: map[string][]string{"a": {"b"}}})
-				d.CheckTenancy()
+			d, err := Parse(text, kind)
+			if err != nil {
+				continue
+			}
+			p := Policies{Resource: &Named{"d", d}, Identity: []Named{{"d", d}}}
+			Fix(r, p, Evaluate(r, p))
+			d.CheckTenancy()
+			raw, err := d.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := Parse(string(raw), kind)
+			if err != nil {
+				t.Fatalf("%s became %s: %v", text, raw, err)
+			}
+			if again.effect(r) != d.effect(r) {
+				t.Fatalf("%s and %s differ", text, raw)
 			}
 		}
 	})
+}
+
+// Adding a Deny never allows more, and adding an Allow never allows less.
+func FuzzEvaluate(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		pick := func(list ...string) string { return list[r.IntN(len(list))] }
+		operators := slices.Sorted(maps.Keys(baseOperators))
+		statement := func(effect string) string {
+			body := `"Effect":"` + effect + `","` + pick("Action", "NotAction") + `":"` + pick("*", "ecs:*", "ecs:Update*", "logs:*") + `","` +
+				pick("Resource", "NotResource") + `":"` + pick("*", "arn:aws:ecs:*:1:service/*", "arn:aws:ecs:r:1:service/c/${aws:userid}") + `"`
+			if r.IntN(2) == 0 {
+				body += `,"Condition":{"` + pick("", "ForAllValues:", "ForAnyValue:") + pick(operators...) + pick("", "IfExists") + `":{"` + pick("aws:userid", "n", "none") + `":["` + pick("s", "5", "${aws:userid}", "*") + `"]}}`
+			}
+			return "{" + body + "}"
+		}
+		policy := func(statements ...string) Named {
+			return Named{"p", doc(t, `{"Version":"2012-10-17","Statement":[`+strings.Join(statements, ",")+`]}`, Identity)}
+		}
+		some := func() (out []Named) {
+			for range 1 + r.IntN(3) {
+				out = append(out, policy(statement(pick("Allow", "Allow", "Deny"))))
+			}
+			return out
+		}
+		request := &Request{Action: pick("ecs:UpdateService", "logs:PutLogEvents"), Resource: pick("arn:aws:ecs:r:1:service/c/s", "*"), Context: Context{"aws:userid": {"s"}, "n": {"4", "5"}}}
+		p := Policies{Identity: some()}
+		if r.IntN(2) == 0 {
+			p.Boundary = &some()[0]
+		}
+		if r.IntN(2) == 0 {
+			p.Session = some()
+		}
+		before := Evaluate(request, p)
+		denied := p
+		denied.Identity = append(slices.Clone(p.Identity), policy(statement("Deny")))
+		if !before.Allowed() && Evaluate(request, denied).Allowed() {
+			t.Error("a Deny allowed more")
+		}
+		allowed := p
+		allowed.Identity = append(slices.Clone(p.Identity), policy(statement("Allow")))
+		if before.Allowed() && !Evaluate(request, allowed).Allowed() {
+			t.Error("an Allow allowed less")
+		}
+		if before.Reason == ExplicitDeny && Evaluate(request, allowed).Reason != ExplicitDeny {
+			t.Error("an Allow outweighed a Deny")
+		}
+	})
+}
+
+// A role with ten managed policies of twenty actions each.
+func BenchmarkEvaluate(b *testing.B) {
+	var p Policies
+	for n := range 10 {
+		var actions []string
+		for m := range 20 {
+			actions = append(actions, fmt.Sprintf(`"svc%d:Action%d*"`, n, m))
+		}
+		d, err := Parse(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":[`+strings.Join(actions, ",")+`],"Resource":["arn:aws:ecs:*:*:service/*","arn:aws:ecs:*:*:task/*"],"Condition":{"StringEquals":{"aws:RequestedRegion":["us-east-1","eu-west-1"]}}}]}`, Identity)
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.Identity = append(p.Identity, Named{fmt.Sprint(n), d})
+	}
+	r := &Request{Action: "svc9:Action19", Resource: "arn:aws:ecs:us-east-1:1:service/c/s", Context: Context{"aws:requestedregion": {"eu-west-1"}}}
+	for b.Loop() {
+		if !Evaluate(r, p).Allowed() {
+			b.Fatal("denied")
+		}
+	}
 }

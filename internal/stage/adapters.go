@@ -15,6 +15,7 @@ import (
 	"serin/internal/api/logsd"
 	"serin/internal/api/stsd"
 	"serin/internal/arn"
+	"serin/internal/id"
 	"serin/internal/policy"
 	"serin/internal/run"
 	"serin/internal/store"
@@ -26,7 +27,12 @@ type stsIAM struct{ *iamd.API }
 
 func (i stsIAM) Role(account, nameOrARN string) (stsd.Role, bool) {
 	r, ok := i.API.Role(account, nameOrARN)
-	return stsd.Role(r), ok
+	return stsd.Role{ARN: r.ARN, Name: r.Name, ID: r.ID, Trust: r.Trust, MaxSession: r.MaxSession}, ok
+}
+
+func (i stsIAM) Key(accessKeyID string) (string, bool) {
+	k, ok := i.API.Key(accessKeyID)
+	return k.Account, ok
 }
 
 // traffic is ELB as ECS asks for it.
@@ -79,7 +85,7 @@ type images struct{ s *Stage }
 
 var registryHost = regexp.MustCompile(`^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/(.+)$`)
 
-func (i images) Resolve(_ context.Context, scope arn.Scope, image, executionRole string) (string, run.Auth, error) {
+func (i images) Resolve(_ context.Context, scope arn.Scope, image string, as ecsd.Actor) (string, run.Auth, error) {
 	name, ok := strings.CutPrefix(image, i.s.config.Endpoint+"/")
 	if m := registryHost.FindStringSubmatch(image); m != nil {
 		scope, name, ok = arn.Scope{Account: m[1], Region: m[2]}, m[3], true
@@ -88,14 +94,14 @@ func (i images) Resolve(_ context.Context, scope arn.Scope, image, executionRole
 		return image, run.Auth{}, nil
 	}
 	principal := wire.Principal{Account: scope.Account, Admin: true}
-	if executionRole != "" && i.s.config.IAM != Off {
-		p, err := i.s.serviceSession(executionRole, "ecs-tasks.amazonaws.com", "ecs-pull")
+	if as.Role != "" && i.s.config.IAM != Off {
+		p, err := i.s.serviceSession(as)
 		if err != nil {
 			return "", run.Auth{}, err
 		}
-		call := &wire.Call{Service: "ecr", Scope: scope, Principal: p}
+		call := &wire.Call{Service: "ecr", Operation: "GetAuthorizationToken", RequestID: id.UUID(), Scope: scope, Principal: p}
 		if err := i.s.authorize(context.Background(), call, []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}); err != nil {
-			return "", run.Auth{}, message(err)
+			return "", run.Auth{}, denial(err)
 		}
 		principal = p
 	}
@@ -111,14 +117,22 @@ func message(err error) error {
 	return err
 }
 
+// denial is an API error as ECS's agent repeats it: its code and text.
+func denial(err error) error {
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		return errors.New(e.Code + ": " + e.Message)
+	}
+	return err
+}
+
 // roles is IAM and STS as ECS uses them for itself.
 type roles struct{ s *Stage }
 
-func (r roles) Check(role, service, session, action, resource string) error {
+func (r roles) Check(as ecsd.Actor, action, resource string) error {
 	if r.s.config.IAM == Off {
 		return nil
 	}
-	p, err := r.s.serviceSession(role, service, session)
+	p, err := r.s.serviceSession(as)
 	if err != nil || action == "" {
 		return err
 	}
@@ -126,50 +140,93 @@ func (r roles) Check(role, service, session, action, resource string) error {
 	if err != nil {
 		return err
 	}
-	svc, _, _ := strings.Cut(action, ":")
-	return message(r.s.authorize(context.Background(), &wire.Call{Service: svc, Scope: a.Scope(), Principal: p}, []wire.Check{{Action: action, Resource: resource}}))
+	service, operation, _ := strings.Cut(action, ":")
+	call := &wire.Call{Service: service, Operation: operation, RequestID: id.UUID(), Scope: a.Scope(), Principal: p}
+	return message(r.s.authorize(context.Background(), call, []wire.Check{{Action: action, Resource: resource}}))
+}
+
+func (r roles) LinkedRole(call *wire.Call) error { return r.s.linkedRole(call, "ecs.amazonaws.com") }
+
+// linkedRole makes a service's own role in the caller's account, where the
+// caller may; where not, the call goes on without, documented for CreateCluster.
+func (s *Stage) linkedRole(call *wire.Call, service string) error {
+	check := wire.Check{Action: "iam:CreateServiceLinkedRole", Resource: iamd.LinkedRoleARN(call.Scope.Account, service), Context: map[string][]string{"iam:AWSServiceName": {service}}}
+	if !s.may(call, check) {
+		return nil
+	}
+	return s.iam.LinkedRole(call.Scope.Account, service)
 }
 
 // serviceSession is a service acting as a role that trusts it.
-func (s *Stage) serviceSession(role, service, session string) (wire.Principal, error) {
-	parsed, err := arn.Parse(role)
+func (s *Stage) serviceSession(as ecsd.Actor) (wire.Principal, error) {
+	parsed, err := arn.Parse(as.Role)
 	if err != nil {
 		return wire.Principal{}, err
 	}
-	r, ok := s.iam.Role(parsed.Account, role)
-	if !ok || !r.Trust.Assume(&policy.Request{Action: "sts:AssumeRole", Resource: role, Principals: map[string][]string{"Service": {service}}}) {
-		//lint:ignore ST1005 AWS's words
-		return wire.Principal{}, fmt.Errorf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", role)
+	r, found := s.iam.Role(parsed.Account, as.Role)
+	request := &policy.Request{Action: "sts:AssumeRole", Resource: as.Role, Principal: policy.Principal{Service: as.Service},
+		Context: policy.Context{"aws:sourceaccount": {parsed.Account}}}
+	if !found || !r.Trust.Assume(request) {
+		p := policy.Policies{Trust: true}
+		if found {
+			p.Resource = &policy.Named{Name: trustOf(r.Name), Document: r.Trust}
+		}
+		text := fmt.Sprintf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", as.Role)
+		call := &wire.Call{Service: "sts", Operation: "AssumeRole", RequestID: id.UUID(), Scope: parsed.Scope(), Principal: wire.Principal{ARN: as.Service, Account: parsed.Account}}
+		s.decide(call, request, p, policy.Decision{Reason: policy.NoResourceAllow, Kind: policy.KindTrust}, text)
+		if !found || s.config.IAM != Report {
+			return wire.Principal{}, errors.New(text)
+		}
 	}
+	s.learned.service(as.Role, as.Session, as.Service)
 	return wire.Principal{
-		Account: parsed.Account, Role: r.ARN, Session: session, UserID: r.ID + ":" + session,
-		ARN: arn.Scope{Account: parsed.Account}.For("sts", "assumed-role/"+r.Name+"/"+session).String(),
+		Account: parsed.Account, Type: "AssumedRole", Role: r.ARN, RoleID: r.ID, Session: as.Session, Service: as.Service, UserID: r.ID + ":" + as.Session, Tags: r.Tags,
+		ARN: arn.Scope{Account: parsed.Account}.For("sts", "assumed-role/"+r.Name+"/"+as.Session).String(),
 	}, nil
 }
 
-// logDriver is CloudWatch Logs as the awslogs driver writes to it.
+// logDriver is CloudWatch Logs as the awslogs driver writes to it, with the
+// rights of a task's execution role.
 type logDriver struct{ s *Stage }
 
-func (l logDriver) Open(scope arn.Scope, role, group, stream string, create bool) error {
-	may := func(action, resource string) error {
-		if role == "" {
-			return nil
-		}
-		return roles(l).Check(role, "ecs-tasks.amazonaws.com", "awslogs", "logs:"+action, scope.For("logs", resource).String())
+// may asks whether the role may do something to a group, or to a stream of it.
+func (l logDriver) may(scope arn.Scope, as ecsd.Actor, action, group, stream string) error {
+	if as.Role == "" || l.s.config.IAM == Off {
+		return nil
 	}
+	p, err := l.s.serviceSession(as)
+	if err != nil {
+		return err
+	}
+	resource, alias := logsd.GroupResource(group)
+	check := wire.Check{Action: "logs:" + action, Resource: scope.For("logs", resource+stream).String()}
+	if stream == "" {
+		check.Alias = scope.For("logs", alias).String()
+	}
+	call := &wire.Call{Service: "logs", Operation: action, RequestID: id.UUID(), Scope: scope, Principal: p}
+	return denial(l.s.authorize(context.Background(), call, []wire.Check{check}))
+}
+
+func (l logDriver) Open(scope arn.Scope, as ecsd.Actor, group, stream string, create bool) error {
 	if !l.s.logs.HasGroup(scope, group) && create {
-		if err := may("CreateLogGroup", "log-group:"+group); err != nil {
-			return err
+		err := l.may(scope, as, "CreateLogGroup", group, "")
+		if err == nil {
+			if err = l.s.logs.MakeGroup(scope, group); exists(err) {
+				err = nil
+			}
 		}
-		if err := l.s.logs.MakeGroup(scope, group); err != nil && !exists(err) {
-			return message(err)
+		if err != nil {
+			return fmt.Errorf("failed to create Cloudwatch log group: %w", err)
 		}
 	}
-	if err := may("CreateLogStream", "log-group:"+group+":log-stream:"+stream); err != nil {
-		return err
+	err := l.may(scope, as, "CreateLogStream", group, stream)
+	if err == nil {
+		if err = l.s.logs.MakeStream(scope, group, stream); exists(err) {
+			err = nil
+		}
 	}
-	if err := l.s.logs.MakeStream(scope, group, stream); err != nil && !exists(err) {
-		return err
+	if err != nil {
+		return fmt.Errorf("failed to create Cloudwatch log stream: %w", err)
 	}
 	return nil
 }
@@ -179,7 +236,10 @@ func exists(err error) bool {
 	return ok
 }
 
-func (l logDriver) Put(scope arn.Scope, group, stream string, events []ecsd.LogEvent) error {
+func (l logDriver) Put(scope arn.Scope, as ecsd.Actor, group, stream string, events []ecsd.LogEvent) error {
+	if err := l.may(scope, as, "PutLogEvents", group, stream); err != nil {
+		return nil // the driver drops what it may not write; the decision is kept
+	}
 	out := make([]logsd.Event, len(events))
 	for i, e := range events {
 		out[i] = logsd.Event{Time: e.At.UnixMilli(), Message: e.Message}

@@ -20,9 +20,9 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/health", s.health)
 	mux.HandleFunc("GET /_localstack/health", s.health)
 	mux.HandleFunc("GET /_serin/status", s.status)
-	mux.HandleFunc("GET /_serin/denials", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, s.denials.find(r.URL.Query().Get("request-id")))
-	})
+	mux.HandleFunc("GET /_serin/decisions", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.decisions.all()) })
+	mux.HandleFunc("GET /_serin/decisions/{id}", s.decision)
+	mux.HandleFunc("GET /_serin/policy", s.leastPrivilege)
 	mux.HandleFunc("GET /_serin/traffic", s.traffic)
 	mux.HandleFunc("POST /_serin/time", s.advance)
 	mux.HandleFunc("POST /_serin/reset", s.reset)
@@ -34,14 +34,18 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/github/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, oidc.Discovery("http://"+s.config.Endpoint+"/_serin/github"))
 	})
-	mux.HandleFunc("GET /_serin/github/.well-known/jwks", func(w http.ResponseWriter, r *http.Request) {
-		key, err := s.issuerKey()
-		if err != nil {
-			writeJSON(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
-			return
+	keys := func(rotate bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			keys, err := s.issuerKeys(rotate)
+			if err != nil {
+				writeJSON(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
+				return
+			}
+			writeJSON(w, http.StatusOK, keys.JWKS())
 		}
-		writeJSON(w, http.StatusOK, key.JWKS())
-	})
+	}
+	mux.HandleFunc("GET /_serin/github/.well-known/jwks", keys(false))
+	mux.HandleFunc("POST /_serin/github/rotate", keys(true))
 	mux.HandleFunc("GET /_serin/github/token", s.token)
 	mux.HandleFunc("/_serin/", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "serin has no "+r.Method+" "+r.URL.Path, http.StatusNotFound)
@@ -100,6 +104,23 @@ func (s *Stage) status(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, st)
 }
 
+// decision answers why a request was denied: by its id, or the last one; as text
+// where text is asked for.
+func (s *Stage) decision(w http.ResponseWriter, r *http.Request) {
+	d, ok := s.decisions.find(r.PathValue("id"))
+	switch {
+	case !ok && r.PathValue("id") == "last":
+		writeJSON(w, http.StatusNotFound, map[string]string{"error": "nothing was denied since this stage started"})
+	case !ok:
+		writeJSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("the stage denied no request %s; it keeps the last %d since its start", r.PathValue("id"), mostDecisions)})
+	case strings.Contains(r.Header.Get("Accept"), "text/plain"):
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		io.WriteString(w, d.Text())
+	default:
+		writeJSON(w, http.StatusOK, d)
+	}
+}
+
 // traffic counts what each target group has carried, by its name.
 func (s *Stage) traffic(w http.ResponseWriter, _ *http.Request) {
 	out := map[string]any{}
@@ -150,6 +171,8 @@ func (s *Stage) reset(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	err := s.store.Reset()
+	s.decisions.reset()
+	s.learned.reset()
 	if err == nil {
 		err = s.remember()
 	}
@@ -173,14 +196,17 @@ func (s *Stage) token(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "tokens are made for this machine only", http.StatusForbidden)
 		return
 	}
-	q := r.URL.Query()
-	job := oidc.Job{Repository: q.Get("repo"), Ref: q.Get("ref"), Environment: q.Get("environment"), Event: q.Get("event"), Actor: q.Get("actor"), SHA: q.Get("sha")}
-	key, err := s.issuerKey()
+	job, err := oidc.JobOf(r.URL.Query())
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"message": err.Error()})
+		return
+	}
+	keys, err := s.issuerKeys(false)
 	if err != nil {
 		writeJSON(w, http.StatusInternalServerError, map[string]string{"message": err.Error()})
 		return
 	}
-	raw, err := key.Mint(job, q.Get("audience"), time.Now())
+	raw, err := keys[0].Mint(job, r.URL.Query().Get("audience"), time.Now())
 	if err != nil {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"message": err.Error()})
 		return

@@ -5,11 +5,12 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
+	"serin/internal/api/iamd"
 	"serin/internal/api/stsd"
 	"serin/internal/arn"
 	"serin/internal/policy"
@@ -24,12 +25,18 @@ const (
 	adminSecret = "test"
 )
 
-// authenticate says who signed a request.
+// authenticate says who signed a request: the administrator, a user by a
+// long-term key, or a session by temporary credentials.
 func (s *Stage) authenticate(r *http.Request, body []byte, service *wire.Service) (wire.Principal, string, error) {
 	var session stsd.Session
+	var user iamd.Key
 	sig, err := sigv4.Verify(r, body, service.Signing, time.Now(), func(key, token string) (string, error) {
 		if key == adminKey || arn.IsAccount(key) {
 			return adminSecret, nil
+		}
+		if k, ok := s.iam.Key(key); ok && k.Active && token == "" {
+			user = k
+			return k.Secret, nil
 		}
 		found, ok := s.sts.Find(key)
 		if !ok || subtle.ConstantTimeCompare([]byte(found.Token), []byte(token)) != 1 {
@@ -38,25 +45,56 @@ func (s *Stage) authenticate(r *http.Request, body []byte, service *wire.Service
 		if time.Now().After(found.Expires) {
 			return "", sigv4.ErrExpired
 		}
+		if found.RoleARN == "" && service.Name == "iam" { // GetSessionToken's without MFA cannot call IAM, documented
+			return "", sigv4.ErrUnknown
+		}
 		session = found
 		return found.Secret, nil
 	})
 	if err != nil {
 		return wire.Principal{}, "", signatureError(err, service)
 	}
-	region := sig.Region
-	if session.AccessKey == "" {
-		account := s.config.Account
-		if arn.IsAccount(sig.AccessKey) {
-			account = sig.AccessKey
-		}
-		return wire.Principal{Account: account, Admin: true, AccessKey: sig.AccessKey, UserID: account,
-			ARN: arn.Scope{Account: account}.For("iam", "root").String()}, region, nil
+	switch {
+	case session.RoleARN != "":
+		return s.assumed(session), sig.Region, nil
+	case session.AccessKey != "":
+		user = iamd.Key{Account: session.Account, User: session.User}
 	}
-	return wire.Principal{
-		Account: session.Account, ARN: session.ARN(), UserID: session.UserID(), Role: session.RoleARN, Session: session.Name,
-		AccessKey: session.AccessKey, Provider: session.Provider, Claims: session.Claims,
-	}, region, nil
+	p := s.longTerm(user, sig.AccessKey)
+	if session.AccessKey != "" {
+		p.AccessKey, p.Issued, p.MFA = session.AccessKey, session.Issued, new(false)
+	} else if user.User != "" {
+		s.iam.Used(sig.AccessKey, service.Signing, sig.Region)
+	}
+	return p, sig.Region, nil
+}
+
+// longTerm is an IAM user, or the administrator of an account.
+func (s *Stage) longTerm(k iamd.Key, accessKey string) wire.Principal {
+	if u, ok := s.iam.User(k.Account, k.User); ok && k.User != "" {
+		return wire.Principal{Account: k.Account, ARN: u.ARN, UserID: u.ID, Type: "User", User: u.Name, AccessKey: accessKey, Tags: u.Tags}
+	}
+	account := k.Account
+	switch {
+	case arn.IsAccount(accessKey):
+		account = accessKey
+	case account == "":
+		account = s.config.Account
+	}
+	return wire.Principal{Account: account, ARN: arn.Scope{Account: account}.For("iam", "root").String(), UserID: account, Type: "Account", Admin: true, AccessKey: accessKey}
+}
+
+// assumed is a session of a role.
+func (s *Stage) assumed(x stsd.Session) wire.Principal {
+	p := wire.Principal{
+		Account: x.Account, ARN: x.ARN(), UserID: x.UserID(), Type: "AssumedRole", Role: x.RoleARN, RoleID: x.RoleID, Session: x.Name, Service: x.Service,
+		AccessKey: x.AccessKey, Provider: x.Provider, Claims: x.Claims, SourceIdentity: x.SourceIdentity, Issued: x.Issued, MFA: new(false), Tags: x.Tags,
+	}
+	if role, ok := s.iam.Role(x.Account, x.RoleARN); ok && len(role.Tags) > 0 {
+		p.Tags = role.Tags
+		maps.Copy(p.Tags, x.Tags) // the session's own win, documented
+	}
+	return p
 }
 
 // signatureError puts a refused signature into the service's own words.
@@ -87,75 +125,123 @@ func signatureError(err error, service *wire.Service) error {
 	return &wire.Error{Code: codes[e.Kind][0], Message: e.Message, Status: status}
 }
 
-// authorize asks the policies about each check, and keeps the reason of a
-// denial for whoever asks.
-func (s *Stage) authorize(ctx context.Context, call *wire.Call, checks []wire.Check) error {
-	if call.Principal.Admin || s.config.IAM == Off {
-		return nil
-	}
-	policies, err := s.policiesOf(call.Principal)
-	if err != nil {
-		return err
-	}
+// authorize asks the policies about each check of a call. What goes on is
+// learned; what is denied is explained and kept for whoever asks.
+func (s *Stage) authorize(_ context.Context, call *wire.Call, checks []wire.Check) error {
 	for _, check := range checks {
-		r := &policy.Request{Action: check.Action, Resource: check.Resource, Context: s.conditions(call, check),
-			Principals: map[string][]string{"AWS": {call.Principal.ARN, call.Principal.Role}}}
-		decision := policy.Evaluate(r, policies)
-		if elsewhere(call.Principal, check) {
-			decision = policy.OtherAccount
-		}
-		if decision.Allowed() {
+		if call.Principal.Admin {
 			continue
 		}
-		text := decision.Text(call.Principal.ARN, check.Action, check.Resource)
-		s.denials.add(Denial{Time: time.Now().UTC(), RequestID: call.RequestID, Principal: call.Principal.ARN, Role: call.Principal.Role,
-			Action: check.Action, Resource: check.Resource, Message: text})
-		if s.config.IAM == Report {
-			s.log.Warn("would be denied", "request", call.RequestID, "reason", text)
-			continue
+		r := s.request(call, check)
+		if s.config.IAM != Off {
+			p, err := s.policiesFor(call.Principal, check)
+			if err != nil {
+				return err
+			}
+			if d := policy.Evaluate(r, p); !d.Allowed() {
+				if err := s.deny(call, r, p, d); err != nil {
+					return err
+				}
+			}
 		}
-		return deniedIn(call.Service, text)
+		s.learned.note(call, r)
 	}
 	return nil
 }
 
-// elsewhere reports whether a check is about a resource of another account.
-// Identity policies reach no further than their own; the policies of resources
-// that could allow it are not performed yet. Roles have their trust policies.
-func elsewhere(p wire.Principal, check wire.Check) bool {
-	a, err := arn.Parse(check.Resource)
-	return err == nil && a.Account != "" && a.Account != p.Account && check.Action != "sts:AssumeRole"
+// may asks the policies quietly: for what a service does where it may.
+func (s *Stage) may(call *wire.Call, check wire.Check) bool {
+	if call.Principal.Admin || s.config.IAM != Enforce {
+		return true
+	}
+	p, err := s.policiesFor(call.Principal, check)
+	return err == nil && policy.Evaluate(s.request(call, check), p).Allowed()
+}
+
+// request puts a check into the words of the policies.
+func (s *Stage) request(call *wire.Call, check wire.Check) *policy.Request {
+	p := call.Principal
+	return &policy.Request{
+		Action: check.Action, Resource: check.Resource, Alias: check.Alias, Context: s.conditions(call, check),
+		Principal: policy.Principal{ARN: p.ARN, Role: p.Role, Account: p.Account},
+	}
+}
+
+// deny keeps the reason of a denial and puts it into the service's words; nil
+// where denials are only reported.
+func (s *Stage) deny(call *wire.Call, r *policy.Request, p policy.Policies, d policy.Decision) error {
+	shown := d
+	if strings.HasPrefix(r.Action, "sts:") && p.Trust && d.Reason != policy.ExplicitDeny {
+		shown.Kind = policy.KindTrust // STS never says which side did not allow
+	}
+	text := shown.Text(call.Principal.ARN, r.Action, r.Resource)
+	s.decide(call, r, p, d, text)
+	if s.config.IAM == Report {
+		return nil
+	}
+	return s.deniedIn(call, r, d, text)
 }
 
 // deniedIn is a denial in a service's protocol.
-func deniedIn(service, text string) error {
-	switch service {
+func (s *Stage) deniedIn(call *wire.Call, r *policy.Request, d policy.Decision, text string) error {
+	switch call.Service {
 	case "iam", "sts", "elasticloadbalancing":
 		return &wire.Error{Code: "AccessDenied", Message: text, Status: http.StatusForbidden}
 	case "ec2":
-		return &wire.Error{Code: "UnauthorizedOperation", Message: text, Status: http.StatusForbidden}
+		return &wire.Error{Code: "UnauthorizedOperation", Message: "You are not authorized to perform this operation. " + text + ". Encoded authorization failure message: " + s.sealDenial(call, r, d.Reason == policy.ExplicitDeny), Status: http.StatusForbidden}
 	}
 	return &wire.Error{Code: "AccessDeniedException", Message: text, Status: http.StatusBadRequest}
 }
 
-// policiesOf gathers what bears on a session: its role's policies as they are
-// now, and its own.
+// policiesFor gathers what bears on a caller and a resource.
+func (s *Stage) policiesFor(p wire.Principal, check wire.Check) (policy.Policies, error) {
+	policies, err := s.policiesOf(p)
+	if err != nil {
+		return policies, err
+	}
+	resource, err := arn.Parse(check.Resource)
+	if err != nil {
+		return policies, nil
+	}
+	policies.Elsewhere = arn.IsAccount(resource.Account) && resource.Account != p.Account
+	switch {
+	case strings.HasPrefix(check.Action, "sts:") && resource.Service == "iam":
+		policies.Trust = true
+		if role, ok := s.iam.Role(resource.Account, check.Resource); ok {
+			policies.Resource = &policy.Named{Name: trustOf(role.Name), Document: role.Trust}
+		}
+	case resource.Service == "ecr":
+		if d, ok := s.ecr.Policy(resource); ok {
+			name, _ := resource.Under("repository/")
+			policies.Resource = &policy.Named{Name: "the policy of repository " + name, Document: d}
+		}
+	}
+	return policies, nil
+}
+
+func trustOf(role string) string { return "the trust policy of role " + role }
+
+// policiesOf gathers what bears on a caller: the policies of its user or role as
+// they are now, and its session's own.
 func (s *Stage) policiesOf(p wire.Principal) (policy.Policies, error) {
-	policies, ok := s.iam.PoliciesOf(p.Account, p.Role)
-	if !ok {
-		return policies, nil // a role that is gone allows nothing
+	kind, name, id := iamd.Role, p.Role, p.RoleID
+	if p.User != "" {
+		kind, name, id = iamd.User, p.ARN, p.UserID
+	}
+	policies, _ := s.iam.PoliciesOf(kind, p.Account, name, id) // one that is gone allows nothing
+	if p.Issued.IsZero() {
+		return policies, nil
 	}
 	session, ok := s.sts.Find(p.AccessKey)
-	if !ok || session.Policy == "" && len(session.PolicyARNs) == 0 {
+	if !ok {
+		return policy.Policies{}, nil // a session that was forgotten may nothing
+	}
+	if session.Policy == "" && len(session.PolicyARNs) == 0 {
 		return policies, nil
 	}
 	policies.Session = []policy.Named{}
 	if session.Policy != "" {
-		d, err := policy.Parse(session.Policy, policy.Identity)
-		if err != nil {
-			return policies, fmt.Errorf("reading the policy of session %s: %w", p.ARN, err)
-		}
-		policies.Session = append(policies.Session, policy.Named{Name: "session", Document: d})
+		policies.Session = append(policies.Session, policy.Named{Name: "the policy of session " + session.Name, Document: s.iam.Document(session.Policy)})
 	}
 	for _, name := range session.PolicyARNs {
 		if d, ok := s.iam.Managed(p.Account, name); ok {
@@ -165,78 +251,105 @@ func (s *Stage) policiesOf(p wire.Principal) (policy.Policies, error) {
 	return policies, nil
 }
 
-// conditions are the global condition keys and those of the check.
-func (s *Stage) conditions(call *wire.Call, check wire.Check) map[string][]string {
+// conditions are the global condition keys, documented, and those of the check:
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+func (s *Stage) conditions(call *wire.Call, check wire.Check) policy.Context {
 	p, now := call.Principal, time.Now().UTC()
-	c := map[string][]string{
-		"aws:PrincipalArn":     {p.Role},
-		"aws:PrincipalAccount": {p.Account},
-		"aws:PrincipalType":    {"AssumedRole"},
-		"aws:userid":           {p.UserID},
-		"aws:RequestedRegion":  {call.Scope.Region},
-		"aws:SecureTransport":  {fmt.Sprint(call.Secure)},
-		"aws:CurrentTime":      {now.Format(time.RFC3339)},
-		"aws:EpochTime":        {fmt.Sprint(now.Unix())},
+	c := policy.Context{
+		"aws:principalaccount":      {p.Account},
+		"aws:principaltype":         {p.Type},
+		"aws:userid":                {p.UserID},
+		"aws:requestedregion":       {call.Scope.Region},
+		"aws:securetransport":       {fmt.Sprint(call.Secure)},
+		"aws:currenttime":           {now.Format(time.RFC3339)},
+		"aws:epochtime":             {fmt.Sprint(now.Unix())},
+		"aws:principalisawsservice": {"false"},
+		"aws:viaawsservice":         {"false"},
+		"aws:principalarn":          {p.ARN},
 	}
-	for key, value := range map[string]string{"aws:SourceIp": call.SourceIP, "aws:UserAgent": call.UserAgent, "aws:FederatedProvider": p.Provider} {
+	if p.Role != "" {
+		c["aws:principalarn"] = []string{p.Role} // the role, with its path, not the session
+	}
+	for key, value := range map[string]string{
+		"aws:sourceip": call.SourceIP, "aws:useragent": call.UserAgent, "aws:federatedprovider": p.Provider, "aws:username": p.User, "aws:sourceidentity": p.SourceIdentity,
+	} {
 		if value != "" {
 			c[key] = []string{value}
 		}
 	}
+	if !p.Issued.IsZero() {
+		c["aws:tokenissuetime"] = []string{p.Issued.Format(time.RFC3339)}
+	}
+	if p.MFA != nil {
+		c["aws:multifactorauthpresent"] = []string{fmt.Sprint(*p.MFA)}
+	}
 	for key, value := range p.Claims {
-		c[key] = []string{value}
+		c.Set(key, value)
+	}
+	for key, value := range p.Tags {
+		c.Set("aws:PrincipalTag/"+key, value)
+	}
+	for key, value := range call.Tags {
+		c.Set("aws:RequestTag/"+key, value)
+	}
+	if len(call.TagKeys) > 0 {
+		c["aws:tagkeys"] = call.TagKeys
+	}
+	if resource, err := arn.Parse(check.Resource); err == nil {
+		if arn.IsAccount(resource.Account) {
+			c["aws:resourceaccount"] = []string{resource.Account}
+		}
+		for key, value := range s.tagsOf(resource) {
+			c.Set("aws:ResourceTag/"+key, value)
+			c.Set(resource.Service+":ResourceTag/"+key, value)
+		}
 	}
 	for key, values := range check.Context {
-		c[key] = values
+		c.Set(key, values...)
 	}
 	return c
 }
 
-// Denial is a refusal with what AWS does not say.
-type Denial struct {
-	Time      time.Time            `json:"time"`
-	RequestID string               `json:"requestId"`
-	Principal string               `json:"principal,omitempty"`
-	Role      string               `json:"role,omitempty"`
-	Action    string               `json:"action"`
-	Resource  string               `json:"resource,omitempty"`
-	Message   string               `json:"message"`
-	Why       []policy.Explanation `json:"why,omitempty"`
-}
-
-// denials keeps the last hundred.
-type denials struct {
-	mu   sync.Mutex
-	list []Denial
-}
-
-func (d *denials) add(x Denial) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.list = append(d.list, x)
-	if len(d.list) > 100 {
-		d.list = d.list[1:]
+// tagsOf is the tags of any service's resource.
+func (s *Stage) tagsOf(resource arn.ARN) map[string]string {
+	switch resource.Service {
+	case "iam":
+		return s.iam.Tags(resource.String())
+	case "ecs":
+		return s.ecs.Tags(resource.String())
+	case "elasticloadbalancing":
+		return s.elb.Tags(resource.String())
+	case "ecr":
+		return s.ecr.Tags(resource.String())
 	}
+	return nil
 }
 
-func (d *denials) find(requestID string) []Denial {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := []Denial{}
-	for _, x := range d.list {
-		if requestID == "" || x.RequestID == requestID {
-			out = append(out, x)
+// trust asks a role's trust policy about a web identity.
+func (s *Stage) trust(call *wire.Call, role stsd.Role, r *policy.Request) error {
+	call.Principal.Provider = r.Principal.Federated
+	if s.config.IAM == Off && role.Trust != nil {
+		s.learned.trust(call, role.ARN, r)
+		return nil
+	}
+	p := policy.Policies{Trust: true}
+	if role.Trust != nil {
+		p.Resource = &policy.Named{Name: trustOf(role.Name), Document: role.Trust}
+		if role.Trust.Assume(r) {
+			s.learned.trust(call, role.ARN, r)
+			return nil
 		}
 	}
-	return out
-}
-
-func (s *Stage) explain(call *wire.Call, role string, why []policy.Explanation) {
-	action := "sts:" + call.Operation
-	var parts []string
-	for _, e := range why {
-		parts = append(parts, e.Problem)
+	d := policy.Decision{Reason: policy.NoResourceAllow, Kind: policy.KindTrust}
+	for _, l := range policy.Explain(r, p) {
+		if l.Says == "deny" {
+			d = policy.Decision{Reason: policy.ExplicitDeny, Policy: l.Policy, Kind: policy.KindTrust}
+		}
 	}
-	s.denials.add(Denial{Time: time.Now().UTC(), RequestID: call.RequestID, Principal: call.Principal.ARN, Role: role, Action: action,
-		Message: "Not authorized to perform " + action + ": " + strings.Join(parts, "; "), Why: why})
+	s.decide(call, r, p, d, stsd.DeniedWebIdentity)
+	if s.config.IAM == Report {
+		s.learned.trust(call, role.ARN, r)
+		return nil
+	}
+	return &wire.Error{Code: "AccessDenied", Message: stsd.DeniedWebIdentity}
 }

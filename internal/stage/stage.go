@@ -8,6 +8,7 @@ package stage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,9 @@ type Stage struct {
 	runtime *lateRuntime
 	gateway *wire.Gateway
 	keyMu   sync.Mutex
-	key     *oidc.Key // of the played issuer, made when first used
+	keys    oidc.Keys // of the played issuer, made when first used
+	seal    seal
+	secret  string // of the seal
 	meta    *store.Table[meta]
 	started time.Time
 
@@ -83,15 +86,17 @@ type Stage struct {
 	logs *logsd.API
 	ec2  *ec2d.API
 
-	denials denials
-	down    chan struct{}
-	once    sync.Once
+	decisions decisions
+	learned   learned
+	down      chan struct{}
+	once      sync.Once
 }
 
 // meta is what the stage remembers of itself.
 type meta struct {
 	Time time.Time // stage time, so that it never goes back
-	Key  string    // the issuer's key
+	Keys string    // the issuer's keys
+	Seal string    // secret of encoded authorization messages
 }
 
 // New opens a stage's state. It starts nothing.
@@ -130,11 +135,10 @@ func (s *Stage) open() (err error) {
 	if err != nil {
 		return err
 	}
-	verifier := &oidc.Verifier{Own: s.knownKey}
+	verifier := &oidc.Verifier{Own: s.knownKeys}
 	s.iam = iamd.New(s.store)
-	s.sts = stsd.New(s.store, stsIAM{s.iam}, verifier)
-	s.sts.Explain = s.explain
-	s.elb = elbd.New(s.store, s.clock, s.balance)
+	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, verifier)
+	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
 	s.ecr = ecrd.New(s.store, s.clock, blobs, s.authorize)
 	s.ecr.Endpoint = c.Endpoint
 	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
@@ -155,7 +159,7 @@ func (s *Stage) open() (err error) {
 	return nil
 }
 
-// resume takes up the time and the issuer's key of an earlier run.
+// resume takes up the time, the issuer's keys and the seal of an earlier run.
 func (s *Stage) resume() error {
 	var m meta
 	s.store.View(func(tx *store.Tx) { m, _ = s.meta.Get(tx, "stage") })
@@ -164,45 +168,46 @@ func (s *Stage) resume() error {
 			return err
 		}
 	}
-	if m.Key == "" {
-		return nil
+	if s.secret = m.Seal; s.secret == "" {
+		s.secret = rand.Text()
 	}
-	key, err := oidc.ParseKey(m.Key)
-	s.key = key
+	var err error
+	if s.seal, err = newSeal(s.secret); err != nil {
+		return err
+	}
+	s.keys, err = oidc.ParseKeys(m.Keys)
 	return err
 }
 
-// knownKey is the issuer's key, if it was ever needed.
-func (s *Stage) knownKey() *oidc.Key {
+// knownKeys is the issuer's keys, if any was ever needed.
+func (s *Stage) knownKeys() oidc.Keys {
 	s.keyMu.Lock()
 	defer s.keyMu.Unlock()
-	return s.key
+	return s.keys
 }
 
-// issuerKey is the issuer's key. It is made when it is first asked for, because
-// that takes longer than everything else at a start.
-func (s *Stage) issuerKey() (*oidc.Key, error) {
+// issuerKeys is the issuer's keys, with a new one in front if rotate says so.
+// The first is made when it is first asked for, because that takes longer than
+// everything else at a start.
+func (s *Stage) issuerKeys(rotate bool) (oidc.Keys, error) {
 	s.keyMu.Lock()
-	if s.key == nil {
-		key, err := oidc.NewKey()
-		if err != nil {
+	keys := s.keys
+	if rotate || len(keys) == 0 {
+		var err error
+		if keys, err = keys.Rotate(); err != nil {
 			s.keyMu.Unlock()
 			return nil, err
 		}
-		s.key = key
+		s.keys = keys
 	}
-	key := s.key
 	s.keyMu.Unlock()
-	return key, s.remember()
+	return keys, s.remember()
 }
 
 func (s *Stage) remember() error {
 	// Ahead by as much as passes until the next time: a crash in between must not
 	// set the clock behind the rows.
-	m := meta{Time: s.clock.Now().Add(time.Duration(s.clock.Scale() * float64(rememberEvery)))}
-	if key := s.knownKey(); key != nil {
-		m.Key = key.Marshal()
-	}
+	m := meta{Time: s.clock.Now().Add(time.Duration(s.clock.Scale() * float64(rememberEvery))), Seal: s.secret, Keys: s.knownKeys().Marshal()}
 	return s.store.Update(func(tx *store.Tx) error {
 		s.meta.Put(tx, "stage", m)
 		return nil

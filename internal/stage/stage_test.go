@@ -116,7 +116,7 @@ func TestAnotherRepositoryIsToldWhyOnlyOnRequest(t *testing.T) {
 	if code(err) != "AccessDenied" || !strings.HasSuffix(err.Error(), "Not authorized to perform sts:AssumeRoleWithWebIdentity") {
 		t.Errorf("got %v", err)
 	}
-	resp, err := s.HTTPClient().Get("http://localhost:4566/_serin/denials")
+	resp, err := s.HTTPClient().Get("http://localhost:4566/_serin/decisions/last")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestReportLetsThroughAndOffDoesNotAsk(t *testing.T) {
 		if _, err := ecs.NewFromConfig(session).CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: new("c")}); err != nil {
 			t.Errorf("%s: %v", mode, err)
 		}
-		if got := len(s.denials.find("")); got != noted {
+		if got := len(s.decisions.all()); got != noted {
 			t.Errorf("%s noted %d denials", mode, got)
 		}
 	}

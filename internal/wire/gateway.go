@@ -141,6 +141,7 @@ func (g *Gateway) answer(r *http.Request, body []byte, form url.Values, s *Servi
 	if err != nil {
 		return nil, errMalformed(s, err)
 	}
+	call.Tags, call.TagKeys = requestTags(in)
 	if o.checks != nil {
 		if err := g.Authorize(r.Context(), call, o.checks(call, in)); err != nil {
 			return nil, err
@@ -150,6 +151,46 @@ func (g *Gateway) answer(r *http.Request, body []byte, form url.Values, s *Servi
 		return nil, err
 	}
 	return o.call(WithCall(r.Context(), call), in)
+}
+
+// requestTags reads the tags of a request for the condition keys that speak of
+// them. Every service has them in a member Tags, as a list or a map, or their
+// keys in TagKeys.
+func requestTags(in any) (tags map[string]string, keys []string) {
+	v := reflect.ValueOf(in).Elem()
+	switch list := v.FieldByName("Tags"); {
+	case !list.IsValid():
+	case list.Kind() == reflect.Map:
+		for k, value := range list.Seq2() {
+			tags, keys = withTag(tags, k.String(), value.String()), append(keys, k.String())
+		}
+	case list.Kind() == reflect.Slice:
+		for i := range list.Len() {
+			key, value := list.Index(i).FieldByName("Key"), list.Index(i).FieldByName("Value")
+			if key.IsNil() {
+				continue
+			}
+			text := ""
+			if !value.IsNil() {
+				text = value.Elem().String()
+			}
+			tags, keys = withTag(tags, key.Elem().String(), text), append(keys, key.Elem().String())
+		}
+	}
+	if list := v.FieldByName("TagKeys"); list.IsValid() {
+		for i := range list.Len() {
+			keys = append(keys, list.Index(i).String())
+		}
+	}
+	return tags, keys
+}
+
+func withTag(tags map[string]string, key, value string) map[string]string {
+	if tags == nil {
+		tags = map[string]string{}
+	}
+	tags[key] = value
+	return tags
 }
 
 func (s *Service) decode(o *Op, body []byte, form url.Values) (any, error) {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"serin/internal/arn"
 )
@@ -67,6 +68,7 @@ func (o *Op) New() (in, out any) {
 type Check struct {
 	Action   string              // svc:Action
 	Resource string              // an ARN, or *
+	Alias    string              // another form in which policies may name it
 	Context  map[string][]string // condition keys that this request fills
 }
 
@@ -118,13 +120,21 @@ type Principal struct {
 	Account string
 	ARN     string // the caller's ARN as AWS prints it: of the session, for a role
 	UserID  string // aws:userid
+	Type    string // aws:PrincipalType: Account, User, AssumedRole
 	Role    string // ARN of the role, with its path; empty for others
+	RoleID  string // a role that was deleted and made anew is another
+	User    string // name of the IAM user; empty for others
 	Session string // role session name
 	Admin   bool   // the stage's built-in administrator
-	// Access key and what came with it, for the policies of a session.
-	AccessKey string
-	Provider  string            // aws:FederatedProvider
-	Claims    map[string]string // provider-qualified claims that later requests carry
+	Service string // the AWS service that acts as the role, if one does
+
+	AccessKey      string
+	Provider       string            // aws:FederatedProvider
+	Claims         map[string]string // condition keys that a session carries on: provider-qualified aud, sub, amr
+	Tags           map[string]string // aws:PrincipalTag: the session's own and its role's or user's
+	SourceIdentity string
+	Issued         time.Time // of temporary credentials
+	MFA            *bool     // aws:MultiFactorAuthPresent; nil for long-term keys
 }
 
 // Call is one request on its way through the house.
@@ -137,7 +147,9 @@ type Call struct {
 	SourceIP  string
 	UserAgent string
 	Secure    bool
-	Code      string // error code of the answer, empty when it succeeded
+	Tags      map[string]string // tags that the request sets: aws:RequestTag
+	TagKeys   []string          // keys of tags that the request sets or removes: aws:TagKeys
+	Code      string            // error code of the answer, empty when it succeeded
 }
 
 // ARN builds an ARN of the called service in the caller's account and region.

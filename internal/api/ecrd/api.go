@@ -25,6 +25,7 @@ import (
 	"serin/internal/id"
 	"serin/internal/registry"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
@@ -44,6 +45,7 @@ type API struct {
 	images       *store.Table[image]
 	tags         *store.Table[tagRow]
 	tokens       *store.Table[token]
+	labels       *tags.Table // tags of resources, which are not image tags
 }
 
 type repository struct {
@@ -52,6 +54,7 @@ type repository struct {
 	Mutability string
 	ScanOnPush bool
 	Encryption string
+	Policy     string
 }
 
 // layer says that a repository holds a blob.
@@ -86,6 +89,7 @@ func New(s *store.Store, c *clock.Clock, b *registry.Blobs, authorize func(conte
 		images:       store.NewTable[image](s, "ecr/images"),
 		tags:         store.NewTable[tagRow](s, "ecr/tags"),
 		tokens:       store.NewTable[token](s, "ecr/tokens"),
+		labels:       tags.NewTable(s, "ecr/labels"),
 	}
 	a.handler = registry.Handler(newBackend(a))
 	return a
@@ -104,6 +108,7 @@ func (a *API) Service() *wire.Service {
 			"ListImagesFilter":           {Performed: "tagStatus", Refused: "imageStatus"},
 			"EncryptionConfiguration":    {Recorded: "encryptionType", Refused: "kmsKey"},
 			"ImageScanningConfiguration": {Recorded: "scanOnPush"},
+			"Tag":                        {Performed: "Key Value"},
 		},
 	}
 	onRepo := func(action string, name func() *string) func(*wire.Call) []wire.Check {
@@ -114,7 +119,7 @@ func (a *API) Service() *wire.Service {
 	s.Register(
 		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
 			return onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
-		}, wire.Members{Performed: "repositoryName imageTagMutability registryId", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters tags"}),
+		}, wire.Members{Performed: "repositoryName imageTagMutability registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters"}),
 		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
 			if len(in.RepositoryNames) == 0 {
 				return []wire.Check{{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/*")}}
@@ -128,6 +133,24 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("DeleteRepository", a.DeleteRepository, func(c *wire.Call, in *ecr.DeleteRepositoryInput) []wire.Check {
 			return onRepo("DeleteRepository", func() *string { return in.RepositoryName })(c)
 		}, wire.Members{Performed: "repositoryName force registryId"}),
+		wire.Handle("SetRepositoryPolicy", a.SetRepositoryPolicy, func(c *wire.Call, in *ecr.SetRepositoryPolicyInput) []wire.Check {
+			return onRepo("SetRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "policyText registryId repositoryName", Refused: "force"}),
+		wire.Handle("GetRepositoryPolicy", a.GetRepositoryPolicy, func(c *wire.Call, in *ecr.GetRepositoryPolicyInput) []wire.Check {
+			return onRepo("GetRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("DeleteRepositoryPolicy", a.DeleteRepositoryPolicy, func(c *wire.Call, in *ecr.DeleteRepositoryPolicyInput) []wire.Check {
+			return onRepo("DeleteRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("TagResource", a.TagResource, func(_ *wire.Call, in *ecr.TagResourceInput) []wire.Check {
+			return []wire.Check{{Action: "ecr:TagResource", Resource: aws.ToString(in.ResourceArn)}}
+		}, wire.Members{Performed: "resourceArn tags"}),
+		wire.Handle("UntagResource", a.UntagResource, func(_ *wire.Call, in *ecr.UntagResourceInput) []wire.Check {
+			return []wire.Check{{Action: "ecr:UntagResource", Resource: aws.ToString(in.ResourceArn)}}
+		}, wire.Members{Performed: "resourceArn tagKeys"}),
+		wire.Handle("ListTagsForResource", a.ListTagsForResource, func(_ *wire.Call, in *ecr.ListTagsForResourceInput) []wire.Check {
+			return []wire.Check{{Action: "ecr:ListTagsForResource", Resource: aws.ToString(in.ResourceArn)}}
+		}, wire.Members{Performed: "resourceArn"}),
 		wire.Handle("GetAuthorizationToken", a.GetAuthorizationToken, func(*wire.Call, *ecr.GetAuthorizationTokenInput) []wire.Check {
 			return []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}
 		}, wire.Members{Performed: "registryIds"}),
@@ -184,6 +207,10 @@ func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInpu
 	if err := registryOf(c, in.RegistryId); err != nil {
 		return nil, err
 	}
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
 	r := repository{Name: name, Created: a.clock.Now(), Mutability: "MUTABLE", Encryption: "AES256"}
 	switch in.ImageTagMutability {
 	case "", types.ImageTagMutabilityMutable:
@@ -196,12 +223,13 @@ func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInpu
 		r.Encryption = string(e.EncryptionType)
 	}
 	r.ScanOnPush = in.ImageScanningConfiguration != nil && in.ImageScanningConfiguration.ScanOnPush
-	err := a.store.Update(func(tx *store.Tx) error {
+	err = a.store.Update(func(tx *store.Tx) error {
 		key := repositoryKey(c.Scope, name)
 		if _, ok := a.repositories.Get(tx, key); ok {
 			return &types.RepositoryAlreadyExistsException{Message: new(fmt.Sprintf("The repository with name '%s' already exists in the registry with id '%s'", name, c.Scope.Account))}
 		}
 		a.repositories.Put(tx, key, r)
+		a.labels.Set(tx, c.ARN("repository/"+name), labels)
 		return nil
 	})
 	if err != nil {
@@ -298,6 +326,7 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 			a.layers.Delete(tx, k)
 		}
 		a.repositories.Delete(tx, key)
+		a.labels.Set(tx, c.ARN("repository/"+name), nil)
 		return nil
 	})
 	if err != nil {

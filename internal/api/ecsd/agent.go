@@ -390,9 +390,9 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if err := g.move(key, pending, false); err != nil {
 		return err
 	}
-	role := aws.ToString(d.ExecutionRoleArn)
-	if role != "" {
-		if err := g.deps.Roles.Check(role, "ecs-tasks.amazonaws.com", t.ID, "", ""); err != nil {
+	role := execution(d, t.ID)
+	if role.Role != "" {
+		if err := g.deps.Roles.Check(role, "", ""); err != nil {
 			return err
 		}
 	}
@@ -431,7 +431,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 
 // pull makes the images ready. The first task of a revision resolves tags to
 // digests; all later ones use the same, documented.
-func (g *agent) pull(ctx context.Context, key string, d types.TaskDefinition, r revision, role string) ([]run.Image, error) {
+func (g *agent) pull(ctx context.Context, key string, d types.TaskDefinition, r revision, role Actor) ([]run.Image, error) {
 	err := g.update(key, func(_ *store.Tx, t *task) { t.Times.PullStarted = g.clock.Now() })
 	if err != nil {
 		return nil, err
@@ -484,9 +484,15 @@ func repositoryOf(image string) string {
 	return image
 }
 
+// execution is the agent acting as a task's execution role, in a session that
+// has the task's id, observed.
+func execution(d types.TaskDefinition, taskID string) Actor {
+	return Actor{aws.ToString(d.ExecutionRoleArn), "ecs-tasks.amazonaws.com", taskID}
+}
+
 // openLogs makes sure that each container's stream can be written, as the
 // execution role.
-func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role string) ([][2]string, error) {
+func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role Actor) ([][2]string, error) {
 	out := make([][2]string, len(d.ContainerDefinitions))
 	for i, c := range d.ContainerDefinitions {
 		l := c.LogConfiguration
@@ -499,7 +505,7 @@ func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role s
 		}
 		where := arn.Scope{Account: scope.Account, Region: l.Options["awslogs-region"]}
 		if err := g.deps.Logs.Open(where, role, l.Options["awslogs-group"], stream, l.Options["awslogs-create-group"] == "true"); err != nil {
-			return nil, fmt.Errorf("ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: failed to create Cloudwatch log stream: %w", err)
+			return nil, fmt.Errorf("ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: %w", err)
 		}
 		out[i] = [2]string{where.Region + "|" + l.Options["awslogs-group"], stream}
 	}
@@ -567,18 +573,25 @@ func (g *agent) ship(key string, h run.Task) {
 	g.ships.Lock()
 	defer g.ships.Unlock()
 	var t task
-	g.store.View(func(tx *store.Tx) { t, _ = g.tasks.Get(tx, key) })
+	var role Actor
+	g.store.View(func(tx *store.Tx) {
+		t, _ = g.tasks.Get(tx, key)
+		scope, _ := arn.ParseKey(key)
+		if d, ok := g.definition(tx, scope, t.TaskDefinition); ok {
+			role = execution(d, t.ID)
+		}
+	})
 	for _, c := range t.Containers {
 		if c.LogStream == "" {
 			continue
 		}
-		if err := g.shipContainer(key, c, h); err != nil && !errors.Is(err, context.Canceled) {
+		if err := g.shipContainer(key, c, h, role); err != nil && !errors.Is(err, context.Canceled) {
 			g.log.Warn("a container's output could not be logged", "task", t.ID, "container", c.Name, "err", err)
 		}
 	}
 }
 
-func (g *agent) shipContainer(key string, c container, h run.Task) error {
+func (g *agent) shipContainer(key string, c container, h run.Task, role Actor) error {
 	place := key + "/" + c.Name
 	var from offset
 	g.store.View(func(tx *store.Tx) { from, _ = g.offsets.Get(tx, place) })
@@ -591,7 +604,7 @@ func (g *agent) shipContainer(key string, c container, h run.Task) error {
 	}
 	scope, _ := arn.ParseKey(key)
 	region, group, _ := strings.Cut(c.LogGroup, "|")
-	if err := g.deps.Logs.Put(arn.Scope{Account: scope.Account, Region: region}, group, c.LogStream, events); err != nil {
+	if err := g.deps.Logs.Put(arn.Scope{Account: scope.Account, Region: region}, role, group, c.LogStream, events); err != nil {
 		return err
 	}
 	return g.store.Update(func(tx *store.Tx) error {

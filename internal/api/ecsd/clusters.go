@@ -27,6 +27,9 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 	if err != nil {
 		return nil, err
 	}
+	if err := a.deps.Roles.LinkedRole(call); err != nil {
+		return nil, err
+	}
 	var view types.Cluster
 	err = a.store.Update(func(tx *store.Tx) error {
 		c, ok := a.clusters.Get(tx, call.Scope.Key(name))

@@ -266,7 +266,7 @@ func (c *control) infrastructureRole() string {
 	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
 	for _, lb := range r.LoadBalancers {
 		role, rule := aws.ToString(lb.AdvancedConfiguration.RoleArn), aws.ToString(lb.AdvancedConfiguration.ProductionListenerRule)
-		if err := c.deps.Roles.Check(role, "ecs.amazonaws.com", "ECSNetworkingWithELB", "elasticloadbalancing:ModifyRule", rule); err != nil {
+		if err := c.deps.Roles.Check(Actor{role, "ecs.amazonaws.com", "ECSNetworkingWithELB"}, "elasticloadbalancing:ModifyRule", rule); err != nil {
 			return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + role + "'."
 		}
 	}

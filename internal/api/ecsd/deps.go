@@ -7,6 +7,7 @@ import (
 	"serin/internal/arn"
 	"serin/internal/run"
 	"serin/internal/store"
+	"serin/internal/wire"
 )
 
 // Deps is what ECS needs of other services, in ECS's words. The stage fits
@@ -44,15 +45,16 @@ type TargetHealth struct{ State, Description string }
 
 // Images finds where an image is to be pulled from, and with what.
 type Images interface {
-	Resolve(ctx context.Context, scope arn.Scope, image, executionRole string) (ref string, auth run.Auth, err error)
+	Resolve(ctx context.Context, scope arn.Scope, image string, as Actor) (ref string, auth run.Auth, err error)
 }
 
 // Logs is CloudWatch Logs, written to as the execution role.
 type Logs interface {
 	// Open makes sure that a stream can be written: the group is there, or is
 	// made where create says so and the role may.
-	Open(scope arn.Scope, role, group, stream string, create bool) error
-	Put(scope arn.Scope, group, stream string, events []LogEvent) error
+	Open(scope arn.Scope, as Actor, group, stream string, create bool) error
+	// Put writes events, or drops them where the role may not, as the driver does.
+	Put(scope arn.Scope, as Actor, group, stream string, events []LogEvent) error
 }
 
 // LogEvent is one line of a container.
@@ -65,5 +67,10 @@ type LogEvent struct {
 type Roles interface {
 	// Check returns why a service cannot act as a role, or may not do what it
 	// must, in AWS's words; nil when it may.
-	Check(role, service, session, action, resource string) error
+	Check(as Actor, action, resource string) error
+	// LinkedRole makes ECS's own role in the account, where the caller may.
+	LinkedRole(call *wire.Call) error
 }
+
+// Actor is an AWS service acting as a role, in a session that it names.
+type Actor struct{ Role, Service, Session string }

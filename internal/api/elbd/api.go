@@ -29,18 +29,19 @@ import (
 
 // API performs ELBv2's operations.
 type API struct {
-	store     *store.Store
-	clock     *clock.Clock
-	balance   *balance.Balancer
-	wake      chan struct{} // rows or observations changed
-	balancers *store.Table[loadBalancer]
-	listeners *store.Table[listener]
-	rules     *store.Table[rule]
-	groups    *store.Table[targetGroup]
-	bound     *store.Table[bound]   // listener → where it listens
-	applied   *store.Table[applied] // rule → weights in force
-	health    *store.Table[health]  // target group → its targets' health
-	tags      *tags.Table
+	store      *store.Store
+	clock      *clock.Clock
+	balance    *balance.Balancer
+	linkedRole func(*wire.Call) error
+	wake       chan struct{} // rows or observations changed
+	balancers  *store.Table[loadBalancer]
+	listeners  *store.Table[listener]
+	rules      *store.Table[rule]
+	groups     *store.Table[targetGroup]
+	bound      *store.Table[bound]   // listener → where it listens
+	applied    *store.Table[applied] // rule → weights in force
+	health     *store.Table[health]  // target group → its targets' health
+	tags       *tags.Table
 }
 
 type loadBalancer struct {
@@ -97,8 +98,9 @@ type Health struct {
 	Registered                 time.Time // the registration that it was observed of
 }
 
-// New adds ELB's tables to the store.
-func New(s *store.Store, c *clock.Clock, b *balance.Balancer) *API {
+// New adds ELB's tables to the store. linkedRole makes ELB's own role in the
+// caller's account, where the caller may.
+func New(s *store.Store, c *clock.Clock, b *balance.Balancer, linkedRole func(*wire.Call) error) *API {
 	wake := make(chan struct{}, 1)
 	b.Changed = func() {
 		select {
@@ -107,7 +109,7 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer) *API {
 		}
 	}
 	return &API{
-		store: s, clock: c, balance: b, wake: wake,
+		store: s, clock: c, balance: b, linkedRole: linkedRole, wake: wake,
 		balancers: store.NewTable[loadBalancer](s, "elb/balancers"),
 		listeners: store.NewTable[listener](s, "elb/listeners"),
 		rules:     store.NewTable[rule](s, "elb/rules"),

@@ -53,6 +53,9 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 	if err != nil {
 		return nil, err
 	}
+	if err := a.linkedRole(call); err != nil {
+		return nil, err
+	}
 	err = a.store.Update(func(tx *store.Tx) error {
 		addresses := map[string]bool{}
 		for _, other := range a.balancers.Scan(tx, "") {

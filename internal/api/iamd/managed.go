@@ -1,48 +1,48 @@
 package iamd
 
 import (
+	"bytes"
+	"embed"
 	"encoding/json"
 	"strings"
 	"time"
 )
 
-// awsManaged is AWS's own managed policies, those that the release path names.
-// Content documented: the policies' reference pages, versions as noted.
-var awsManaged = func() map[string]managed {
-	m := map[string]managed{}
-	for _, p := range []struct {
-		path, name, created string
-		statements          []map[string]any
-	}{
-		// v3
-		{"/", "AmazonEC2ContainerRegistryPowerUser", "2015-12-21T17:05:33Z", []map[string]any{allow("*",
-			"ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:GetDownloadUrlForLayer ecr:GetRepositoryPolicy ecr:DescribeRepositories ecr:ListImages ecr:DescribeImages ecr:BatchGetImage ecr:GetLifecyclePolicy ecr:GetLifecyclePolicyPreview ecr:ListTagsForResource ecr:DescribeImageScanFindings ecr:InitiateLayerUpload ecr:UploadLayerPart ecr:CompleteLayerUpload ecr:PutImage")}},
-		// v1
-		{"/service-role/", "AmazonECSTaskExecutionRolePolicy", "2017-11-16T18:48:22Z", []map[string]any{allow("*",
-			"ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:GetDownloadUrlForLayer ecr:BatchGetImage logs:CreateLogStream logs:PutLogEvents")}},
-		// v6
-		{"/", "AmazonECSInfrastructureRolePolicyForLoadBalancers", "2025-07-17T00:00:00Z", []map[string]any{
-			allow("*", "elasticloadbalancing:DescribeListeners elasticloadbalancing:DescribeRules elasticloadbalancing:DescribeTargetGroups elasticloadbalancing:DescribeTargetHealth"),
-			allow("arn:aws:elasticloadbalancing:*:*:targetgroup/*/*", "elasticloadbalancing:RegisterTargets elasticloadbalancing:DeregisterTargets"),
-			allow("arn:aws:elasticloadbalancing:*:*:listener/app/*/*/* arn:aws:elasticloadbalancing:*:*:listener/net/*/*/*", "elasticloadbalancing:ModifyListener"),
-			allow("arn:aws:elasticloadbalancing:*:*:listener-rule/app/*/*/*/*", "elasticloadbalancing:ModifyRule"),
-		}},
-		{"/", "AdministratorAccess", "2015-02-06T18:39:46Z", []map[string]any{allow("*", "*")}},
-	} {
-		document, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": p.statements})
-		if err != nil { // a literal always marshals
-			panic(err)
-		}
-		created, err := time.Parse(time.RFC3339, p.created)
+// AWS's own managed policies, those that the release path and its operators
+// name, each as AWS publishes it: documented on its reference page, with the
+// version and date of the file. https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
+//
+//go:embed managed/*.json
+var managedFiles embed.FS
+
+// awsPolicies reads the embedded policies, by ARN.
+func awsPolicies() map[string]managed {
+	files, err := managedFiles.ReadDir("managed")
+	if err != nil { // the files are part of the program
+		panic(err)
+	}
+	out := map[string]managed{}
+	for _, f := range files {
+		raw, err := managedFiles.ReadFile("managed/" + f.Name())
 		if err != nil {
 			panic(err)
 		}
-		policyARN := "arn:aws:iam::aws:policy" + p.path + p.name
-		m[policyARN] = managed{Name: p.name, ID: "ANPA" + p.name, Path: p.path, ARN: policyARN, Document: string(document), Created: created}
+		var p struct {
+			Path, Version string
+			Created       time.Time
+			Document      json.RawMessage
+		}
+		if err := json.Unmarshal(raw, &p); err != nil {
+			panic("iamd: " + f.Name() + ": " + err.Error())
+		}
+		var text bytes.Buffer
+		if err := json.Compact(&text, p.Document); err != nil {
+			panic(err)
+		}
+		name := strings.TrimSuffix(f.Name(), ".json")
+		m := managed{Name: name, ID: "ANPA" + strings.ToUpper(name), Path: p.Path, ARN: "arn:aws:iam::aws:policy" + p.Path + name, Created: p.Created,
+			Default: p.Version, Versions: []version{{ID: p.Version, Document: text.String(), Created: p.Created}}}
+		out[m.ARN] = m
 	}
-	return m
-}()
-
-func allow(resources, actions string) map[string]any {
-	return map[string]any{"Effect": "Allow", "Action": strings.Fields(actions), "Resource": strings.Fields(resources)}
+	return out
 }

@@ -2,11 +2,6 @@ package iamd
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/url"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,342 +9,339 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"serin/internal/arn"
 	"serin/internal/id"
 	"serin/internal/policy"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
 
-var roleName = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
-
 func (a *API) roleOps() []*wire.Op {
-	byName := func(c *wire.Call, name *string) string {
-		if p, ok := a.Role(c.Scope.Account, aws.ToString(name)); ok {
-			return p.ARN
+	boundary := func(_ *wire.Call, in *iam.CreateRoleInput) (string, []string) {
+		if in.PermissionsBoundary == nil {
+			return "", nil
 		}
-		return scopeOf(c).For("iam", "role/"+aws.ToString(name)).String()
+		return "iam:PermissionsBoundary", []string{*in.PermissionsBoundary}
 	}
 	return []*wire.Op{
-		wire.Handle("CreateRole", a.CreateRole, func(c *wire.Call, in *iam.CreateRoleInput) []wire.Check {
-			path, _ := cleanPath(in.Path)
-			return []wire.Check{{Action: "iam:CreateRole", Resource: scopeOf(c).For("iam", "role"+path+aws.ToString(in.RoleName)).String()}}
-		}, wire.Members{Performed: "AssumeRolePolicyDocument RoleName MaxSessionDuration Path", Recorded: "Description Tags", Refused: "PermissionsBoundary"}),
-		wire.Handle("GetRole", a.GetRole, on("GetRole", func(c *wire.Call, in *iam.GetRoleInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "RoleName"}),
-		wire.Handle("ListRoles", a.ListRoles, on("ListRoles", func(c *wire.Call, in *iam.ListRolesInput) string { return scopeOf(c).For("iam", "role/").String() }),
+		handle("CreateRole", a.CreateRole, func(c *wire.Call, in *iam.CreateRoleInput) string { return newARN(Role, c, in.Path, in.RoleName) },
+			wire.Members{Performed: "AssumeRolePolicyDocument RoleName MaxSessionDuration Path PermissionsBoundary Tags", Recorded: "Description"}, boundary),
+		handle("GetRole", a.GetRole, func(c *wire.Call, in *iam.GetRoleInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "RoleName"}),
+		handle("ListRoles", a.ListRoles, func(c *wire.Call, in *iam.ListRolesInput) string { return newARN(Role, c, in.PathPrefix, nil) },
 			wire.Members{Performed: "Marker MaxItems PathPrefix"}),
-		wire.Handle("DeleteRole", a.DeleteRole, on("DeleteRole", func(c *wire.Call, in *iam.DeleteRoleInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "RoleName"}),
-		wire.Handle("UpdateAssumeRolePolicy", a.UpdateAssumeRolePolicy, on("UpdateAssumeRolePolicy", func(c *wire.Call, in *iam.UpdateAssumeRolePolicyInput) string { return byName(c, in.RoleName) }),
+		handle("UpdateRole", a.UpdateRole, func(c *wire.Call, in *iam.UpdateRoleInput) string { return a.resource(Role, c, in.RoleName) },
+			wire.Members{Performed: "RoleName MaxSessionDuration", Recorded: "Description"}),
+		handle("UpdateRoleDescription", a.UpdateRoleDescription, func(c *wire.Call, in *iam.UpdateRoleDescriptionInput) string { return a.resource(Role, c, in.RoleName) },
+			wire.Members{Performed: "RoleName", Recorded: "Description"}),
+		handle("UpdateAssumeRolePolicy", a.UpdateAssumeRolePolicy, func(c *wire.Call, in *iam.UpdateAssumeRolePolicyInput) string {
+			return a.resource(Role, c, in.RoleName)
+		},
 			wire.Members{Performed: "PolicyDocument RoleName"}),
-		wire.Handle("AttachRolePolicy", a.AttachRolePolicy, func(c *wire.Call, in *iam.AttachRolePolicyInput) []wire.Check {
-			return []wire.Check{{Action: "iam:AttachRolePolicy", Resource: byName(c, in.RoleName), Context: map[string][]string{"iam:PolicyARN": {aws.ToString(in.PolicyArn)}}}}
-		}, wire.Members{Performed: "PolicyArn RoleName"}),
-		wire.Handle("DetachRolePolicy", a.DetachRolePolicy, on("DetachRolePolicy", func(c *wire.Call, in *iam.DetachRolePolicyInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "PolicyArn RoleName"}),
-		wire.Handle("ListAttachedRolePolicies", a.ListAttachedRolePolicies, on("ListAttachedRolePolicies", func(c *wire.Call, in *iam.ListAttachedRolePoliciesInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "RoleName Marker MaxItems PathPrefix"}),
-		wire.Handle("PutRolePolicy", a.PutRolePolicy, on("PutRolePolicy", func(c *wire.Call, in *iam.PutRolePolicyInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "PolicyDocument PolicyName RoleName"}),
-		wire.Handle("GetRolePolicy", a.GetRolePolicy, on("GetRolePolicy", func(c *wire.Call, in *iam.GetRolePolicyInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "PolicyName RoleName"}),
-		wire.Handle("DeleteRolePolicy", a.DeleteRolePolicy, on("DeleteRolePolicy", func(c *wire.Call, in *iam.DeleteRolePolicyInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "PolicyName RoleName"}),
-		wire.Handle("ListRolePolicies", a.ListRolePolicies, on("ListRolePolicies", func(c *wire.Call, in *iam.ListRolePoliciesInput) string { return byName(c, in.RoleName) }),
-			wire.Members{Performed: "RoleName Marker MaxItems"}),
+		handle("DeleteRole", a.DeleteRole, func(c *wire.Call, in *iam.DeleteRoleInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "RoleName"}),
+		handle("CreateServiceLinkedRole", a.CreateServiceLinkedRole, func(c *wire.Call, in *iam.CreateServiceLinkedRoleInput) string {
+			_, path, name := linkedRole(aws.ToString(in.AWSServiceName))
+			return newARN(Role, c, &path, &name)
+		}, wire.Members{Performed: "AWSServiceName", Recorded: "Description", Refused: "CustomSuffix"},
+			func(_ *wire.Call, in *iam.CreateServiceLinkedRoleInput) (string, []string) {
+				return "iam:AWSServiceName", []string{aws.ToString(in.AWSServiceName)}
+			}),
+		handle("DeleteServiceLinkedRole", a.DeleteServiceLinkedRole, func(c *wire.Call, in *iam.DeleteServiceLinkedRoleInput) string {
+			return a.resource(Role, c, in.RoleName)
+		},
+			wire.Members{Performed: "RoleName"}),
+		handle("GetServiceLinkedRoleDeletionStatus", a.GetServiceLinkedRoleDeletionStatus, all[iam.GetServiceLinkedRoleDeletionStatusInput], wire.Members{Performed: "DeletionTaskId"}),
 	}
 }
 
 // CreateRole makes a role that trusts whom its document names.
 func (a *API) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam.CreateRoleOutput, error) {
-	call := wire.From(ctx)
-	name := aws.ToString(in.RoleName)
-	if !roleName.MatchString(name) {
-		return nil, validation(`1 validation error detected: Value '%s' at 'roleName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]+ and have length between 1 and 64`, name)
-	}
-	path, err := cleanPath(in.Path)
+	account := wire.From(ctx).Scope.Account
+	path, err := checkName("roleName", in.RoleName, kinds[Role].longest, in.Path)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTrust(in.AssumeRolePolicyDocument); err != nil {
+	if err := checkRole(in.Description, in.MaxSessionDuration); err != nil {
 		return nil, err
 	}
-	max := int32(3600)
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	e := entity{
+		Kind: Role, Name: *in.RoleName, ID: id.Unique("AROA"), Path: path, Description: aws.ToString(in.Description), Boundary: aws.ToString(in.PermissionsBoundary),
+		ARN: global(account).For("iam", "role"+path+*in.RoleName).String(), Trust: aws.ToString(in.AssumeRolePolicyDocument), MaxSession: 3600, Created: time.Now().UTC(),
+	}
 	if in.MaxSessionDuration != nil {
-		if max = *in.MaxSessionDuration; max < 3600 || max > 43200 {
-			bound, value := "greater than or equal to", 3600
-			if max > 43200 {
-				bound, value = "less than or equal to", 43200
-			}
-			return nil, validation("1 validation error detected: Value '%d' at 'maxSessionDuration' failed to satisfy constraint: Member must have value %s %d", max, bound, value)
-		}
+		e.MaxSession = *in.MaxSessionDuration
 	}
-	r := role{
-		Name: name, ID: id.Unique("AROA"), Path: path, Description: aws.ToString(in.Description),
-		ARN:   scopeOf(call).For("iam", "role"+path+name).String(),
-		Trust: aws.ToString(in.AssumeRolePolicyDocument), MaxSession: max, Created: time.Now().UTC(), Tags: tagsIn(in.Tags),
-	}
+	out := &iam.CreateRoleOutput{}
 	err = a.store.Update(func(tx *store.Tx) error {
-		key := scopeOf(call).Key(name)
-		if _, ok := a.roles.Get(tx, key); ok {
-			return &types.EntityAlreadyExistsException{Message: new("Role with name " + name + " already exists.")}
+		if err := a.checkTrust(tx, account, in.AssumeRolePolicyDocument); err != nil {
+			return err
 		}
-		a.roles.Put(tx, key, r)
+		if err := a.create(tx, account, e); err != nil {
+			return err
+		}
+		a.tags.Set(tx, e.ARN, labels)
+		out.Role = a.roleView(tx, e)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &iam.CreateRoleOutput{Role: roleView(r)}, nil
+	return out, nil
+}
+
+func checkRole(description *string, maxSession *int32) error {
+	var c wire.Constraints
+	c.Length("description", description, 0, 1000)
+	c.Range("maxSessionDuration", maxSession, 3600, 43200)
+	return c.Err()
 }
 
 // trustQuota is the default length of a trust policy, white space not counted.
 const trustQuota = 2048
 
-func checkTrust(document *string) error {
+// checkTrust refuses a trust policy that IAM would refuse: its form, tenants of
+// shared issuers that it does not tell apart, principals that are not there.
+func (a *API) checkTrust(tx *store.Tx, account string, document *string) error {
 	d, err := policy.Parse(aws.ToString(document), policy.Trust)
 	if err == nil {
 		err = d.CheckTenancy()
 	}
-	if err != nil {
-		return &types.MalformedPolicyDocumentException{Message: new(err.Error())}
+	if err == nil {
+		err = a.checkPrincipals(tx, account, d)
 	}
-	if len(strings.Join(strings.Fields(aws.ToString(document)), "")) > trustQuota {
-		return &types.LimitExceededException{Message: new(fmt.Sprintf("Cannot exceed quota for ACLSizePerRole: %d", trustQuota))}
+	if err != nil {
+		return malformed(err)
+	}
+	if length(aws.ToString(document)) > trustQuota {
+		return limit("Cannot exceed quota for ACLSizePerRole: %d", trustQuota)
 	}
 	return nil
 }
 
-func roleView(r role) *types.Role {
+// checkPrincipals refuses users and roles of this account that are not there,
+// and what is no service. Other accounts are taken at their word.
+func (a *API) checkPrincipals(tx *store.Tx, account string, d *policy.Document) error {
+	invalid := func(kind, value string) error {
+		return &policy.SyntaxError{Message: `Invalid principal in policy: "` + kind + `":"` + value + `"`}
+	}
+	for i := range d.Statements {
+		for _, principals := range []map[string][]string{d.Statements[i].Principals, d.Statements[i].NotPrincipals} {
+			for _, v := range principals["AWS"] {
+				parsed, err := arn.Parse(v)
+				switch {
+				case v == "*" || arn.IsAccount(v):
+				case err != nil:
+					return invalid("AWS", v)
+				case parsed.Account != account:
+				case strings.HasPrefix(parsed.Resource, "role/"):
+					if _, ok := a.find(tx, Role, account, v); !ok {
+						return invalid("AWS", v)
+					}
+				case strings.HasPrefix(parsed.Resource, "user/"):
+					if _, ok := a.find(tx, User, account, v); !ok {
+						return invalid("AWS", v)
+					}
+				}
+			}
+			for _, v := range principals["Service"] {
+				if !strings.HasSuffix(v, ".amazonaws.com") && !strings.HasSuffix(v, ".amazonaws.com.cn") {
+					return invalid("SERVICE", v)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (a *API) roleView(tx *store.Tx, e entity) *types.Role {
 	return &types.Role{
-		Arn: new(r.ARN), CreateDate: new(r.Created), Path: new(r.Path), RoleId: new(r.ID), RoleName: new(r.Name),
-		AssumeRolePolicyDocument: new(encodeDocument(r.Trust)), Description: optional(r.Description),
-		MaxSessionDuration: new(r.MaxSession), Tags: tagsOut(r.Tags),
+		Arn: new(e.ARN), CreateDate: new(e.Created), Path: new(e.Path), RoleId: new(e.ID), RoleName: new(e.Name),
+		AssumeRolePolicyDocument: encodeDocument(e.Trust), Description: optional(e.Description), PermissionsBoundary: boundaryView(e),
+		MaxSessionDuration: new(e.MaxSession), Tags: a.tagsOut(tx, e.ARN),
 	}
-}
-
-// encodeDocument is a document as IAM returns it: percent-encoded per RFC 3986.
-func encodeDocument(d string) string { return strings.ReplaceAll(url.QueryEscape(d), "+", "%20") }
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-// view reads one role.
-func (a *API) view(ctx context.Context, name *string) (role, error) {
-	var r role
-	var ok bool
-	a.store.View(func(tx *store.Tx) { r, ok = a.roles.Get(tx, scopeOf(wire.From(ctx)).Key(aws.ToString(name))) })
-	if !ok {
-		return r, noSuch("role", aws.ToString(name))
-	}
-	return r, nil
-}
-
-// change replaces one role by what fn makes of it; fn must not alter what the
-// row it is given points to.
-func (a *API) change(ctx context.Context, name *string, fn func(*store.Tx, *role) error) error {
-	key := scopeOf(wire.From(ctx)).Key(aws.ToString(name))
-	return a.store.Update(func(tx *store.Tx) error {
-		r, ok := a.roles.Get(tx, key)
-		if !ok {
-			return noSuch("role", aws.ToString(name))
-		}
-		if err := fn(tx, &r); err != nil {
-			return err
-		}
-		a.roles.Put(tx, key, r)
-		return nil
-	})
 }
 
 // GetRole describes a role.
 func (a *API) GetRole(ctx context.Context, in *iam.GetRoleInput) (*iam.GetRoleOutput, error) {
-	r, err := a.view(ctx, in.RoleName)
-	if err != nil {
-		return nil, err
-	}
-	return &iam.GetRoleOutput{Role: roleView(r)}, nil
-}
-
-// ListRoles pages through the account's roles.
-func (a *API) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.ListRolesOutput, error) {
-	var rows []role
-	a.store.View(func(tx *store.Tx) {
-		for _, r := range a.roles.Scan(tx, scopeOf(wire.From(ctx)).Key("")) {
-			if strings.HasPrefix(r.Path, aws.ToString(in.PathPrefix)) {
-				rows = append(rows, r)
-			}
-		}
-	})
-	rows, marker, more, err := page(rows, func(r role) string { return r.Name }, in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	out := &iam.ListRolesOutput{IsTruncated: more, Marker: marker, Roles: []types.Role{}}
-	for _, r := range rows {
-		out.Roles = append(out.Roles, *roleView(r))
-	}
-	return out, nil
-}
-
-// DeleteRole removes a role that has no policies left.
-func (a *API) DeleteRole(ctx context.Context, in *iam.DeleteRoleInput) (*iam.DeleteRoleOutput, error) {
-	key := scopeOf(wire.From(ctx)).Key(aws.ToString(in.RoleName))
-	err := a.store.Update(func(tx *store.Tx) error {
-		r, ok := a.roles.Get(tx, key)
-		if !ok {
-			return noSuch("role", aws.ToString(in.RoleName))
-		}
-		if len(r.Inline) > 0 {
-			return &types.DeleteConflictException{Message: new("Cannot delete entity, must delete policies first.")}
-		}
-		if len(r.Attached) > 0 {
-			return &types.DeleteConflictException{Message: new("Cannot delete entity, must detach all policies first.")}
-		}
-		a.roles.Delete(tx, key)
+	out := &iam.GetRoleOutput{}
+	return out, a.view(ctx, Role, in.RoleName, func(tx *store.Tx, e entity) error {
+		out.Role = a.roleView(tx, e)
 		return nil
 	})
-	return &iam.DeleteRoleOutput{}, err
+}
+
+// ListRoles pages through the account's roles. Tags and boundaries are told by
+// GetRole only, documented.
+func (a *API) ListRoles(ctx context.Context, in *iam.ListRolesInput) (out *iam.ListRolesOutput, err error) {
+	a.store.View(func(tx *store.Tx) {
+		out = &iam.ListRolesOutput{Roles: []types.Role{}}
+		var rows []entity
+		rows, out.Marker, out.IsTruncated, err = page(a.list(tx, wire.From(ctx).Scope.Account, Role, in.PathPrefix), func(e entity) string { return e.Name }, in.Marker, in.MaxItems)
+		for _, e := range rows {
+			v := a.roleView(tx, e)
+			v.Tags, v.PermissionsBoundary = nil, nil
+			out.Roles = append(out.Roles, *v)
+		}
+	})
+	return out, err
+}
+
+// UpdateRole changes a role's description and the longest session.
+func (a *API) UpdateRole(ctx context.Context, in *iam.UpdateRoleInput) (*iam.UpdateRoleOutput, error) {
+	if err := checkRole(in.Description, in.MaxSessionDuration); err != nil {
+		return nil, err
+	}
+	return &iam.UpdateRoleOutput{}, a.change(ctx, Role, in.RoleName, func(_ *store.Tx, e *entity) error {
+		if in.Description != nil {
+			e.Description = *in.Description
+		}
+		if in.MaxSessionDuration != nil {
+			e.MaxSession = *in.MaxSessionDuration
+		}
+		return nil
+	})
+}
+
+// UpdateRoleDescription changes a role's description.
+func (a *API) UpdateRoleDescription(ctx context.Context, in *iam.UpdateRoleDescriptionInput) (*iam.UpdateRoleDescriptionOutput, error) {
+	if err := checkRole(in.Description, nil); err != nil {
+		return nil, err
+	}
+	out := &iam.UpdateRoleDescriptionOutput{}
+	return out, a.change(ctx, Role, in.RoleName, func(tx *store.Tx, e *entity) error {
+		e.Description = aws.ToString(in.Description)
+		out.Role = a.roleView(tx, *e)
+		return nil
+	})
 }
 
 // UpdateAssumeRolePolicy replaces a role's trust policy.
 func (a *API) UpdateAssumeRolePolicy(ctx context.Context, in *iam.UpdateAssumeRolePolicyInput) (*iam.UpdateAssumeRolePolicyOutput, error) {
-	if err := checkTrust(in.PolicyDocument); err != nil {
-		return nil, err
-	}
-	return &iam.UpdateAssumeRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		r.Trust = aws.ToString(in.PolicyDocument)
-		return nil
+	return &iam.UpdateAssumeRolePolicyOutput{}, a.change(ctx, Role, in.RoleName, func(tx *store.Tx, e *entity) error {
+		e.Trust = aws.ToString(in.PolicyDocument)
+		return a.checkTrust(tx, wire.From(ctx).Scope.Account, in.PolicyDocument)
 	})
 }
 
-// AttachRolePolicy attaches a managed policy; twice is once.
-func (a *API) AttachRolePolicy(ctx context.Context, in *iam.AttachRolePolicyInput) (*iam.AttachRolePolicyOutput, error) {
-	policyARN := aws.ToString(in.PolicyArn)
+// DeleteRole removes a role that has no policies and no instance profile left.
+func (a *API) DeleteRole(ctx context.Context, in *iam.DeleteRoleInput) (*iam.DeleteRoleOutput, error) {
 	account := wire.From(ctx).Scope.Account
-	return &iam.AttachRolePolicyOutput{}, a.change(ctx, in.RoleName, func(tx *store.Tx, r *role) error {
-		if _, ok := a.managedDocument(tx, account, policyARN); !ok {
-			return &types.NoSuchEntityException{Message: new("Policy " + policyARN + " does not exist or is not attachable.")}
+	return &iam.DeleteRoleOutput{}, a.store.Update(func(tx *store.Tx) error {
+		e, err := a.get(tx, account, Role, in.RoleName)
+		if err != nil {
+			return err
 		}
-		if slices.Contains(r.Attached, policyARN) {
-			return nil
+		if e.Service != "" {
+			return &types.UnmodifiableEntityException{Message: new("Cannot perform the operation on the protected role '" + e.Name + "' - this role is only modifiable by AWS")}
 		}
-		if len(r.Attached) >= 10 {
-			return &types.LimitExceededException{Message: new("Cannot exceed quota for PoliciesPerRole: 10")}
+		if len(a.profilesOf(tx, account, e.Name)) > 0 {
+			return conflict("Cannot delete entity, must remove roles from instance profile first.")
 		}
-		r.Attached = append(slices.Clone(r.Attached), policyARN)
-		return nil
+		return a.remove(tx, account, e)
 	})
 }
 
-// DetachRolePolicy detaches a managed policy.
-func (a *API) DetachRolePolicy(ctx context.Context, in *iam.DetachRolePolicyInput) (*iam.DetachRolePolicyOutput, error) {
-	return &iam.DetachRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		i := slices.Index(r.Attached, aws.ToString(in.PolicyArn))
-		if i < 0 {
-			return &types.NoSuchEntityException{Message: new("Policy " + aws.ToString(in.PolicyArn) + " was not found.")}
-		}
-		r.Attached = slices.Delete(slices.Clone(r.Attached), i, i+1)
-		return nil
-	})
+// linkedRoles is whose service-linked roles are made here: service → name and
+// policy. Documented per service.
+var linkedRoles = map[string][2]string{
+	"ecs.amazonaws.com":                  {"AWSServiceRoleForECS", "AmazonECSServiceRolePolicy"},
+	"elasticloadbalancing.amazonaws.com": {"AWSServiceRoleForElasticLoadBalancing", "AWSElasticLoadBalancingServiceRolePolicy"},
 }
 
-// ListAttachedRolePolicies pages through a role's managed policies.
-func (a *API) ListAttachedRolePolicies(ctx context.Context, in *iam.ListAttachedRolePoliciesInput) (*iam.ListAttachedRolePoliciesOutput, error) {
-	r, err := a.view(ctx, in.RoleName)
-	if err != nil {
-		return nil, err
-	}
-	var list []types.AttachedPolicy
-	for _, attached := range r.Attached {
-		path, name := splitPolicyARN(attached)
-		if strings.HasPrefix(path, aws.ToString(in.PathPrefix)) {
-			list = append(list, types.AttachedPolicy{PolicyArn: new(attached), PolicyName: new(name)})
-		}
-	}
-	list, marker, more, err := page(list, func(p types.AttachedPolicy) string { return *p.PolicyArn }, in.Marker, in.MaxItems)
-	return &iam.ListAttachedRolePoliciesOutput{AttachedPolicies: list, Marker: marker, IsTruncated: more}, err
-}
-
-// PutRolePolicy writes an inline policy.
-func (a *API) PutRolePolicy(ctx context.Context, in *iam.PutRolePolicyInput) (*iam.PutRolePolicyOutput, error) {
-	if !roleName.MatchString(aws.ToString(in.PolicyName)) && len(aws.ToString(in.PolicyName)) <= 128 {
-		return nil, validation("1 validation error detected: Value '%s' at 'policyName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]+", aws.ToString(in.PolicyName))
-	}
-	if err := checkIdentity(in.PolicyDocument); err != nil {
-		return nil, err
-	}
-	return &iam.PutRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		inline, total := map[string]string{}, 0
-		for k, v := range r.Inline {
-			inline[k] = v
-		}
-		inline[aws.ToString(in.PolicyName)] = aws.ToString(in.PolicyDocument)
-		for _, v := range inline {
-			total += len(strings.Join(strings.Fields(v), ""))
-		}
-		if total > 10240 {
-			return &types.LimitExceededException{Message: new("Maximum policy size of 10240 bytes exceeded for role " + r.Name)}
-		}
-		r.Inline = inline
-		return nil
-	})
-}
-
-func checkIdentity(document *string) error {
-	if _, err := policy.Parse(aws.ToString(document), policy.Identity); err != nil {
-		if _, ok := errors.AsType[*policy.SyntaxError](err); ok {
-			return &types.MalformedPolicyDocumentException{Message: new(err.Error())}
-		}
-		return err
-	}
-	return nil
-}
-
-// GetRolePolicy reads an inline policy.
-func (a *API) GetRolePolicy(ctx context.Context, in *iam.GetRolePolicyInput) (*iam.GetRolePolicyOutput, error) {
-	r, err := a.view(ctx, in.RoleName)
-	if err != nil {
-		return nil, err
-	}
-	document, ok := r.Inline[aws.ToString(in.PolicyName)]
+func linkedRole(service string) (policyName, path, name string) {
+	r, ok := linkedRoles[service]
 	if !ok {
-		return nil, noSuch("role policy", aws.ToString(in.PolicyName))
+		return "", "/aws-service-role/" + service + "/", "*"
 	}
-	return &iam.GetRolePolicyOutput{RoleName: new(r.Name), PolicyName: in.PolicyName, PolicyDocument: new(encodeDocument(document))}, nil
+	return r[1], "/aws-service-role/" + service + "/", r[0]
 }
 
-// DeleteRolePolicy removes an inline policy.
-func (a *API) DeleteRolePolicy(ctx context.Context, in *iam.DeleteRolePolicyInput) (*iam.DeleteRolePolicyOutput, error) {
-	return &iam.DeleteRolePolicyOutput{}, a.change(ctx, in.RoleName, func(_ *store.Tx, r *role) error {
-		if _, ok := r.Inline[aws.ToString(in.PolicyName)]; !ok {
-			return noSuch("role policy", aws.ToString(in.PolicyName))
+// CreateServiceLinkedRole makes the role that a service uses for itself.
+func (a *API) CreateServiceLinkedRole(ctx context.Context, in *iam.CreateServiceLinkedRoleInput) (*iam.CreateServiceLinkedRoleOutput, error) {
+	account, service := wire.From(ctx).Scope.Account, aws.ToString(in.AWSServiceName)
+	if _, ok := linkedRoles[service]; !ok {
+		return nil, &types.InvalidInputException{Message: new("Serin makes the service-linked roles of ecs.amazonaws.com and elasticloadbalancing.amazonaws.com; '" + service + "' is not performed yet")}
+	}
+	out := &iam.CreateServiceLinkedRoleOutput{}
+	err := a.store.Update(func(tx *store.Tx) error {
+		_, _, name := linkedRole(service)
+		if _, ok := a.entities.Get(tx, Role.key(account, name)); ok {
+			return &types.InvalidInputException{Message: new("Service role name " + name + " has been taken in this account, please try a different suffix.")}
 		}
-		inline := map[string]string{}
-		for k, v := range r.Inline {
-			if k != aws.ToString(in.PolicyName) {
-				inline[k] = v
-			}
+		e := a.makeLinkedRole(tx, account, service, aws.ToString(in.Description))
+		out.Role = a.roleView(tx, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (a *API) makeLinkedRole(tx *store.Tx, account, service, description string) entity {
+	policyName, path, name := linkedRole(service)
+	e := entity{
+		Kind: Role, Name: name, ID: id.Unique("AROA"), Path: path, ARN: global(account).For("iam", "role"+path+name).String(), Created: time.Now().UTC(),
+		MaxSession: 3600, Service: service, Description: description, Attached: []string{"arn:aws:iam::aws:policy/aws-service-role/" + policyName},
+		Trust: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"` + service + `"},"Action":"sts:AssumeRole"}]}`,
+	}
+	a.entities.Put(tx, Role.key(account, name), e)
+	return e
+}
+
+// LinkedRole makes sure that a service has its role in the account.
+func (a *API) LinkedRole(account, service string) error {
+	_, _, name := linkedRole(service)
+	there := false
+	a.store.View(func(tx *store.Tx) { _, there = a.entities.Get(tx, Role.key(account, name)) })
+	if there {
+		return nil
+	}
+	return a.store.Update(func(tx *store.Tx) error {
+		if _, ok := a.entities.Get(tx, Role.key(account, name)); !ok {
+			a.makeLinkedRole(tx, account, service, "")
 		}
-		r.Inline = inline
 		return nil
 	})
 }
 
-// ListRolePolicies pages through the names of a role's inline policies.
-func (a *API) ListRolePolicies(ctx context.Context, in *iam.ListRolePoliciesInput) (*iam.ListRolePoliciesOutput, error) {
-	r, err := a.view(ctx, in.RoleName)
+// LinkedRoleARN is the ARN of a service's role, there or not.
+func LinkedRoleARN(account, service string) string {
+	_, path, name := linkedRole(service)
+	return global(account).For("iam", "role"+path+name).String()
+}
+
+// DeleteServiceLinkedRole removes a service's role; it is made anew when the
+// service next needs it.
+func (a *API) DeleteServiceLinkedRole(ctx context.Context, in *iam.DeleteServiceLinkedRoleInput) (*iam.DeleteServiceLinkedRoleOutput, error) {
+	account := wire.From(ctx).Scope.Account
+	out := &iam.DeleteServiceLinkedRoleOutput{}
+	err := a.store.Update(func(tx *store.Tx) error {
+		e, err := a.get(tx, account, Role, in.RoleName)
+		if err != nil {
+			return err
+		}
+		if e.Service == "" {
+			return &types.InvalidInputException{Message: new("The role " + e.Name + " is not a service-linked role.")}
+		}
+		a.entities.Delete(tx, Role.key(account, e.Name))
+		out.DeletionTaskId = new("task/aws-service-role/" + e.Service + "/" + e.Name + "/" + id.UUID())
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(r.Inline))
-	for name := range r.Inline {
-		names = append(names, name)
+	return out, nil
+}
+
+// GetServiceLinkedRoleDeletionStatus tells that a deletion is done: it is, when
+// DeleteServiceLinkedRole has answered.
+func (a *API) GetServiceLinkedRoleDeletionStatus(_ context.Context, in *iam.GetServiceLinkedRoleDeletionStatusInput) (*iam.GetServiceLinkedRoleDeletionStatusOutput, error) {
+	if !strings.HasPrefix(aws.ToString(in.DeletionTaskId), "task/aws-service-role/") {
+		return nil, &types.NoSuchEntityException{Message: new("The deletion task " + aws.ToString(in.DeletionTaskId) + " cannot be found.")}
 	}
-	names, marker, more, err := page(names, func(s string) string { return s }, in.Marker, in.MaxItems)
-	return &iam.ListRolePoliciesOutput{PolicyNames: names, Marker: marker, IsTruncated: more}, err
+	return &iam.GetServiceLinkedRoleDeletionStatusOutput{Status: types.DeletionTaskStatusTypeSucceeded}, nil
 }

@@ -82,11 +82,13 @@ func (a *API) Service() *wire.Service {
 		Types:   map[string]wire.Members{"InputLogEvent": {Performed: "message timestamp"}},
 	}
 	on := func(action string, c *wire.Call, group, stream string) []wire.Check {
-		resource := "log-group:" + group
+		resource, alias := GroupResource(group)
 		if stream != "" {
-			resource += ":log-stream:" + stream
+			resource, alias = "log-group:"+group+":log-stream:"+stream, ""
+		} else {
+			alias = c.ARN(alias)
 		}
-		return []wire.Check{{Action: "logs:" + action, Resource: c.ARN(resource)}}
+		return []wire.Check{{Action: "logs:" + action, Resource: c.ARN(resource), Alias: alias}}
 	}
 	s.Register(
 		wire.Handle("CreateLogGroup", a.CreateLogGroup, func(c *wire.Call, in *logs.CreateLogGroupInput) []wire.Check {
@@ -115,6 +117,13 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "endTime filterPattern limit logGroupIdentifier logGroupName logStreamNamePrefix logStreamNames nextToken startTime", Refused: "unmask startFromHead", Ignored: "interleaved"}),
 	)
 	return s
+}
+
+// GroupResource is what an action on a log group is checked against: observed in
+// denials is the group with an empty stream; policies may also name the group
+// alone, documented.
+func GroupResource(group string) (resource, alias string) {
+	return "log-group:" + group + ":log-stream:", "log-group:" + group
 }
 
 func invalid(format string, args ...any) error {

@@ -5,13 +5,14 @@
 // AWS's answers, observed: parameters, token structure, role, duration, issuer
 // and audience, trust policy, client ids, signature, expiry. AWS says nothing
 // about a failed trust policy; the reason is kept for the stage's own
-// introspection.
+// introspection. AssumeRole's trust policy is asked before the handler, like
+// the policy of any resource.
 package stsd
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	"serin/internal/oidc"
 	"serin/internal/policy"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
@@ -33,10 +35,18 @@ import (
 type API struct {
 	store    *store.Store
 	sessions *store.Table[Session]
-	iam      IAM
+	deps     Deps
 	verifier *oidc.Verifier
-	// Explain is told why a trust policy let nobody in.
-	Explain func(call *wire.Call, role string, why []policy.Explanation)
+}
+
+// Deps is what STS needs of others. The stage fits it together.
+type Deps struct {
+	IAM IAM
+	// Trust asks a role's trust policy, and nothing else, about a request; it
+	// notes why it let nobody in. The error is nil when the caller may go on.
+	Trust func(call *wire.Call, role Role, r *policy.Request) error
+	// Decode opens an encoded authorization message of the stage.
+	Decode func(message string) (text string, ok bool)
 }
 
 // IAM is what STS asks of IAM.
@@ -44,6 +54,7 @@ type IAM interface {
 	Role(account, nameOrARN string) (Role, bool)
 	Provider(account, issuer string) (providerARN string, clientIDs []string, ok bool)
 	Managed(account, policyARN string) (*policy.Document, bool)
+	Key(accessKeyID string) (account string, ok bool)
 }
 
 // Role is a role as STS sees it.
@@ -56,14 +67,19 @@ type Role struct {
 // Session is a row: a set of temporary credentials and what they may do.
 type Session struct {
 	AccessKey, Secret, Token string
-	Expires                  time.Time // wall time
+	Issued, Expires          time.Time // wall time
 	Account                  string
 	RoleARN, RoleID          string
-	Name                     string
-	Provider                 string            // ARN of the identity provider, for web identities
-	Claims                   map[string]string // provider-qualified aud, sub, amr
-	Policy                   string            // session policy document
+	User                     string // of GetSessionToken: whose session it is; empty for the account's root
+	Name                     string // role session name
+	Provider                 string // ARN of the identity provider, for web identities
+	Service                  string // the AWS service that acts, if one does
+	Claims                   map[string]string
+	Policy                   string // session policy document
 	PolicyARNs               []string
+	Tags                     map[string]string
+	Transitive               []string // keys of the tags that go on to further roles
+	SourceIdentity           string
 }
 
 // ARN is the session's own ARN; the role's path is not in it.
@@ -77,8 +93,8 @@ func (s Session) UserID() string { return s.RoleID + ":" + s.Name }
 func roleNameOf(roleARN string) string { return roleARN[strings.LastIndexByte(roleARN, '/')+1:] }
 
 // New adds STS's table to the store.
-func New(s *store.Store, iam IAM, v *oidc.Verifier) *API {
-	return &API{store: s, sessions: store.NewTable[Session](s, "sts/sessions"), iam: iam, verifier: v}
+func New(s *store.Store, d Deps, v *oidc.Verifier) *API {
+	return &API{store: s, sessions: store.NewTable[Session](s, "sts/sessions"), deps: d, verifier: v}
 }
 
 // Service is STS on the wire.
@@ -91,19 +107,51 @@ func (a *API) Service() *wire.Service {
 		Invalid:   func(m string) error { return &wire.Error{Code: "ValidationError", Message: m} },
 		Types: map[string]wire.Members{
 			"PolicyDescriptorType": {Performed: "arn"},
+			"Tag":                  {Performed: "Key Value"},
 		},
 	}
+	// No policy can take GetCallerIdentity and GetSessionToken away, documented;
+	// so they name no check.
 	s.Register(
 		wire.Public(wire.Handle("AssumeRoleWithWebIdentity", a.AssumeRoleWithWebIdentity, nil, wire.Members{
-			Performed: "RoleArn RoleSessionName WebIdentityToken DurationSeconds Policy PolicyArns", Refused: "MinimumSessionTokenSize ProviderId"})),
-		wire.Handle("AssumeRole", a.AssumeRole, func(c *wire.Call, in *sts.AssumeRoleInput) []wire.Check {
-			return []wire.Check{{Action: "sts:AssumeRole", Resource: aws.ToString(in.RoleArn)}}
-		}, wire.Members{Performed: "RoleArn RoleSessionName DurationSeconds Policy PolicyArns ExternalId",
-			Refused: "MinimumSessionTokenSize ProvidedContexts SerialNumber SourceIdentity Tags TokenCode TransitiveTagKeys"}),
-		// No policy can take GetCallerIdentity away, documented; so it names no check.
+			Performed: "RoleArn RoleSessionName WebIdentityToken DurationSeconds Policy PolicyArns ProviderId", Refused: "MinimumSessionTokenSize"})),
+		wire.Handle("AssumeRole", a.AssumeRole, assumeChecks, wire.Members{
+			Performed: "RoleArn RoleSessionName DurationSeconds Policy PolicyArns ExternalId SourceIdentity Tags TransitiveTagKeys",
+			Refused:   "MinimumSessionTokenSize ProvidedContexts SerialNumber TokenCode"}),
 		wire.Handle("GetCallerIdentity", a.GetCallerIdentity, func(*wire.Call, *sts.GetCallerIdentityInput) []wire.Check { return nil }, wire.Members{}),
+		wire.Handle("GetSessionToken", a.GetSessionToken, func(*wire.Call, *sts.GetSessionTokenInput) []wire.Check { return nil },
+			wire.Members{Performed: "DurationSeconds", Refused: "MinimumSessionTokenSize SerialNumber TokenCode"}),
+		wire.Handle("GetAccessKeyInfo", a.GetAccessKeyInfo, func(*wire.Call, *sts.GetAccessKeyInfoInput) []wire.Check {
+			return []wire.Check{{Action: "sts:GetAccessKeyInfo", Resource: "*"}}
+		}, wire.Members{Performed: "AccessKeyId"}),
+		wire.Handle("DecodeAuthorizationMessage", a.DecodeAuthorizationMessage, func(*wire.Call, *sts.DecodeAuthorizationMessageInput) []wire.Check {
+			return []wire.Check{{Action: "sts:DecodeAuthorizationMessage", Resource: "*"}}
+		}, wire.Members{Performed: "EncodedMessage"}),
 	)
 	return s
+}
+
+// assumeChecks is what AssumeRole must be allowed, by the caller's policies and
+// the role's trust: the role itself, and its tags and source identity.
+func assumeChecks(_ *wire.Call, in *sts.AssumeRoleInput) []wire.Check {
+	keys := map[string][]string{"sts:RoleSessionName": {aws.ToString(in.RoleSessionName)}}
+	if in.ExternalId != nil {
+		keys["sts:ExternalId"] = []string{*in.ExternalId}
+	}
+	if in.SourceIdentity != nil {
+		keys["sts:SourceIdentity"] = []string{*in.SourceIdentity}
+	}
+	if len(in.TransitiveTagKeys) > 0 {
+		keys["sts:TransitiveTagKeys"] = in.TransitiveTagKeys
+	}
+	checks := []wire.Check{{Action: "sts:AssumeRole", Resource: aws.ToString(in.RoleArn), Context: keys}}
+	if len(in.Tags) > 0 {
+		checks = append(checks, wire.Check{Action: "sts:TagSession", Resource: aws.ToString(in.RoleArn), Context: keys})
+	}
+	if in.SourceIdentity != nil {
+		checks = append(checks, wire.Check{Action: "sts:SetSourceIdentity", Resource: aws.ToString(in.RoleArn), Context: keys})
+	}
+	return checks
 }
 
 // Find returns the session of an access key. Sessions that ended a day ago are
@@ -131,223 +179,205 @@ func (a *API) GetCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentityInp
 	return &sts.GetCallerIdentityOutput{Account: new(p.Account), Arn: new(p.ARN), UserId: new(p.UserID)}, nil
 }
 
-const deniedWebIdentity = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+// GetAccessKeyInfo says which account an access key belongs to.
+func (a *API) GetAccessKeyInfo(_ context.Context, in *sts.GetAccessKeyInfoInput) (*sts.GetAccessKeyInfoOutput, error) {
+	key := aws.ToString(in.AccessKeyId)
+	if s, ok := a.Find(key); ok {
+		return &sts.GetAccessKeyInfoOutput{Account: new(s.Account)}, nil
+	}
+	if account, ok := a.deps.IAM.Key(key); ok {
+		return &sts.GetAccessKeyInfoOutput{Account: new(account)}, nil
+	}
+	return nil, validation("Invalid Access Key ID '%s'", key)
+}
 
-// AssumeRoleWithWebIdentity exchanges an identity provider's token for a session.
-func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleWithWebIdentityInput) (*sts.AssumeRoleWithWebIdentityOutput, error) {
-	call := wire.From(ctx)
-	duration, err := checkSession(in.RoleSessionName, in.DurationSeconds)
+// DecodeAuthorizationMessage opens the message that a refused EC2 call carries.
+func (a *API) DecodeAuthorizationMessage(_ context.Context, in *sts.DecodeAuthorizationMessageInput) (*sts.DecodeAuthorizationMessageOutput, error) {
+	text, ok := a.deps.Decode(aws.ToString(in.EncodedMessage))
+	if !ok {
+		return nil, &types.InvalidAuthorizationMessageException{Message: new("Message is not valid")}
+	}
+	return &sts.DecodeAuthorizationMessageOutput{DecodedMessage: &text}, nil
+}
+
+// GetSessionToken makes temporary credentials of long-term ones; they may do
+// what their user may.
+func (a *API) GetSessionToken(ctx context.Context, in *sts.GetSessionTokenInput) (*sts.GetSessionTokenOutput, error) {
+	p := wire.From(ctx).Principal
+	if !p.Issued.IsZero() {
+		return nil, &wire.Error{Code: "AccessDenied", Message: "Cannot call GetSessionToken with session credentials", Status: 403}
+	}
+	var c wire.Constraints
+	c.Range("durationSeconds", in.DurationSeconds, 900, 129600)
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	duration := 12 * time.Hour
+	if p.User == "" { // the account's root, documented
+		duration = time.Hour
+	}
+	if in.DurationSeconds != nil {
+		duration = min(time.Duration(*in.DurationSeconds)*time.Second, map[bool]time.Duration{true: time.Hour, false: 36 * time.Hour}[p.User == ""])
+	}
+	s, err := a.issue(Session{Account: p.Account, User: p.User}, duration, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	roleARN, err := arn.Parse(aws.ToString(in.RoleArn))
-	if err != nil {
-		return nil, validation("Request ARN is invalid")
-	}
-	token, err := oidc.Parse(aws.ToString(in.WebIdentityToken))
-	if err != nil {
-		return nil, invalidToken("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)")
-	}
-	role, ok := a.iam.Role(roleARN.Account, aws.ToString(in.RoleArn))
-	if !ok {
-		a.explain(call, aws.ToString(in.RoleArn), []policy.Explanation{{Problem: "there is no such role in account " + roleARN.Account}})
-		return nil, denied(deniedWebIdentity)
-	}
-	if duration > role.MaxSession {
-		return nil, validation("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	}
-	if len(token.Audience) > 1 && token.String("azp") == "" {
-		return nil, invalidToken("Token audience contains more than one audience while authorized party is not present")
-	}
-	providerARN, clientIDs, ok := a.iam.Provider(roleARN.Account, token.Issuer)
-	if !ok {
-		return nil, invalidToken("No OpenIDConnect provider found in your account for " + token.Issuer)
-	}
-	context := claims(token)
-	request := &policy.Request{
-		Action:     "sts:AssumeRoleWithWebIdentity",
-		Resource:   role.ARN,
-		Principals: map[string][]string{"Federated": {providerARN}},
-		Context:    withSessionName(context, aws.ToString(in.RoleSessionName)),
-	}
-	if !role.Trust.Assume(request) {
-		a.explain(call, role.ARN, role.Trust.Explain(request))
-		return nil, denied(deniedWebIdentity)
-	}
-	if !slices.ContainsFunc(token.Audience, func(aud string) bool { return slices.Contains(clientIDs, aud) }) {
-		return nil, invalidToken("Incorrect token audience")
-	}
-	if err := a.verify(ctx, token, time.Now()); err != nil {
-		return nil, err
-	}
-	session := Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: aws.ToString(in.RoleSessionName), Provider: providerARN,
-		Claims: lasting(token)}
-	session, err = a.issue(session, duration, in.Policy, in.PolicyArns)
-	if err != nil {
-		return nil, err
-	}
-	return &sts.AssumeRoleWithWebIdentityOutput{
-		AssumedRoleUser: session.user(), Credentials: session.credentials(),
-		SubjectFromWebIdentityToken: new(token.String("sub")), Audience: new(token.Audience[0]), Provider: new(token.Issuer),
-	}, nil
-}
-
-// verify checks what only the issuer can vouch for.
-func (a *API) verify(ctx context.Context, token *oidc.Token, now time.Time) error {
-	err := a.verifier.VerifySignature(ctx, token)
-	if _, unreachable := errors.AsType[*oidc.KeysError](err); unreachable {
-		return invalidToken("Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements")
-	}
-	if err != nil {
-		return invalidToken("Token signature invalid")
-	}
-	expires, ok := token.Time("exp")
-	if !ok {
-		return invalidToken("Missing a required claim: exp.")
-	}
-	if now.After(expires.Add(oidc.Leeway)) {
-		return &types.ExpiredTokenException{Message: new(fmt.Sprintf("Token expired: current date/time %d must be before the expiration date/time %d", now.Unix(), expires.Unix()))}
-	}
-	if _, ok := token.Time("iat"); !ok {
-		return invalidToken("Missing a required claim: iat.")
-	}
-	if begin, ok := token.Time("nbf"); ok && now.Add(oidc.Leeway).Before(begin) {
-		return invalidToken("The web identity token provided could not be validated. See the AssumeRoleWithWebIdentity documentation for requirements.")
-	}
-	return nil
-}
-
-// gitHubClaims are those that AWS offers to conditions since January 2026; on
-// any other claim a condition never matches. Documented.
-var gitHubClaims = []string{"actor", "actor_id", "enterprise_id", "environment", "job_workflow_ref", "ref", "repository", "repository_id", "repository_owner_id", "workflow"}
-
-// claims are the condition keys that a token fills.
-func claims(t *oidc.Token) map[string][]string {
-	prefix := strings.TrimPrefix(t.Issuer, "https://") + ":"
-	out := map[string][]string{}
-	names := []string{"sub", "amr", "email"}
-	if t.Issuer == oidc.GitHub || strings.HasPrefix(t.Issuer, oidc.GitHub+"/") {
-		names = append(names, gitHubClaims...)
-	}
-	for _, name := range names {
-		if v := t.String(name); v != "" {
-			out[prefix+name] = []string{v}
-		}
-	}
-	if len(t.Audience) > 0 {
-		out[prefix+"aud"], out[prefix+"oaud"] = t.Audience[:1], t.Audience[:1]
-	}
-	if azp := t.String("azp"); azp != "" {
-		out[prefix+"aud"] = []string{azp}
-	}
-	return out
-}
-
-func withSessionName(context map[string][]string, name string) map[string][]string {
-	context["sts:RoleSessionName"] = []string{name}
-	return context
-}
-
-// lasting are the claims that later requests of the session carry too.
-func lasting(t *oidc.Token) map[string]string {
-	out := map[string]string{}
-	for key, values := range claims(t) {
-		if strings.HasSuffix(key, ":aud") || strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":amr") {
-			out[key] = values[0]
-		}
-	}
-	return out
+	return &sts.GetSessionTokenOutput{Credentials: s.credentials()}, nil
 }
 
 // AssumeRole exchanges a caller's own identity for a session of a role.
 func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.AssumeRoleOutput, error) {
 	call := wire.From(ctx)
-	duration, err := checkSession(in.RoleSessionName, in.DurationSeconds)
+	if err := checkAssume(in); err != nil {
+		return nil, err
+	}
+	account, err := checkRole(in.RoleArn)
 	if err != nil {
 		return nil, err
 	}
-	roleARN, err := arn.Parse(aws.ToString(in.RoleArn))
-	if err != nil {
-		return nil, validation("Request ARN is invalid")
+	labels := tags.In(in.Tags)
+	if err := tags.Check(labels, false); err != nil {
+		return nil, validation("%s", err)
 	}
-	refusal := denied(fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", call.Principal.ARN, aws.ToString(in.RoleArn)))
-	role, ok := a.iam.Role(roleARN.Account, aws.ToString(in.RoleArn))
-	if !ok {
-		return nil, refusal
+	role, ok := a.deps.IAM.Role(account, *in.RoleArn)
+	if !ok { // the administrator is told what others are told
+		return nil, denied(fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", call.Principal.ARN, *in.RoleArn))
 	}
-	if !call.Principal.Admin {
-		who := call.Principal
-		request := &policy.Request{
-			Action: "sts:AssumeRole", Resource: role.ARN,
-			Principals: map[string][]string{"AWS": {who.ARN, who.Role, who.Account, arn.Scope{Account: who.Account}.For("iam", "root").String()}},
-			Context:    withSessionName(map[string][]string{"aws:PrincipalArn": {who.Role}, "aws:PrincipalAccount": {who.Account}}, aws.ToString(in.RoleSessionName)),
-		}
-		if in.ExternalId != nil {
-			request.Context["sts:ExternalId"] = []string{*in.ExternalId}
-		}
-		if !role.Trust.Assume(request) {
-			a.explain(call, role.ARN, role.Trust.Explain(request))
-			return nil, refusal
-		}
-		if duration > time.Hour { // role chaining, documented
-			return nil, validation("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
-		}
+	duration := seconds(in.DurationSeconds)
+	if call.Principal.Role != "" && duration > time.Hour {
+		return nil, validation("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
 	}
 	if duration > role.MaxSession {
 		return nil, validation("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
-	session, err := a.issue(Session{Account: roleARN.Account, RoleARN: role.ARN, RoleID: role.ID, Name: aws.ToString(in.RoleSessionName)}, duration, in.Policy, in.PolicyArns)
-	if err != nil {
+	s := Session{Account: account, RoleARN: role.ARN, RoleID: role.ID, Name: *in.RoleSessionName, SourceIdentity: aws.ToString(in.SourceIdentity), Transitive: in.TransitiveTagKeys}
+	for _, t := range labels {
+		s.Tags = with(s.Tags, t.Key, t.Value)
+	}
+	if err := a.inherit(call.Principal, &s); err != nil {
 		return nil, err
 	}
-	return &sts.AssumeRoleOutput{AssumedRoleUser: session.user(), Credentials: session.credentials()}, nil
+	if s, err = a.issue(s, duration, in.Policy, in.PolicyArns); err != nil {
+		return nil, err
+	}
+	return &sts.AssumeRoleOutput{AssumedRoleUser: s.user(), Credentials: s.credentials(), SourceIdentity: optional(s.SourceIdentity)}, nil
 }
 
-var sessionName = regexp.MustCompile(`^[\w+=,.@-]*$`)
+// inherit carries over what role chaining carries over: transitive tags, which
+// cannot be given another value, and the source identity, which cannot change.
+func (a *API) inherit(p wire.Principal, s *Session) error {
+	before, _ := a.Find(p.AccessKey) // long-term keys have no session, and pass nothing on
+	for _, key := range before.Transitive {
+		if _, given := s.Tags[key]; given {
+			return &wire.Error{Code: "InvalidParameterValue", Message: "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the calling session."}
+		}
+		s.Tags = with(s.Tags, key, before.Tags[key])
+		s.Transitive = append(slices.Clone(s.Transitive), key)
+	}
+	if before.SourceIdentity != "" {
+		if s.SourceIdentity != "" && s.SourceIdentity != before.SourceIdentity {
+			return denied("The source identity of a session cannot be changed")
+		}
+		s.SourceIdentity = before.SourceIdentity
+	}
+	for _, key := range s.Transitive {
+		if _, ok := s.Tags[key]; !ok {
+			return validation("The specified transitive tag key must be included in the requested tags.")
+		}
+	}
+	return nil
+}
 
-func checkSession(name *string, seconds *int32) (time.Duration, error) {
-	n := aws.ToString(name)
-	if !sessionName.MatchString(n) {
-		return 0, validation(`1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\w+=,.@-]*`, n)
+func with(m map[string]string, key, value string) map[string]string {
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]string{}
 	}
-	if len(n) < 2 || len(n) > 64 {
-		return 0, validation("1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must have length between 2 and 64", n)
+	m[key] = value
+	return m
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
 	}
-	duration := int32(3600)
-	if seconds != nil {
-		duration = *seconds
+	return &s
+}
+
+var (
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]*$`)
+	externalID  = regexp.MustCompile(`^[\w+=,.@:\/-]*$`)
+)
+
+func checkAssume(in *sts.AssumeRoleInput) error {
+	var c wire.Constraints
+	checkSession(&c, in.RoleArn, in.RoleSessionName, in.DurationSeconds, in.Policy)
+	c.Length("externalId", in.ExternalId, 2, 1224)
+	c.Pattern("externalId", in.ExternalId, externalID)
+	c.Length("sourceIdentity", in.SourceIdentity, 2, 64)
+	c.Pattern("sourceIdentity", in.SourceIdentity, sessionName)
+	c.Count("tags", len(in.Tags), 50)
+	c.Count("transitiveTagKeys", len(in.TransitiveTagKeys), 50)
+	return c.Err()
+}
+
+func checkSession(c *wire.Constraints, role, name *string, duration *int32, document *string) {
+	c.Required("roleArn", role)
+	c.Length("roleArn", role, 20, 2048)
+	c.Required("roleSessionName", name)
+	c.Length("roleSessionName", name, 2, 64)
+	c.Pattern("roleSessionName", name, sessionName)
+	c.Range("durationSeconds", duration, 900, 43200)
+	c.Length("policy", document, 1, 2048)
+}
+
+// checkRole is the account of a role's ARN.
+func checkRole(role *string) (account string, err error) {
+	parsed, err := arn.Parse(*role)
+	if err != nil || parsed.Service != "iam" || !strings.HasPrefix(parsed.Resource, "role/") || !arn.IsAccount(parsed.Account) {
+		return "", validation("Request ARN is invalid")
 	}
-	if duration < 900 {
-		return 0, validation("1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900", duration)
+	return parsed.Account, nil
+}
+
+// seconds is how long a session is to last; an hour where nothing is said,
+// whatever the role's longest.
+func seconds(n *int32) time.Duration {
+	if n == nil {
+		return time.Hour
 	}
-	if duration > 43200 {
-		return 0, validation("1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint: Member must have value less than or equal to 43200", duration)
-	}
-	return time.Duration(duration) * time.Second, nil
+	return time.Duration(*n) * time.Second
 }
 
 // issue makes credentials for a session and stores them.
 func (a *API) issue(s Session, duration time.Duration, document *string, policies []types.PolicyDescriptorType) (Session, error) {
 	if document != nil {
-		if len(*document) > 2048 {
-			return s, &types.PackedPolicyTooLargeException{Message: new("Packed size of session policy exceeds the limit of 2048 characters")}
-		}
 		if _, err := policy.Parse(*document, policy.Identity); err != nil {
 			return s, &types.MalformedPolicyDocumentException{Message: new(err.Error())}
 		}
 		s.Policy = *document
 	}
-	if len(policies) > 10 {
-		return s, validation("1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have length less than or equal to 10")
+	var c wire.Constraints
+	c.Count("policyArns", len(policies), 10)
+	if err := c.Err(); err != nil {
+		return s, err
 	}
 	for _, p := range policies {
-		if _, ok := a.iam.Managed(s.Account, aws.ToString(p.Arn)); !ok {
+		if _, ok := a.deps.IAM.Managed(s.Account, aws.ToString(p.Arn)); !ok {
 			return s, validation("Policy %s does not exist or is not attachable.", aws.ToString(p.Arn))
 		}
 		s.PolicyARNs = append(s.PolicyARNs, aws.ToString(p.Arn))
 	}
+	return a.Issue(s, duration)
+}
+
+// Issue stores a session and makes its credentials; the stage itself issues
+// those of a task's role.
+func (a *API) Issue(s Session, duration time.Duration) (Session, error) {
 	s.AccessKey, s.Secret, s.Token = id.Unique("ASIA"), id.Secret(40), id.Secret(280)
-	s.Expires = time.Now().Add(duration).UTC().Truncate(time.Second)
+	s.Issued = time.Now().UTC().Truncate(time.Second)
+	s.Expires = s.Issued.Add(duration)
 	return s, a.store.Update(func(tx *store.Tx) error {
 		a.sessions.Put(tx, s.AccessKey, s)
 		return nil
@@ -362,18 +392,8 @@ func (s Session) credentials() *types.Credentials {
 	return &types.Credentials{AccessKeyId: new(s.AccessKey), SecretAccessKey: new(s.Secret), SessionToken: new(s.Token), Expiration: new(s.Expires)}
 }
 
-func (a *API) explain(call *wire.Call, role string, why []policy.Explanation) {
-	if a.Explain != nil {
-		a.Explain(call, role, why)
-	}
-}
-
 func validation(format string, args ...any) error {
 	return &wire.Error{Code: "ValidationError", Message: fmt.Sprintf(format, args...)}
 }
 
 func denied(message string) error { return &wire.Error{Code: "AccessDenied", Message: message} }
-
-func invalidToken(message string) error {
-	return &types.InvalidIdentityTokenException{Message: &message}
-}

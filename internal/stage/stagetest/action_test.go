@@ -35,7 +35,9 @@ func (w *world) deployAction(tag string) string {
 	updated, err := w.ecs.UpdateService(ctx, &ecs.UpdateServiceInput{Service: new("s"), Cluster: new("default"), TaskDefinition: &arn, VolumeConfigurations: []types.ServiceVolumeConfiguration{}})
 	w.must(updated, err)
 	after := primary(*updated.Service)
-	w.must(nil, ecs.NewServicesStableWaiter(w.ecs, func(o *ecs.ServicesStableWaiterOptions) { o.MinDelay, o.MaxDelay = 5*time.Millisecond, 5*time.Millisecond }).Wait(ctx, in, 30*time.Second))
+	w.must(nil, ecs.NewServicesStableWaiter(w.ecs, func(o *ecs.ServicesStableWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 5*time.Millisecond, 5*time.Millisecond
+	}).Wait(ctx, in, 30*time.Second))
 	if after == before {
 		return "no new deployment"
 	}

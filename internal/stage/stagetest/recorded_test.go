@@ -58,6 +58,18 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			}},
 		{"iam", "CreateRole", &iam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: new(trust), Description: new("a role"), Tags: iamTags}, call(ctx, i.CreateRole),
 			func() (any, error) { return i.GetRole(ctx, &iam.GetRoleInput{RoleName: new("r")}) }},
+		{"iam", "UpdateRole", &iam.UpdateRoleInput{RoleName: new("r"), Description: new("another text")}, call(ctx, i.UpdateRole),
+			func() (any, error) { return i.GetRole(ctx, &iam.GetRoleInput{RoleName: new("r")}) }},
+		{"iam", "UpdateRoleDescription", &iam.UpdateRoleDescriptionInput{RoleName: new("r"), Description: new("a third text")}, call(ctx, i.UpdateRoleDescription),
+			func() (any, error) { return i.GetRole(ctx, &iam.GetRoleInput{RoleName: new("r")}) }},
+		{"iam", "CreateServiceLinkedRole", &iam.CreateServiceLinkedRoleInput{AWSServiceName: new("elasticloadbalancing.amazonaws.com"), Description: new("its own")}, call(ctx, i.CreateServiceLinkedRole),
+			func() (any, error) {
+				return i.GetRole(ctx, &iam.GetRoleInput{RoleName: new("AWSServiceRoleForElasticLoadBalancing")})
+			}},
+		{"iam", "UpdateOpenIDConnectProviderThumbprint", &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: new("arn:aws:iam::" + Account + ":oidc-provider/example.com"), ThumbprintList: []string{strings.Repeat("b", 40)}}, call(ctx, i.UpdateOpenIDConnectProviderThumbprint),
+			func() (any, error) {
+				return i.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: new("arn:aws:iam::" + Account + ":oidc-provider/example.com")})
+			}},
 		{"iam", "CreatePolicy", &iam.CreatePolicyInput{PolicyName: new("p"), Description: new("a policy"), Tags: iamTags, PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecs:*","Resource":"*"}]}`)}, call(ctx, i.CreatePolicy),
 			func() (any, error) {
 				return i.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: new("arn:aws:iam::" + Account + ":policy/p")})

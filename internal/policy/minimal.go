@@ -1,0 +1,115 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Act is something that was done and must go on being allowed.
+type Act struct {
+	Action, Resource string
+	PassedTo         string // of iam:PassRole: the service that gets the role
+}
+
+// Minimal is the smallest identity policy that allows the acts: each action on
+// its own resources, roles passed to their own services. Nil when there are none.
+func Minimal(acts []Act) *Document {
+	type on struct{ resource, passedTo string }
+	actions := map[on]map[string]bool{}
+	for _, a := range acts {
+		k := on{a.Resource, a.PassedTo}
+		if actions[k] == nil {
+			actions[k] = map[string]bool{}
+		}
+		actions[k][a.Action] = true
+	}
+	// Resources on which the same is done share a statement.
+	type same struct{ actions, passedTo string }
+	resources := map[same][]string{}
+	for k, set := range actions {
+		s := same{strings.Join(slices.Sorted(maps.Keys(set)), " "), k.passedTo}
+		resources[s] = append(resources[s], k.resource)
+	}
+	var statements []Statement
+	for s, list := range resources {
+		slices.Sort(list)
+		st := Statement{Allow: true, Actions: strings.Fields(s.actions), Resources: list}
+		if s.passedTo != "" {
+			st.Conditions = []Condition{{Operator: "StringEquals", Key: "iam:PassedToService", Values: []string{s.passedTo}}}
+		}
+		statements = append(statements, st)
+	}
+	if statements == nil {
+		return nil
+	}
+	slices.SortFunc(statements, func(a, b Statement) int {
+		return cmp.Or(strings.Compare(a.Actions[0], b.Actions[0]), strings.Compare(a.Resources[0], b.Resources[0]))
+	})
+	return newDocument(statements...)
+}
+
+// Entry is a way in that was used: what a trust policy must go on admitting.
+type Entry struct {
+	Action    string
+	Principal Principal
+	Keys      map[string]string // of a web identity: its aud and sub, provider-qualified
+}
+
+// TightestTrust is the trust policy that admits the entries and nobody else. Nil
+// when there are none.
+func TightestTrust(entries []Entry) *Document {
+	type way struct{ kind, principal, keys string }
+	admitted := map[way]*Statement{}
+	for _, e := range entries {
+		kind, value := "AWS", cmp.Or(e.Principal.Role, e.Principal.ARN)
+		switch {
+		case e.Principal.Federated != "":
+			kind, value = "Federated", e.Principal.Federated
+		case e.Principal.Service != "":
+			kind, value = "Service", e.Principal.Service
+		}
+		keys := slices.Sorted(maps.Keys(e.Keys))
+		w := way{kind, value, strings.Join(keys, " ")}
+		st := admitted[w]
+		if st == nil {
+			st = &Statement{Allow: true, Principals: map[string][]string{kind: {value}}}
+			for _, k := range keys {
+				st.Conditions = append(st.Conditions, Condition{Operator: "StringEquals", Key: k})
+			}
+			admitted[w] = st
+		}
+		st.Actions = insert(st.Actions, e.Action)
+		for i, k := range keys {
+			st.Conditions[i].Values = insert(st.Conditions[i].Values, e.Keys[k])
+		}
+	}
+	var statements []Statement
+	for _, st := range admitted {
+		statements = append(statements, *st)
+	}
+	if statements == nil {
+		return nil
+	}
+	slices.SortFunc(statements, func(a, b Statement) int {
+		return strings.Compare(principalText(a.Principals), principalText(b.Principals))
+	})
+	return newDocument(statements...)
+}
+
+func principalText(p map[string][]string) string {
+	for kind, values := range p {
+		return kind + values[0]
+	}
+	return ""
+}
+
+// insert adds a value to a sorted list, once.
+func insert(list []string, value string) []string {
+	i, found := slices.BinarySearch(list, value)
+	if found {
+		return list
+	}
+	return slices.Insert(list, i, value)
+}
