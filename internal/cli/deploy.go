@@ -121,9 +121,9 @@ func (a *app) rollback() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rollback",
 		Short: "Roll the running deployment back: traffic first, tasks after",
-		Long: `Ask the running deployment to roll back and wait until it has. That it was rolled
-back as asked is a success of this command: it exits 0 then, and 1 when the
-deployment ended in any other way.`,
+		Long: `Ask the running deployment to roll back and wait until it has. The exit code says
+what became of the deployment, as for deploy and watch: 3 when it was rolled back
+as asked, 0 when it had gone too far and succeeded, 1 when it failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, deployment, err := a.current(c.Context(), s, true)
@@ -136,16 +136,7 @@ deployment ended in any other way.`,
 			if noWait {
 				return nil
 			}
-			if err := a.follow(c.Context(), client, deployment, w); err != nil {
-				return err
-			}
-			switch a.code {
-			case exitRolledBack:
-				a.code = exitOK
-			case exitOK: // it had gone too far and succeeded forward
-				a.code = exitFailed
-			}
-			return nil
+			return a.follow(c.Context(), client, deployment, w)
 		},
 	}
 	a.targetFlags(c)

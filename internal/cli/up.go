@@ -209,32 +209,6 @@ func (a *app) down() *cobra.Command {
 	return c
 }
 
-func (a *app) status() *cobra.Command {
-	c := &cobra.Command{Use: "status", Short: "Show the stage: time, runtime, load balancers", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		var st stage.Status
-		if err := a.ask(c.Context(), "GET", "/_serin/status", "", &st); err != nil {
-			return err
-		}
-		if a.json {
-			return json.NewEncoder(a.out).Encode(st)
-		}
-		for _, row := range [][2]string{
-			{"endpoint", st.Endpoint}, {"account", st.Account}, {"up", st.Up},
-			{"stage time", fmt.Sprintf("%s, %g seconds a second", st.Time.Format(time.RFC3339), st.Speed)},
-			{"runtime", st.Runtime + " (" + st.Reason + ")"}, {"IAM", string(st.IAM)},
-		} {
-			fmt.Fprintf(a.out, "%-12s %s\n", row[0], row[1])
-		}
-		for name, urls := range st.Balancers {
-			fmt.Fprintf(a.out, "%-12s %s at %s\n", "balancer", name, strings.Join(urls, ", "))
-		}
-		return nil
-	}}
-	a.endpointFlag(c)
-	a.outputFlag(c)
-	return c
-}
-
 func (a *app) outputFlag(c *cobra.Command) {
 	c.Flags().FuncP("output", "o", "json for machines", func(s string) error {
 		if s != "json" {
