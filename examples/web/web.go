@@ -3,7 +3,8 @@
 //
 // Its environment: VERSION is what it says; PORT is where it listens, 8080 by
 // default; HEALTH=broken makes /health answer 500; a SIGTERM lets requests
-// under way end.
+// under way end. GET /whoami asks AWS, as any program with the SDK would, whose
+// credentials it has.
 package web
 
 import (
@@ -16,6 +17,9 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
 // Main serves until SIGTERM.
@@ -32,6 +36,7 @@ func Main() error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("GET /whoami", whoAmI)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Version", version)
 		fmt.Fprintf(w, "hello from version %s\n", version)
@@ -56,4 +61,18 @@ func Main() error {
 		return err
 	}
 	return <-done
+}
+
+func whoAmI(w http.ResponseWriter, r *http.Request) {
+	c, err := config.LoadDefaultConfig(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	who, err := sts.NewFromConfig(c).GetCallerIdentity(r.Context(), &sts.GetCallerIdentityInput{})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	fmt.Fprintln(w, *who.Arn)
 }

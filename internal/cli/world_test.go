@@ -64,28 +64,20 @@ func serin(t *testing.T, env []string, args ...string) (string, int) {
 }
 
 func TestTheDemoDoesWhatItSays(t *testing.T) {
-	for _, runtime := range []string{"native", "confined", "docker"} {
-		t.Run(runtime, func(t *testing.T) {
-			if runtime == "native" && os.Geteuid() != 0 {
-				t.Skip("native needs root")
+	runtimes(t, func(t *testing.T, runtime string) {
+		out, code := serin(t, nil, "demo", "--runtime", runtime)
+		if code != 0 {
+			t.Fatalf("exit %d\n%s", code, out)
+		}
+		for _, want := range []string{
+			"Not authorized to perform sts:AssumeRoleWithWebIdentity", "repo:someone-else/fork", "is not authorized to perform: ecs:RegisterTaskDefinition",
+			"SUCCESSFUL CLEAN_UP", "ROLLBACK_SUCCESSFUL", "and 0 failed",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("the demo does not say %q:\n%s", want, out)
 			}
-			if runtime == "docker" && exec.Command("docker", "info").Run() != nil {
-				t.Skip("no Docker daemon answers here")
-			}
-			out, code := serin(t, nil, "demo", "--runtime", runtime)
-			if code != 0 {
-				t.Fatalf("exit %d\n%s", code, out)
-			}
-			for _, want := range []string{
-				"Not authorized to perform sts:AssumeRoleWithWebIdentity", "repo:someone-else/fork", "is not authorized to perform: ecs:RegisterTaskDefinition",
-				"SUCCESSFUL CLEAN_UP", "ROLLBACK_SUCCESSFUL", "and 0 failed",
-			} {
-				if !strings.Contains(out, want) {
-					t.Errorf("the demo does not say %q:\n%s", want, out)
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 func TestUsageErrorsExit2(t *testing.T) {

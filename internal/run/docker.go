@@ -210,6 +210,16 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 	return tasks, nil
 }
 
+// Door is on the network's bridge, which is this machine's only where the daemon
+// is, and only root may change it.
+func (d *Docker) Door(ctx context.Context) (Door, error) {
+	network, err := d.api.NetworkInspect(ctx, d.network, client.NetworkInspectOptions{})
+	if err != nil {
+		return Door{}, fmt.Errorf("finding the tasks' network: %w", err)
+	}
+	return openDoor(ctx, "br-"+network.Network.ID[:12])
+}
+
 // Close lets go of the daemon; tasks go on. The network goes with the last task.
 func (d *Docker) Close() error {
 	d.mu.Lock()

@@ -96,6 +96,9 @@ func (f *Fake) Tasks(context.Context) ([]Task, error) {
 	return out, nil
 }
 
+// Door is the loopback interface.
+func (f *Fake) Door(context.Context) (Door, error) { return Door{}, nil }
+
 // Close does nothing; tasks go on.
 func (f *Fake) Close() error { return nil }
 

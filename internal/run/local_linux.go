@@ -81,6 +81,15 @@ func (l *Local) Pull(ctx context.Context, ref string, auth Auth) (Image, error) 
 	return l.images.pull(ctx, ref, auth)
 }
 
+// Door is on the bridge, where tasks have one; confined ones share the loopback
+// interface.
+func (l *Local) Door(ctx context.Context) (Door, error) {
+	if l.net == nil {
+		return Door{}, nil
+	}
+	return openDoor(ctx, l.net.bridge)
+}
+
 // Close ends the watching of tasks; the tasks go on.
 func (l *Local) Close() error {
 	l.mu.Lock()

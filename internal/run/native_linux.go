@@ -47,8 +47,10 @@ func newNativeNet(dir string) (*nativeNet, error) {
 	link, err := netlink.LinkByName(n.bridge)
 	if err == nil { // left by an earlier program, with its tasks on it
 		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
-		if err == nil && len(addrs) == 1 {
-			n.gateway, err = netip.ParsePrefix(addrs[0].IPNet.String())
+		for _, a := range addrs {
+			if p, bad := netip.ParsePrefix(a.IPNet.String()); bad == nil && p.Addr() != DoorAddress {
+				n.gateway = p
+			}
 		}
 		if err == nil && n.gateway.IsValid() {
 			return n, nil

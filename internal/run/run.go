@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -29,9 +30,24 @@ type Runtime interface {
 	Start(ctx context.Context, spec Spec) (Task, error)
 	// Tasks finds the tasks that an earlier program started here.
 	Tasks(ctx context.Context) ([]Task, error)
+	// Door is where tasks reach this program. An error says that they cannot.
+	Door(ctx context.Context) (Door, error)
 	// Close lets go of what the runtime holds; tasks go on.
 	Close() error
 }
+
+// Door is where the tasks of a runtime reach this program.
+type Door struct {
+	// Listener is to be served; nil where tasks share this machine's loopback
+	// interface and reach what listens there.
+	Listener net.Listener
+	URL      string // of the listener, inside a task
+}
+
+// DoorAddress is where the agent of an ECS instance answers its tasks, and one
+// of the few addresses that SDKs take credentials from without TLS; documented:
+// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+var DoorAddress = netip.MustParseAddr("169.254.170.2")
 
 // Auth is a registry's credentials.
 type Auth struct{ Username, Password string }

@@ -17,6 +17,7 @@ import (
 func (s *Stage) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v2/", s.ecr)
+	mux.HandleFunc("GET "+credentialsPath+"{id}", s.taskCredentials) // no repository's path has just one word
 	mux.HandleFunc("GET /_serin/health", s.health)
 	mux.HandleFunc("GET /_localstack/health", s.health)
 	mux.HandleFunc("GET /_serin/status", s.status)

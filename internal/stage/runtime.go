@@ -68,6 +68,13 @@ func (l *lateRuntime) Tasks(ctx context.Context) ([]run.Task, error) {
 	return l.real.Tasks(ctx)
 }
 
+func (l *lateRuntime) Door(ctx context.Context) (run.Door, error) {
+	if err := l.wait(ctx); err != nil {
+		return run.Door{}, err
+	}
+	return l.real.Door(ctx)
+}
+
 func (l *lateRuntime) Close() error {
 	if !l.ready() {
 		return nil

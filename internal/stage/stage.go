@@ -86,10 +86,13 @@ type Stage struct {
 	logs *logsd.API
 	ec2  *ec2d.API
 
-	decisions decisions
-	learned   learned
-	down      chan struct{}
-	once      sync.Once
+	door       run.Door // where tasks reach the stage; set before any starts
+	doorClosed string   // why they cannot
+	taskSets   taskSets
+	decisions  decisions
+	learned    learned
+	down       chan struct{}
+	once       sync.Once
 }
 
 // meta is what the stage remembers of itself.
@@ -146,7 +149,7 @@ func (s *Stage) open() (err error) {
 	}
 	s.ec2 = ec2d.New(s.store)
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
-		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s},
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
@@ -252,6 +255,9 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 			return err
 		}
 		s.log.Info("tasks run", "runtime", r.Name(), "reason", why)
+		if err := s.openDoor(ctx, g, r); err != nil {
+			return err
+		}
 		s.runtime.set(r, why)
 		return s.ecs.Agent(ctx)
 	})

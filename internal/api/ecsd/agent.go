@@ -391,8 +391,11 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 		return err
 	}
 	role := execution(d, t.ID)
-	if role.Role != "" {
-		if err := g.deps.Roles.Check(role, "", ""); err != nil {
+	for _, as := range []Actor{role, {aws.ToString(d.TaskRoleArn), tasksService, t.ID}} {
+		if as.Role == "" {
+			continue
+		}
+		if err := g.deps.Roles.Check(as, "", ""); err != nil {
 			return err
 		}
 	}
@@ -487,7 +490,28 @@ func repositoryOf(image string) string {
 // execution is the agent acting as a task's execution role, in a session that
 // has the task's id, observed.
 func execution(d types.TaskDefinition, taskID string) Actor {
-	return Actor{aws.ToString(d.ExecutionRoleArn), "ecs-tasks.amazonaws.com", taskID}
+	return Actor{aws.ToString(d.ExecutionRoleArn), tasksService, taskID}
+}
+
+// tasksService is who assumes the roles of tasks.
+const tasksService = "ecs-tasks.amazonaws.com"
+
+// TaskRole is the role of a task that still lives, by the id that its containers
+// ask for credentials with.
+func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
+	a.store.View(func(tx *store.Tx) {
+		for key, t := range a.tasks.Scan(tx, "") {
+			if t.Credentials != credentials || t.Last == stopped {
+				continue
+			}
+			scope, _ := arn.ParseKey(key)
+			if d, found := a.definition(tx, scope, t.TaskDefinition); found {
+				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID}, true
+			}
+			return
+		}
+	})
+	return as, ok
 }
 
 // openLogs makes sure that each container's stream can be written, as the
@@ -531,6 +555,7 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 			r.StopTimeout = time.Duration(*c.StopTimeout) * time.Second
 		}
 		r.Env = append(r.Env, "AWS_EXECUTION_ENV=AWS_ECS_EC2", "AWS_REGION="+scope.Region)
+		r.Env = append(r.Env, g.deps.Inside(t.Credentials)...)
 		for _, e := range c.Environment {
 			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
 		}

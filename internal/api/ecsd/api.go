@@ -143,6 +143,7 @@ type task struct {
 	Network              *types.NetworkConfiguration
 	LaunchType           types.LaunchType
 	Attachment           string
+	Credentials          string // id by which its containers get its role's credentials
 }
 
 type registration struct {

@@ -505,6 +505,9 @@ func (c *control) launch(r revision, n int) {
 			TaskDefinition: r.TaskDefinition, Desired: running, Last: provisioning, Version: 1, Times: times{Created: c.now},
 			Network: r.Network, LaunchType: r.LaunchType, Attachment: id.UUID(),
 		}
+		if d.TaskRoleArn != nil {
+			t.Credentials = id.UUID()
+		}
 		for _, def := range d.ContainerDefinitions {
 			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
 		}

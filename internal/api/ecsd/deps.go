@@ -17,6 +17,9 @@ type Deps struct {
 	Images  Images
 	Logs    Logs
 	Roles   Roles
+	// Inside is what a task's containers find in their environment: where the
+	// stage is, and its role's credentials, if it has a role.
+	Inside func(credentials string) []string
 }
 
 // Traffic is the load balancers.

@@ -62,8 +62,8 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags",
-			Recorded:  "runtimePlatform taskRoleArn",
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn",
+			Recorded:  "runtimePlatform",
 			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
