@@ -2,6 +2,8 @@ package stage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -197,4 +199,9 @@ func TestAResetEmptiesOnlyAnEphemeralStage(t *testing.T) {
 	if got := reset(kept); got != 409 {
 		t.Errorf("a stage with a data directory answered %d", got)
 	}
+}
+
+func sha(body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return hex.EncodeToString(sum[:])
 }

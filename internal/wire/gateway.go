@@ -142,8 +142,8 @@ func (g *Gateway) answer(r *http.Request, body []byte, form url.Values, s *Servi
 		return nil, errMalformed(s, err)
 	}
 	call.Tags, call.TagKeys = requestTags(in)
-	if o.checks != nil {
-		if err := g.Authorize(r.Context(), call, o.checks(call, in)); err != nil {
+	if checks := o.Checks(call, in); len(checks) > 0 {
+		if err := g.Authorize(r.Context(), call, checks); err != nil {
 			return nil, err
 		}
 	}

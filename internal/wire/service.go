@@ -64,6 +64,15 @@ func (o *Op) New() (in, out any) {
 	return reflect.New(o.in).Interface(), reflect.New(o.out).Interface()
 }
 
+// Checks is what a caller must be allowed before the operation is performed;
+// none for an operation that no policy can take away.
+func (o *Op) Checks(c *Call, in any) []Check {
+	if o.checks == nil {
+		return nil
+	}
+	return o.checks(c, in)
+}
+
 // Check is a question to the policies: may the caller do Action to Resource?
 type Check struct {
 	Action   string              // svc:Action
