@@ -168,10 +168,11 @@ func (k *Key) Mint(j Job, audience string, now time.Time) (string, error) {
 	for name, value := range j.claims {
 		claims[name] = value
 	}
-	return k.sign(claims)
+	return k.Sign(claims)
 }
 
-func (k *Key) sign(claims map[string]any) (string, error) {
+// Sign makes a token of any claims.
+func (k *Key) Sign(claims map[string]any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encoding claims: %w", err)

@@ -102,8 +102,16 @@ func caller(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op *wir
 	return code(err)
 }
 
-// raw sends an operation without members as a signed form.
+// raw is the error's code of an operation without members.
 func raw(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op string) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(answer(t, s, c, service, op), "<Code>")
+	got, _, _ := strings.Cut(rest, "</Code>")
+	return got
+}
+
+// answer sends an operation without members as a signed form.
+func answer(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op string) string {
 	t.Helper()
 	body := url.Values{"Action": {op}, "Version": {service.Version}}.Encode()
 	r, _ := http.NewRequest("POST", "http://localhost:4566/", strings.NewReader(body))
@@ -119,10 +127,11 @@ func raw(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, _ := io.ReadAll(resp.Body)
-	_, rest, _ := strings.Cut(string(answer), "<Code>")
-	got, _, _ := strings.Cut(rest, "</Code>")
-	return got
+	told, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(told)
 }
 
 func denied(code string) bool {

@@ -64,19 +64,20 @@ const (
 
 // Stage is a local region.
 type Stage struct {
-	config  Config
-	log     *slog.Logger
-	store   *store.Store
-	clock   *clock.Clock
-	balance *balance.Balancer
-	runtime *lateRuntime
-	gateway *wire.Gateway
-	keyMu   sync.Mutex
-	keys    oidc.Keys // of the played issuer, made when first used
-	seal    seal
-	secret  string // of the seal
-	meta    *store.Table[meta]
-	started time.Time
+	config   Config
+	log      *slog.Logger
+	store    *store.Store
+	clock    *clock.Clock
+	balance  *balance.Balancer
+	runtime  *lateRuntime
+	gateway  *wire.Gateway
+	keyMu    sync.Mutex
+	keys     oidc.Keys // of the played issuer, made when first used
+	verifier *oidc.Verifier
+	seal     seal
+	secret   string // of the seal
+	meta     *store.Table[meta]
+	started  time.Time
 
 	iam  *iamd.API
 	sts  *stsd.API
@@ -138,9 +139,9 @@ func (s *Stage) open() (err error) {
 	if err != nil {
 		return err
 	}
-	verifier := &oidc.Verifier{Own: s.knownKeys}
+	s.verifier = &oidc.Verifier{Own: s.knownKeys}
 	s.iam = iamd.New(s.store)
-	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, verifier)
+	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
 	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
 	s.ecr = ecrd.New(s.store, s.clock, blobs, s.authorize)
 	s.ecr.Endpoint = c.Endpoint
