@@ -58,7 +58,9 @@ func TestATaskHasItsRolesCredentials(t *testing.T) {
 		_, err = e.CreateService(ctx, &ecs.CreateServiceInput{Cluster: &d.service.Cluster, ServiceName: &d.service.Name, TaskDefinition: registered.TaskDefinition.TaskDefinitionArn, DesiredCount: new(int32(1)),
 			NetworkConfiguration: &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{"a"}}}})
 		must(err)
-		must(ecs.NewServicesStableWaiter(e, func(o *ecs.ServicesStableWaiterOptions) { o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond }).
+		must(ecs.NewServicesStableWaiter(e, func(o *ecs.ServicesStableWaiterOptions) {
+			o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
+		}).
 			Wait(ctx, &ecs.DescribeServicesInput{Cluster: &d.service.Cluster, Services: []string{d.service.Name}}, time.Minute))
 		tasks, err := e.ListTasks(ctx, &ecs.ListTasksInput{Cluster: &d.service.Cluster})
 		must(err)

@@ -81,6 +81,15 @@ type Check struct {
 	Context  map[string][]string // condition keys that this request fills
 }
 
+// WhenTagged is a check that is asked of requests with tags: to create a
+// resource with tags takes the permission to tag it.
+func WhenTagged[T any](tags []T, c Check) []Check {
+	if len(tags) == 0 {
+		return nil
+	}
+	return []Check{c}
+}
+
 // Handle makes an operation of a method with the SDK's shape. checks names
 // what the caller must be allowed; nil is allowed only with Public.
 func Handle[I, O any](name string, fn func(context.Context, *I) (*O, error), checks func(*Call, *I) []Check, m Members) *Op {
@@ -96,6 +105,13 @@ func Handle[I, O any](name string, fn func(context.Context, *I) (*O, error), che
 		o.checks = func(c *Call, in any) []Check { return checks(c, in.(*I)) }
 	}
 	return o
+}
+
+// Also adds checks to an operation's own.
+func Also[I any](o *Op, more func(*Call, *I) []Check) *Op {
+	with := *o
+	with.checks = func(c *Call, in any) []Check { return append(o.checks(c, in), more(c, in.(*I))...) }
+	return &with
 }
 
 // Public marks an operation that is called without a signature, or, like

@@ -118,7 +118,8 @@ func (a *API) Service() *wire.Service {
 	}
 	s.Register(
 		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
-			return onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
+			checks := onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
+			return append(checks, wire.WhenTagged(in.Tags, wire.Check{Action: "ecr:TagResource", Resource: checks[0].Resource})...)
 		}, wire.Members{Performed: "repositoryName imageTagMutability registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters"}),
 		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
 			if len(in.RepositoryNames) == 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
 	"serin/internal/wire"
@@ -40,7 +41,7 @@ func (a *API) Service() *wire.Service {
 	}
 	s.Register(
 		wire.Handle("CreateCluster", a.CreateCluster, func(c *wire.Call, in *ecs.CreateClusterInput) []wire.Check {
-			return one("CreateCluster", c, cluster(in.ClusterName)(c))
+			return append(one("CreateCluster", c, cluster(in.ClusterName)(c)), tagged(c, in.Tags, cluster(in.ClusterName)(c))...)
 		}, wire.Members{Performed: "clusterName tags", Refused: "capacityProviders configuration defaultCapacityProviderStrategy serviceConnectDefaults settings"}),
 		wire.Handle("DescribeClusters", a.DescribeClusters, func(c *wire.Call, in *ecs.DescribeClustersInput) []wire.Check {
 			var checks []wire.Check
@@ -57,6 +58,8 @@ func (a *API) Service() *wire.Service {
 
 		wire.Handle("RegisterTaskDefinition", a.RegisterTaskDefinition, func(c *wire.Call, in *ecs.RegisterTaskDefinitionInput) []wire.Check {
 			checks := one("RegisterTaskDefinition", c, c.ARN("task-definition/"+aws.ToString(in.Family)+":*"))
+			checks[0].Context = definitionKeys(in)
+			checks = append(checks, tagged(c, in.Tags, checks[0].Resource)...)
 			for _, role := range []*string{in.TaskRoleArn, in.ExecutionRoleArn} {
 				checks = append(checks, passRole(c, role, "ecs-tasks.amazonaws.com")...)
 			}
@@ -77,7 +80,9 @@ func (a *API) Service() *wire.Service {
 
 		wire.Handle("CreateService", a.CreateService, func(c *wire.Call, in *ecs.CreateServiceInput) []wire.Check {
 			checks := onService("CreateService", c, in.ServiceName, in.Cluster)
-			checks[0].Context["ecs:task-definition"] = []string{definitionResource(c, aws.ToString(in.TaskDefinition))}
+			checks = append(checks, tagged(c, in.Tags, checks[0].Resource)...)
+			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, &in.EnableECSManagedTags, &in.EnableExecuteCommand, in.PropagateTags,
+				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			for _, lb := range in.LoadBalancers {
 				if lb.AdvancedConfiguration != nil {
 					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
@@ -90,9 +95,8 @@ func (a *API) Service() *wire.Service {
 			Refused:   "platformVersion availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
-			if in.TaskDefinition != nil {
-				checks[0].Context["ecs:task-definition"] = []string{definitionResource(c, *in.TaskDefinition)}
-			}
+			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, in.EnableECSManagedTags, in.EnableExecuteCommand, in.PropagateTags,
+				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			for _, lb := range in.LoadBalancers {
 				if lb.AdvancedConfiguration != nil {
 					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
@@ -123,23 +127,23 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("DescribeServiceDeployments", a.DescribeServiceDeployments, func(c *wire.Call, in *ecs.DescribeServiceDeploymentsInput) []wire.Check {
 			var checks []wire.Check
 			for _, d := range in.ServiceDeploymentArns {
-				checks = append(checks, one("DescribeServiceDeployments", c, d)...)
+				checks = append(checks, ofService("DescribeServiceDeployments", d))
 			}
 			return checks
 		}, wire.Members{Performed: "serviceDeploymentArns"}),
 		wire.Handle("DescribeServiceRevisions", a.DescribeServiceRevisions, func(c *wire.Call, in *ecs.DescribeServiceRevisionsInput) []wire.Check {
 			var checks []wire.Check
 			for _, r := range in.ServiceRevisionArns {
-				checks = append(checks, one("DescribeServiceRevisions", c, r)...)
+				checks = append(checks, ofService("DescribeServiceRevisions", r))
 			}
 			return checks
 		}, wire.Members{Performed: "serviceRevisionArns"}),
 		wire.Handle("StopServiceDeployment", a.StopServiceDeployment, func(c *wire.Call, in *ecs.StopServiceDeploymentInput) []wire.Check {
-			return one("StopServiceDeployment", c, aws.ToString(in.ServiceDeploymentArn))
+			return []wire.Check{ofService("StopServiceDeployment", aws.ToString(in.ServiceDeploymentArn))}
 		}, wire.Members{Performed: "serviceDeploymentArn stopType"}),
 
 		wire.Handle("ListTasks", a.ListTasks, func(c *wire.Call, in *ecs.ListTasksInput) []wire.Check {
-			return inCluster("ListTasks", c, "*", in.Cluster)
+			return inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
 		}, wire.Members{Performed: "cluster desiredStatus family maxResults nextToken serviceName startedBy", Refused: "containerInstance daemonName launchType"}),
 		wire.Handle("DescribeTasks", a.DescribeTasks, func(c *wire.Call, in *ecs.DescribeTasksInput) []wire.Check {
 			var checks []wire.Check
@@ -170,6 +174,11 @@ func orDefault(names []string) []string {
 		return []string{"default"}
 	}
 	return names
+}
+
+// tagged is what it takes to create a resource with tags.
+func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
+	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
 }
 
 func passRole(c *wire.Call, role *string, to string) []wire.Check {

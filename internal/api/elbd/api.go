@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 
 	"serin/internal/arn"
 	"serin/internal/balance"
@@ -156,6 +157,15 @@ func (a *API) Service() *wire.Service {
 func on[I any](action string, resource func(*wire.Call, *I) string) func(*wire.Call, *I) []wire.Check {
 	return func(c *wire.Call, in *I) []wire.Check {
 		return []wire.Check{{Action: "elasticloadbalancing:" + action, Resource: resource(c, in)}}
+	}
+}
+
+// creating makes the checks of an operation that makes a resource, perhaps with tags.
+func creating[I any](action string, resource func(*wire.Call, *I) string, tags func(*I) []types.Tag) func(*wire.Call, *I) []wire.Check {
+	return func(c *wire.Call, in *I) []wire.Check {
+		made := resource(c, in)
+		return append([]wire.Check{{Action: "elasticloadbalancing:" + action, Resource: made}},
+			wire.WhenTagged(tags(in), wire.Check{Action: "elasticloadbalancing:AddTags", Resource: made, Context: map[string][]string{"elasticloadbalancing:CreateAction": {action}}})...)
 	}
 }
 

@@ -15,9 +15,9 @@ import (
 
 func (a *API) balancerOps() []*wire.Op {
 	return []*wire.Op{
-		wire.Handle("CreateLoadBalancer", a.CreateLoadBalancer, on("CreateLoadBalancer", func(c *wire.Call, in *elb.CreateLoadBalancerInput) string {
+		wire.Handle("CreateLoadBalancer", a.CreateLoadBalancer, creating("CreateLoadBalancer", func(c *wire.Call, in *elb.CreateLoadBalancerInput) string {
 			return resource(c, "loadbalancer/app/"+aws.ToString(in.Name)+"/*")
-		}), wire.Members{Performed: "Name Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
+		}, func(in *elb.CreateLoadBalancerInput) []types.Tag { return in.Tags }), wire.Members{Performed: "Name Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
 		wire.Handle("DescribeLoadBalancers", a.DescribeLoadBalancers, anywhere[elb.DescribeLoadBalancersInput]("DescribeLoadBalancers"),
 			wire.Members{Performed: "LoadBalancerArns Marker Names PageSize"}),
 		wire.Handle("DeleteLoadBalancer", a.DeleteLoadBalancer, on("DeleteLoadBalancer", func(_ *wire.Call, in *elb.DeleteLoadBalancerInput) string { return aws.ToString(in.LoadBalancerArn) }),

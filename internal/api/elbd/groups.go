@@ -19,9 +19,9 @@ import (
 
 func (a *API) groupOps() []*wire.Op {
 	return []*wire.Op{
-		wire.Handle("CreateTargetGroup", a.CreateTargetGroup, on("CreateTargetGroup", func(c *wire.Call, in *elb.CreateTargetGroupInput) string {
+		wire.Handle("CreateTargetGroup", a.CreateTargetGroup, creating("CreateTargetGroup", func(c *wire.Call, in *elb.CreateTargetGroupInput) string {
 			return resource(c, "targetgroup/"+aws.ToString(in.Name)+"/*")
-		}), wire.Members{
+		}, func(in *elb.CreateTargetGroupInput) []types.Tag { return in.Tags }), wire.Members{
 			Performed: "Name HealthCheckEnabled HealthCheckIntervalSeconds HealthCheckPath HealthCheckPort HealthCheckProtocol HealthCheckTimeoutSeconds HealthyThresholdCount Matcher Port Protocol TargetType UnhealthyThresholdCount ProtocolVersion IpAddressType Tags",
 			Recorded:  "VpcId", Refused: "TargetControlPort"}),
 		wire.Handle("ModifyTargetGroup", a.ModifyTargetGroup, on("ModifyTargetGroup", func(_ *wire.Call, in *elb.ModifyTargetGroupInput) string { return aws.ToString(in.TargetGroupArn) }),

@@ -18,7 +18,7 @@ import (
 
 func (a *API) listenerOps() []*wire.Op {
 	return []*wire.Op{
-		wire.Handle("CreateListener", a.CreateListener, on("CreateListener", func(_ *wire.Call, in *elb.CreateListenerInput) string { return aws.ToString(in.LoadBalancerArn) }),
+		wire.Handle("CreateListener", a.CreateListener, creating("CreateListener", func(_ *wire.Call, in *elb.CreateListenerInput) string { return aws.ToString(in.LoadBalancerArn) }, func(in *elb.CreateListenerInput) []types.Tag { return in.Tags }),
 			wire.Members{Performed: "DefaultActions LoadBalancerArn Port Protocol Tags", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
 		wire.Handle("DescribeListeners", a.DescribeListeners, anywhere[elb.DescribeListenersInput]("DescribeListeners"),
 			wire.Members{Performed: "ListenerArns LoadBalancerArn Marker PageSize"}),
@@ -26,7 +26,7 @@ func (a *API) listenerOps() []*wire.Op {
 			wire.Members{Performed: "ListenerArn DefaultActions Port Protocol", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
 		wire.Handle("DeleteListener", a.DeleteListener, on("DeleteListener", func(_ *wire.Call, in *elb.DeleteListenerInput) string { return aws.ToString(in.ListenerArn) }),
 			wire.Members{Performed: "ListenerArn"}),
-		wire.Handle("CreateRule", a.CreateRule, on("CreateRule", func(_ *wire.Call, in *elb.CreateRuleInput) string { return aws.ToString(in.ListenerArn) }),
+		wire.Handle("CreateRule", a.CreateRule, creating("CreateRule", func(_ *wire.Call, in *elb.CreateRuleInput) string { return aws.ToString(in.ListenerArn) }, func(in *elb.CreateRuleInput) []types.Tag { return in.Tags }),
 			wire.Members{Performed: "Actions Conditions ListenerArn Priority Tags", Refused: "Transforms"}),
 		wire.Handle("DescribeRules", a.DescribeRules, anywhere[elb.DescribeRulesInput]("DescribeRules"),
 			wire.Members{Performed: "ListenerArn Marker PageSize RuleArns"}),

@@ -111,6 +111,14 @@ func handle[I, O any](name string, fn func(context.Context, *I) (*O, error), res
 	}, m)
 }
 
+// withTags adds to an operation that makes a resource the permission to tag it,
+// asked where it is made with tags.
+func withTags[I any](o *wire.Op, action string, tags func(*I) []types.Tag) *wire.Op {
+	return wire.Also(o, func(c *wire.Call, in *I) []wire.Check {
+		return wire.WhenTagged(tags(in), wire.Check{Action: "iam:" + action, Resource: o.Checks(c, in)[0].Resource})
+	})
+}
+
 // all is the resource of operations that have none.
 func all[I any](*wire.Call, *I) string { return "*" }
 

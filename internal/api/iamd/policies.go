@@ -40,9 +40,9 @@ func (p managed) version(id string) (version, bool) {
 
 func (a *API) policyOps() []*wire.Op {
 	return []*wire.Op{
-		handle("CreatePolicy", a.CreatePolicy, func(c *wire.Call, in *iam.CreatePolicyInput) string {
+		withTags(handle("CreatePolicy", a.CreatePolicy, func(c *wire.Call, in *iam.CreatePolicyInput) string {
 			return newARN("policy", c, in.Path, in.PolicyName)
-		}, wire.Members{Performed: "PolicyDocument PolicyName Path Tags", Recorded: "Description"}),
+		}, wire.Members{Performed: "PolicyDocument PolicyName Path Tags", Recorded: "Description"}), "TagPolicy", func(in *iam.CreatePolicyInput) []types.Tag { return in.Tags }),
 		handle("GetPolicy", a.GetPolicy, func(_ *wire.Call, in *iam.GetPolicyInput) string { return aws.ToString(in.PolicyArn) }, wire.Members{Performed: "PolicyArn"}),
 		handle("ListPolicies", a.ListPolicies, all[iam.ListPoliciesInput], wire.Members{Performed: "Marker MaxItems OnlyAttached PathPrefix PolicyUsageFilter Scope"}),
 		handle("DeletePolicy", a.DeletePolicy, func(_ *wire.Call, in *iam.DeletePolicyInput) string { return aws.ToString(in.PolicyArn) }, wire.Members{Performed: "PolicyArn"}),

@@ -33,9 +33,9 @@ func (a *API) profileOps() []*wire.Op {
 		return newARN("instance-profile", c, nil, name)
 	}
 	return []*wire.Op{
-		handle("CreateInstanceProfile", a.CreateInstanceProfile, func(c *wire.Call, in *iam.CreateInstanceProfileInput) string {
+		withTags(handle("CreateInstanceProfile", a.CreateInstanceProfile, func(c *wire.Call, in *iam.CreateInstanceProfileInput) string {
 			return newARN("instance-profile", c, in.Path, in.InstanceProfileName)
-		}, wire.Members{Performed: "InstanceProfileName Path Tags"}),
+		}, wire.Members{Performed: "InstanceProfileName Path Tags"}), "TagInstanceProfile", func(in *iam.CreateInstanceProfileInput) []types.Tag { return in.Tags }),
 		handle("GetInstanceProfile", a.GetInstanceProfile, func(c *wire.Call, in *iam.GetInstanceProfileInput) string { return named(c, in.InstanceProfileName) },
 			wire.Members{Performed: "InstanceProfileName"}),
 		handle("ListInstanceProfiles", a.ListInstanceProfiles, func(c *wire.Call, in *iam.ListInstanceProfilesInput) string {

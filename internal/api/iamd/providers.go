@@ -26,9 +26,9 @@ type provider struct {
 
 func (a *API) providerOps() []*wire.Op {
 	return []*wire.Op{
-		handle("CreateOpenIDConnectProvider", a.CreateOpenIDConnectProvider, func(c *wire.Call, in *iam.CreateOpenIDConnectProviderInput) string {
+		withTags(handle("CreateOpenIDConnectProvider", a.CreateOpenIDConnectProvider, func(c *wire.Call, in *iam.CreateOpenIDConnectProviderInput) string {
 			return global(c.Scope.Account).For("iam", "oidc-provider/"+strings.TrimPrefix(aws.ToString(in.Url), "https://")).String()
-		}, wire.Members{Performed: "Url ClientIDList Tags", Recorded: "ThumbprintList"}),
+		}, wire.Members{Performed: "Url ClientIDList Tags", Recorded: "ThumbprintList"}), "TagOpenIDConnectProvider", func(in *iam.CreateOpenIDConnectProviderInput) []types.Tag { return in.Tags }),
 		handle("GetOpenIDConnectProvider", a.GetOpenIDConnectProvider, func(_ *wire.Call, in *iam.GetOpenIDConnectProviderInput) string {
 			return aws.ToString(in.OpenIDConnectProviderArn)
 		}, wire.Members{Performed: "OpenIDConnectProviderArn"}),

@@ -24,8 +24,8 @@ func (a *API) roleOps() []*wire.Op {
 		return "iam:PermissionsBoundary", []string{*in.PermissionsBoundary}
 	}
 	return []*wire.Op{
-		handle("CreateRole", a.CreateRole, func(c *wire.Call, in *iam.CreateRoleInput) string { return newARN(Role, c, in.Path, in.RoleName) },
-			wire.Members{Performed: "AssumeRolePolicyDocument RoleName MaxSessionDuration Path PermissionsBoundary Tags", Recorded: "Description"}, boundary),
+		withTags(handle("CreateRole", a.CreateRole, func(c *wire.Call, in *iam.CreateRoleInput) string { return newARN(Role, c, in.Path, in.RoleName) },
+			wire.Members{Performed: "AssumeRolePolicyDocument RoleName MaxSessionDuration Path PermissionsBoundary Tags", Recorded: "Description"}, boundary), "TagRole", func(in *iam.CreateRoleInput) []types.Tag { return in.Tags }),
 		handle("GetRole", a.GetRole, func(c *wire.Call, in *iam.GetRoleInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "RoleName"}),
 		handle("ListRoles", a.ListRoles, func(c *wire.Call, in *iam.ListRolesInput) string { return newARN(Role, c, in.PathPrefix, nil) },
 			wire.Members{Performed: "Marker MaxItems PathPrefix"}),

@@ -17,14 +17,14 @@ import (
 
 func (a *API) userOps() []*wire.Op {
 	return []*wire.Op{
-		handle("CreateUser", a.CreateUser, func(c *wire.Call, in *iam.CreateUserInput) string { return newARN(User, c, in.Path, in.UserName) },
+		withTags(handle("CreateUser", a.CreateUser, func(c *wire.Call, in *iam.CreateUserInput) string { return newARN(User, c, in.Path, in.UserName) },
 			wire.Members{Performed: "UserName Path PermissionsBoundary Tags"},
 			func(_ *wire.Call, in *iam.CreateUserInput) (string, []string) {
 				if in.PermissionsBoundary == nil {
 					return "", nil
 				}
 				return "iam:PermissionsBoundary", []string{*in.PermissionsBoundary}
-			}),
+			}), "TagUser", func(in *iam.CreateUserInput) []types.Tag { return in.Tags }),
 		handle("GetUser", a.GetUser, func(c *wire.Call, in *iam.GetUserInput) string { return a.resource(User, c, me(c, in.UserName)) }, wire.Members{Performed: "UserName"}),
 		handle("ListUsers", a.ListUsers, func(c *wire.Call, in *iam.ListUsersInput) string { return newARN(User, c, in.PathPrefix, nil) },
 			wire.Members{Performed: "Marker MaxItems PathPrefix"}),
