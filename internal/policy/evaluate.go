@@ -6,13 +6,15 @@ import (
 	"strings"
 )
 
-// Request is what is asked of the policies.
+// Request is what is asked of the policies; one goroutine asks it at a time.
 type Request struct {
 	Action    string // svc:Action
 	Resource  string // an ARN, or * where the action has none
 	Alias     string // another form in which policies may name the resource
 	Principal Principal
 	Context   Context
+
+	action string // Action in lower case, once it was needed
 }
 
 // Principal is the forms under which a trust or resource policy may name the
@@ -311,8 +313,10 @@ func (st *Statement) matches(r *Request) bool {
 }
 
 func (st *Statement) matchesAction(r *Request) bool {
-	action := strings.ToLower(r.Action)
-	return slices.ContainsFunc(st.actions, func(p pattern) bool { return p.match(action, r) }) == (st.NotActions == nil)
+	if r.action == "" {
+		r.action = strings.ToLower(r.Action)
+	}
+	return slices.ContainsFunc(st.actions, func(p pattern) bool { return p.match(r.action, r) }) == (st.NotActions == nil)
 }
 
 func (st *Statement) matchesResource(r *Request) bool {

@@ -72,6 +72,12 @@ func TestAPresignedRequestVerifies(t *testing.T) {
 	if _, err := Verify(r, nil, "sts", now.Add(2*time.Minute), lookup); err == nil {
 		t.Error("a presigned request outlived its expiry")
 	}
+	q := r.URL.Query()
+	q.Set("Action", "GetSessionToken")
+	r.URL.RawQuery = q.Encode()
+	if _, err := Verify(r, nil, "sts", now, lookup); err == nil {
+		t.Error("a presigned request was altered and taken")
+	}
 }
 
 func TestRefusals(t *testing.T) {
@@ -91,6 +97,8 @@ func TestRefusals(t *testing.T) {
 		"expired session":   {creds: aws.Credentials{AccessKeyID: "ASIAEXPIRED", SecretAccessKey: "x", SessionToken: "t"}, want: Expired, text: "expired"},
 		"altered body":      {body: []byte(`{}`), want: Mismatch, text: "does not match"},
 		"altered header":    {alter: func(r *http.Request) { r.Header.Set("X-Amz-Target", "x.DeleteCluster") }, want: Mismatch, text: "does not match"},
+		"a header removed":  {alter: func(r *http.Request) { r.Header.Del("X-Amz-Target") }, want: Mismatch, text: "does not match"},
+		"a replay":          {at: now.Add(-15 * time.Minute), want: Skewed, text: "Signature expired"},
 		"an old date":       {at: now.Add(-6 * time.Minute), want: Skewed, text: "Signature expired"},
 		"a date to come":    {at: now.Add(6 * time.Minute), want: Skewed, text: "not yet current"},
 		"a malformed scope": {alter: func(r *http.Request) { replace(r, "/ecs/", "/") }, want: Incomplete, text: "5 slash-delimited"},

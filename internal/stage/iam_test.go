@@ -2,15 +2,23 @@ package stage
 
 import (
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"serin/internal/api/stsd"
+	"serin/internal/arn"
+	"serin/internal/wire"
 )
 
 func ecsTag(key, value string) ecstypes.Tag { return ecstypes.Tag{Key: &key, Value: &value} }
@@ -364,6 +372,38 @@ func TestECSFillsItsConditionKeys(t *testing.T) {
 			if err := x.do(); denied(code(err)) == passes {
 				t.Errorf("%s under %s gives %v", x.action, condition, err)
 			}
+		}
+	}
+}
+
+// A call of a session whose role has ten of AWS's managed policies: gathering
+// them, filling the condition keys, deciding.
+func BenchmarkAuthorize(b *testing.B) {
+	s, err := New(Config{Dir: b.TempDir(), Ephemeral: true, Account: "111111111111", Region: "us-east-1", Endpoint: "localhost:4566", Speed: 1, IAM: Enforce, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	admin := aws.Config{Region: "us-east-1", HTTPClient: s.HTTPClient(), BaseEndpoint: new("http://localhost:4566"), Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	i, ctx := iam.NewFromConfig(admin), b.Context()
+	if _, err := i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: serviceTrust("ecs.amazonaws.com")}); err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"AmazonEC2ContainerRegistryPowerUser", "AmazonEC2ContainerRegistryReadOnly", "AmazonEC2ContainerRegistryFullAccess", "service-role/AmazonECSTaskExecutionRolePolicy", "AmazonECSInfrastructureRolePolicyForLoadBalancers",
+		"AmazonECSInfrastructureRolePolicyForManagedInstances", "AmazonECSInstanceRolePolicyForManagedInstances", "CloudWatchLogsFullAccess", "IAMReadOnlyAccess", "AmazonECS_FullAccess"} {
+		if _, err := i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("r"), PolicyArn: new("arn:aws:iam::aws:policy/" + name)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	role, _ := s.iam.Role("111111111111", "r")
+	session, err := s.sts.Issue(stsd.Session{Account: "111111111111", RoleARN: role.ARN, RoleID: role.ID, Name: "bench"}, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	call := &wire.Call{Service: "ecs", Operation: "DescribeServices", Scope: arn.Scope{Account: "111111111111", Region: "us-east-1"}, Principal: s.assumed(session), SourceIP: "127.0.0.1", UserAgent: "bench"}
+	checks := []wire.Check{{Action: "ecs:DescribeServices", Resource: "arn:aws:ecs:us-east-1:111111111111:service/prod/web", Context: map[string][]string{"ecs:cluster": {"arn:aws:ecs:us-east-1:111111111111:cluster/prod"}}}}
+	for b.Loop() {
+		if err := s.authorize(ctx, call, checks); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -255,27 +255,19 @@ func (s *Stage) policiesOf(p wire.Principal) (policy.Policies, error) {
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 func (s *Stage) conditions(call *wire.Call, check wire.Check) policy.Context {
 	p, now := call.Principal, time.Now().UTC()
-	c := policy.Context{
-		"aws:principalaccount":      {p.Account},
-		"aws:principaltype":         {p.Type},
-		"aws:userid":                {p.UserID},
-		"aws:requestedregion":       {call.Scope.Region},
-		"aws:securetransport":       {fmt.Sprint(call.Secure)},
-		"aws:currenttime":           {now.Format(time.RFC3339)},
-		"aws:epochtime":             {fmt.Sprint(now.Unix())},
-		"aws:principalisawsservice": {"false"},
-		"aws:viaawsservice":         {"false"},
-		"aws:principalarn":          {p.ARN},
+	c := make(policy.Context, 32)
+	for _, kv := range [][2]string{
+		{"aws:principalaccount", p.Account}, {"aws:principaltype", p.Type}, {"aws:userid", p.UserID}, {"aws:username", p.User}, {"aws:principalarn", p.ARN},
+		{"aws:federatedprovider", p.Provider}, {"aws:sourceidentity", p.SourceIdentity}, {"aws:requestedregion", call.Scope.Region}, {"aws:sourceip", call.SourceIP},
+		{"aws:useragent", call.UserAgent}, {"aws:securetransport", fmt.Sprint(call.Secure)}, {"aws:currenttime", now.Format(time.RFC3339)}, {"aws:epochtime", fmt.Sprint(now.Unix())},
+		{"aws:principalisawsservice", "false"}, {"aws:viaawsservice", "false"},
+	} {
+		if kv[1] != "" {
+			c[kv[0]] = []string{kv[1]}
+		}
 	}
 	if p.Role != "" {
 		c["aws:principalarn"] = []string{p.Role} // the role, with its path, not the session
-	}
-	for key, value := range map[string]string{
-		"aws:sourceip": call.SourceIP, "aws:useragent": call.UserAgent, "aws:federatedprovider": p.Provider, "aws:username": p.User, "aws:sourceidentity": p.SourceIdentity,
-	} {
-		if value != "" {
-			c[key] = []string{value}
-		}
 	}
 	if !p.Issued.IsZero() {
 		c["aws:tokenissuetime"] = []string{p.Issued.Format(time.RFC3339)}

@@ -42,7 +42,7 @@ type API struct {
 	aws map[string]managed // AWS's own policies, by ARN
 
 	parsedMu sync.Mutex
-	parsed   map[string]*policy.Document // by kind and text
+	parsed   map[documentKey]*policy.Document
 
 	usedMu sync.Mutex
 	used   map[string]lastUse // access key → its last use
@@ -60,7 +60,7 @@ func New(s *store.Store) *API {
 		keys:      store.NewTable[accessKey](s, "iam/keys"),
 		tags:      tags.NewTable(s, "iam/tags"),
 		aws:       awsPolicies(),
-		parsed:    map[string]*policy.Document{},
+		parsed:    map[documentKey]*policy.Document{},
 		used:      map[string]lastUse{},
 	}
 }
@@ -230,9 +230,14 @@ func page[T any](items []T, key func(T) string, marker *string, max *int32) ([]T
 	return out, &next, true, nil
 }
 
+type documentKey struct {
+	kind policy.Kind
+	text string
+}
+
 // document parses a stored document, once for each text.
 func (a *API) document(text string, kind policy.Kind) *policy.Document {
-	key := fmt.Sprint(kind, text)
+	key := documentKey{kind, text}
 	a.parsedMu.Lock()
 	defer a.parsedMu.Unlock()
 	if d, ok := a.parsed[key]; ok {
