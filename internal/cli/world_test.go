@@ -323,3 +323,16 @@ func TestDockerPushesAndPulls(t *testing.T) {
 		t.Errorf("pushing to no repository: %s", out)
 	}
 }
+
+// boto3 is a stranger, too.
+func TestBoto3WalksThroughIdentity(t *testing.T) {
+	if exec.Command("python3", "-c", "import boto3").Run() != nil {
+		t.Skip("there is no boto3 here")
+	}
+	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", "confined")
+	cmd := exec.Command("python3", "testdata/identity.py", endpoint, endpoint+"/_serin/github/token?api-version=2.0&repo=acme/web")
+	cmd.Env = append(os.Environ(), "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "ok" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
