@@ -65,9 +65,10 @@ func opened(l *Local, err error) (Runtime, error) {
 	return l, nil
 }
 
-// probe runs this program as a task that says ok: the whole way, once.
+// probe runs this program as a task that says ok: the whole way, once. It takes
+// milliseconds and is not cut short: nothing of it must be left.
 func (l *Local) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	image := filepath.Join(l.dir, "images", "probe")
 	if err := probeImage(image); err != nil {
@@ -78,17 +79,12 @@ func (l *Local) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for {
-		st, changed := task.State()
-		if st.Ended {
-			break
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			task.Stop(ctx)
-			return ctx.Err()
-		}
+	err = untilEnded(ctx, task)
+	if err != nil {
+		task.Stop(ctx)
+		again, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer stop()
+		return errors.Join(err, untilEnded(again, task), task.Remove(again))
 	}
 	said := ""
 	_, err = task.Logs("probe", 0, func(_ time.Time, line string) { said = line })
@@ -96,6 +92,21 @@ func (l *Local) probe(ctx context.Context) error {
 		err = fmt.Errorf("a task that should say ok said %q", said)
 	}
 	return errors.Join(err, task.Remove(ctx))
+}
+
+// untilEnded waits until a task has ended.
+func untilEnded(ctx context.Context, t Task) error {
+	for {
+		st, changed := t.State()
+		if st.Ended {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the probe to end: %w", ctx.Err())
+		}
+	}
 }
 
 // probeImage is this program as an image, linked where the file system lets us.
