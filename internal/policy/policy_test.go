@@ -293,6 +293,19 @@ func TestDocumentsThatIAMRefuses(t *testing.T) {
 			t.Errorf("%s gave %v, want %s", text, err, want)
 		}
 	}
+	for what, text := range map[string]string{
+		"ten thousand statements": `{"Version":"2012-10-17","Statement":[` + strings.Repeat(`{"Effect":"Allow","Action":"a:b","Resource":"*"},`, 10_000) + `{}]}`,
+		"a thousand levels":       strings.Repeat("[", 1000) + strings.Repeat("]", 1000),
+		"a name given twice":      st(`"Effect":"Allow","Effect":"Deny","Action":"a:b","Resource":"*"`),
+		"a Sid given twice":       `{"Version":"2012-10-17","Statement":[{"Sid":"A","Effect":"Allow","Action":"a:b","Resource":"*"},{"Sid":"A","Effect":"Allow","Action":"a:b","Resource":"*"}]}`,
+		"broken UTF-8":            st("\"Sid\":\"\xff\",\"Effect\":\"Allow\",\"Action\":\"a:b\",\"Resource\":\"*\""),
+		"two documents":           st(`"Effect":"Allow","Action":"a:b","Resource":"*"`) + st(`"Effect":"Allow","Action":"a:b","Resource":"*"`),
+		"a number for an action":  st(`"Effect":"Allow","Action":{"a":1},"Resource":"*"`),
+	} {
+		if _, err := Parse(text, Identity); err == nil {
+			t.Errorf("%s was taken", what)
+		}
+	}
 	_, err := Parse(st(`"Effect":"Allow","Principal":{"AWS":"*"},"Action":"ecs:*"`), Trust)
 	if err == nil || err.Error() != "AssumeRole policy may only specify STS AssumeRole actions." {
 		t.Errorf("a trust of ecs gave %v", err)

@@ -172,7 +172,7 @@ func (s *Stage) serviceSession(as ecsd.Actor) (wire.Principal, error) {
 			p.Resource = &policy.Named{Name: trustOf(r.Name), Document: r.Trust}
 		}
 		text := fmt.Sprintf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", as.Role)
-		call := &wire.Call{Service: "sts", Operation: "AssumeRole", RequestID: id.UUID(), Scope: parsed.Scope(), Principal: wire.Principal{ARN: as.Service, Account: parsed.Account}}
+		call := &wire.Call{Service: "sts", Operation: "AssumeRole", RequestID: id.UUID(), Scope: parsed.Scope(), Principal: wire.Principal{ARN: as.Service, Service: as.Service, Account: parsed.Account}}
 		s.decide(call, request, p, policy.Decision{Reason: policy.NoResourceAllow, Kind: policy.KindTrust}, text)
 		if !found || s.config.IAM != Report {
 			return wire.Principal{}, errors.New(text)

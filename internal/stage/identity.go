@@ -103,26 +103,33 @@ func signatureError(err error, service *wire.Service) error {
 	if !ok {
 		return err
 	}
-	codes := map[sigv4.Kind][2]string{ // query, JSON
-		sigv4.Missing:    {"MissingAuthenticationToken", "MissingAuthenticationTokenException"},
-		sigv4.Incomplete: {"IncompleteSignature", "IncompleteSignatureException"},
-		sigv4.Unknown:    {"InvalidClientTokenId", "UnrecognizedClientException"},
-		sigv4.Expired:    {"ExpiredToken", "ExpiredTokenException"},
-		sigv4.Mismatch:   {"SignatureDoesNotMatch", "InvalidSignatureException"},
-		sigv4.Skewed:     {"SignatureDoesNotMatch", "InvalidSignatureException"},
-	}
-	if service.Protocol == wire.JSON {
+	switch {
+	case service.Protocol == wire.JSON:
 		text := e.Message
 		if e.Kind == sigv4.Missing {
 			text = "Missing Authentication Token"
 		}
-		return &wire.Error{Code: codes[e.Kind][1], Message: text, Status: 400}
+		return &wire.Error{Code: signatureCodes[e.Kind][1], Message: text, Status: http.StatusBadRequest}
+	case service.Protocol == wire.EC2 && (e.Kind == sigv4.Unknown || e.Kind == sigv4.Mismatch):
+		return &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: http.StatusUnauthorized}
+	case service.Protocol == wire.EC2 && (e.Kind == sigv4.Expired || e.Kind == sigv4.Skewed):
+		return &wire.Error{Code: "RequestExpired", Message: "Request has expired.", Status: http.StatusBadRequest}
 	}
 	status := http.StatusForbidden
 	if e.Kind == sigv4.Incomplete {
 		status = http.StatusBadRequest
 	}
-	return &wire.Error{Code: codes[e.Kind][0], Message: e.Message, Status: status}
+	return &wire.Error{Code: signatureCodes[e.Kind][0], Message: e.Message, Status: status}
+}
+
+// signatureCodes are the codes of the query services and of the JSON ones.
+var signatureCodes = map[sigv4.Kind][2]string{
+	sigv4.Missing:    {"MissingAuthenticationToken", "MissingAuthenticationTokenException"},
+	sigv4.Incomplete: {"IncompleteSignature", "IncompleteSignatureException"},
+	sigv4.Unknown:    {"InvalidClientTokenId", "UnrecognizedClientException"},
+	sigv4.Expired:    {"ExpiredToken", "ExpiredTokenException"},
+	sigv4.Mismatch:   {"SignatureDoesNotMatch", "InvalidSignatureException"},
+	sigv4.Skewed:     {"SignatureDoesNotMatch", "InvalidSignatureException"},
 }
 
 // authorize asks the policies about each check of a call. What goes on is

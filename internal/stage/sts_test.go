@@ -18,6 +18,7 @@ import (
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go"
 
+	"serin/internal/api/stsd"
 	"serin/internal/oidc"
 )
 
@@ -323,5 +324,43 @@ func TestARefusedEC2CallCanBeDecoded(t *testing.T) {
 	}
 	if _, err := sts.NewFromConfig(admin).DecodeAuthorizationMessage(t.Context(), &sts.DecodeAuthorizationMessageInput{EncodedMessage: new("bm90aGluZw")}); code(err) != "InvalidAuthorizationMessageException" {
 		t.Errorf("nonsense decodes to %v", err)
+	}
+}
+
+// Facts sheet sections 4.2 and 4.3: who cannot be believed is told so in each
+// protocol's own words, and in every mode.
+func TestSignaturesAreVerifiedInEveryModeAndProtocol(t *testing.T) {
+	for _, mode := range []Mode{Enforce, Report, Off} {
+		s, admin := account(t, mode)
+		session, out := gitHub(t, s, admin, `{"Effect":"Allow","Action":"*","Resource":"*"}`)
+		k := out.Credentials
+		expired, err := s.sts.Issue(stsd.Session{Account: "111111111111", RoleARN: "arn:aws:iam::111111111111:role/deploy", Name: "old"}, -time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			key, secret, token   string
+			query, json, ec2code string
+		}{
+			"an unknown key":       {"AKIANOBODY", "x", "", "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure"},
+			"a wrong secret":       {*k.AccessKeyId, "x", *k.SessionToken, "SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure"},
+			"another token":        {*k.AccessKeyId, *k.SecretAccessKey, "x", "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure"},
+			"a session, no token":  {*k.AccessKeyId, *k.SecretAccessKey, "", "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure"},
+			"a session that ended": {expired.AccessKey, expired.Secret, expired.Token, "ExpiredToken", "ExpiredTokenException", "RequestExpired"},
+		} {
+			with := session.Copy()
+			with.Credentials = credentials.NewStaticCredentialsProvider(c.key, c.secret, c.token)
+			_, err := sts.NewFromConfig(with).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+			if code(err) != c.query {
+				t.Errorf("%s, %s: STS says %v", mode, name, err)
+			}
+			_, err = ecs.NewFromConfig(with).ListClusters(t.Context(), &ecs.ListClustersInput{})
+			if code(err) != c.json {
+				t.Errorf("%s, %s: ECS says %v", mode, name, err)
+			}
+			if got := raw(t, s, with, s.ec2.Service(), "DescribeVpcs"); got != c.ec2code {
+				t.Errorf("%s, %s: EC2 says %s", mode, name, got)
+			}
+		}
 	}
 }

@@ -265,9 +265,22 @@ func (c *control) observe() rollout.Observed {
 func (c *control) infrastructureRole() string {
 	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
 	for _, lb := range r.LoadBalancers {
-		role, rule := aws.ToString(lb.AdvancedConfiguration.RoleArn), aws.ToString(lb.AdvancedConfiguration.ProductionListenerRule)
-		if err := c.deps.Roles.Check(Actor{role, "ecs.amazonaws.com", "ECSNetworkingWithELB"}, "elasticloadbalancing:ModifyRule", rule); err != nil {
-			return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + role + "'."
+		adv := lb.AdvancedConfiguration
+		as := Actor{aws.ToString(adv.RoleArn), "ecs.amazonaws.com", "ECSNetworkingWithELB"}
+		for _, need := range []struct {
+			actions   []string
+			resources []*string
+		}{
+			{[]string{"ModifyRule"}, []*string{adv.ProductionListenerRule, adv.TestListenerRule}},
+			{[]string{"RegisterTargets", "DeregisterTargets"}, []*string{lb.TargetGroupArn, adv.AlternateTargetGroupArn}},
+		} {
+			for _, resource := range need.resources {
+				for _, action := range need.actions {
+					if aws.ToString(resource) != "" && c.deps.Roles.Check(as, "elasticloadbalancing:"+action, *resource) != nil {
+						return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + as.Role + "'."
+					}
+				}
+			}
 		}
 	}
 	return ""
