@@ -1,12 +1,14 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // operator is a condition operator taken apart.
@@ -156,7 +158,7 @@ func equal(want, have string) bool { return want == have }
 
 // Glob matches * (any run) and ? (any one character), case-sensitively. A
 // character behind escape, which expand writes for ${*}, ${?} and ${$}, stands
-// for itself.
+// for itself. A character may have several bytes.
 func Glob(pattern, s string) bool {
 	p, i := 0, 0
 	star, mark := -1, 0
@@ -167,10 +169,14 @@ func Glob(pattern, s string) bool {
 		case p < len(pattern) && pattern[p] == '*':
 			star, mark = p, i
 			p++
-		case p < len(pattern) && pattern[p] != escape && (pattern[p] == '?' || pattern[p] == s[i]):
+		case p < len(pattern) && pattern[p] == '?':
+			_, size := utf8.DecodeRuneInString(s[i:])
+			p, i = p+1, i+size
+		case p < len(pattern) && pattern[p] != escape && pattern[p] == s[i]:
 			p, i = p+1, i+1
 		case star >= 0:
-			mark++
+			_, size := utf8.DecodeRuneInString(s[mark:])
+			mark += size
 			p, i = star+1, mark
 		default:
 			return false
@@ -200,20 +206,17 @@ func arnLike(want, have string) bool {
 
 func numeric(is func(int) bool) func(want, have string) bool {
 	return func(want, have string) bool {
-		w, err := strconv.ParseFloat(want, 64)
-		h, err2 := strconv.ParseFloat(have, 64)
-		return err == nil && err2 == nil && is(compare(h, w))
+		w, ok := number(want)
+		h, ok2 := number(have)
+		return ok && ok2 && is(cmp.Compare(h, w))
 	}
 }
 
-func compare(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+// number reads a decimal number; Go's other spellings, and what is no number,
+// are not JSON's.
+func number(s string) (float64, bool) {
+	f, err := strconv.ParseFloat(s, 64)
+	return f, err == nil && !strings.ContainsAny(s, "xXpPnN_iI")
 }
 
 func date(is func(int) bool) func(want, have string) bool {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -54,6 +55,7 @@ type Condition struct {
 // compile prepares what every evaluation needs.
 func (st *Statement) compile(version string) {
 	expands := version == "2012-10-17"
+	st.actions, st.resources = nil, nil
 	for _, a := range slices.Concat(st.Actions, st.NotActions) {
 		st.actions = append(st.actions, newPattern(strings.ToLower(a), false))
 	}
@@ -198,6 +200,8 @@ func parseStatement(item any, kind Kind) (*Statement, error) {
 	return st, st.validate(kind)
 }
 
+var sidPattern = regexp.MustCompile(`^[0-9A-Za-z]*$`)
+
 func (st *Statement) validate(kind Kind) error {
 	for _, p := range []map[string][]string{st.Principals, st.NotPrincipals} {
 		for name, values := range p {
@@ -208,6 +212,12 @@ func (st *Statement) validate(kind Kind) error {
 		if p != nil && len(p) == 0 {
 			return syntax("Missing required field Principal")
 		}
+	}
+	if st.Principals != nil && st.NotPrincipals != nil {
+		return badSyntax(kind)
+	}
+	if st.Sid != "" && kind == Identity && !sidPattern.MatchString(st.Sid) {
+		return syntax("Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
 	}
 	if st.Actions != nil && len(st.Actions) == 0 || st.NotActions != nil && len(st.NotActions) == 0 {
 		return syntax("Policy statement must contain actions.")

@@ -11,6 +11,7 @@ type Request struct {
 	Action    string // svc:Action
 	Resource  string // an ARN, or * where the action has none
 	Alias     string // another form in which policies may name the resource
+	Wild      bool   // Resource ends in a star that is the service's, not the caller's
 	Principal Principal
 	Context   Context
 
@@ -327,11 +328,13 @@ func (st *Statement) matchesResource(r *Request) bool {
 	return hit == (st.NotResources == nil)
 }
 
-// names grades how the statement names the caller; a NotPrincipal names
-// everybody but those in it.
+// names grades how the statement names the caller. A NotPrincipal names
+// everybody else. From a Deny it exempts the session or user itself: a role or
+// an account in it exempts nobody alone, documented.
 func (st *Statement) names(p *Principal) grade {
 	if st.NotPrincipals != nil {
-		if among(st.NotPrincipals, p) != nobody {
+		g := among(st.NotPrincipals, p)
+		if g == direct || st.Allow && g != nobody {
 			return nobody
 		}
 		return role

@@ -247,17 +247,42 @@ func Fix(r *Request, p Policies, d Decision) Remedy {
 
 // grant is a policy that allows the request and little else.
 func grant(r *Request) *Document {
-	st := Statement{Allow: true, Actions: []string{r.Action}, Resources: []string{cmp.Or(r.Alias, r.Resource)}}
+	st := Statement{Allow: true, Actions: []string{r.Action}, Resources: []string{Literal(cmp.Or(r.Alias, r.Resource), r.Wild)}}
 	if to := r.Context.Get("iam:PassedToService"); len(to) > 0 {
 		st.Conditions = []Condition{{Operator: "StringEquals", Key: "iam:PassedToService", Values: to}}
 	}
 	return newDocument(st)
 }
 
+// Literal writes a resource so that nothing of it is a wildcard or a variable,
+// but for a star at its end if that is the service's own. What a caller called
+// its resources must not widen a policy that is made of them.
+func Literal(resource string, wild bool) string {
+	star := ""
+	if wild {
+		resource, star = strings.TrimSuffix(resource, "*"), "*"
+	}
+	if resource == "*" { // an action without a resource
+		return resource
+	}
+	return literal(resource) + star
+}
+
+func literal(value string) string {
+	return strings.NewReplacer("${", "${$}{", "*", "${*}", "?", "${?}").Replace(value)
+}
+
 func newDocument(statements ...Statement) *Document {
-	d := &Document{Version: "2012-10-17", Statements: statements}
+	return compiled("2012-10-17", statements)
+}
+
+// compiled is a document of copies of the statements: what is shared with other
+// documents is not touched.
+func compiled(version string, statements []Statement) *Document {
+	d := &Document{Version: version, Statements: slices.Clone(statements)}
 	for i := range d.Statements {
-		d.Statements[i].compile(d.Version)
+		d.Statements[i].Conditions = slices.Clone(d.Statements[i].Conditions)
+		d.Statements[i].compile(version)
 	}
 	return d
 }
@@ -285,39 +310,39 @@ func fixResource(r *Request, p Policies) Remedy {
 	if best < 0 {
 		return Remedy{Advice: "no statement of " + p.Resource.Name + " allows anything", Policy: p.Resource.Name}
 	}
-	out := &Document{Version: doc.Version, Statements: slices.Clone(doc.Statements)}
-	st := out.Statements[best]
-	advice := ""
+	statements := slices.Clone(doc.Statements)
+	st := statements[best]
+	var advice []string
 	for _, part := range nearest.Parts {
 		if part.Met {
 			continue
 		}
-		if a := st.allowPart(r, part); a != "" && advice == "" {
-			advice = a
+		how, ok := st.allowPart(r, part, doc.Version)
+		if !ok { // a condition that protects something is not taken away
+			return Remedy{Advice: fmt.Sprintf("%s of %s wants %s", nearest.Statement, p.Resource.Name, how), Policy: p.Resource.Name}
 		}
+		advice = append(advice, how)
 	}
-	out.Statements[best] = st
-	fixed := newDocument(out.Statements...)
-	fixed.Version = doc.Version
+	statements[best] = st
+	fixed := compiled(doc.Version, statements)
 	opened := doc.CheckTenancy() == nil && fixed.CheckTenancy() != nil
-	if advice == "" || opened || !fixed.Assume(r) {
+	if len(advice) == 0 || opened || !fixed.Assume(r) {
 		return Remedy{Advice: "no small change of " + p.Resource.Name + " would let this request in", Policy: p.Resource.Name}
 	}
-	return Remedy{Advice: fmt.Sprintf("in %s of %s, %s", nearest.Statement, p.Resource.Name, advice), Policy: p.Resource.Name, Document: fixed}
+	return Remedy{Advice: fmt.Sprintf("in %s of %s, %s", nearest.Statement, p.Resource.Name, strings.Join(advice, "; ")), Policy: p.Resource.Name, Document: fixed}
 }
 
-// allowPart changes the statement so that one element is met, and says how.
-func (st *Statement) allowPart(r *Request, part Part) string {
+// allowPart changes the statement so that one element is met, and says how; ok is
+// false where the request is what should change.
+func (st *Statement) allowPart(r *Request, part Part, version string) (how string, ok bool) {
 	switch part.Element {
 	case "Principal":
-		kind, value := "AWS", r.Principal.Role
+		kind, value := "AWS", cmp.Or(r.Principal.Role, r.Principal.ARN)
 		switch {
 		case r.Principal.Federated != "":
 			kind, value = "Federated", r.Principal.Federated
 		case r.Principal.Service != "":
 			kind, value = "Service", r.Principal.Service
-		case value == "":
-			value = r.Principal.ARN
 		}
 		principals := map[string][]string{}
 		for k, v := range st.Principals {
@@ -325,41 +350,51 @@ func (st *Statement) allowPart(r *Request, part Part) string {
 		}
 		principals[kind] = append(principals[kind], value)
 		st.Principals = principals
-		return "trust " + value
+		return "trust " + value, true
 	case "Action":
 		st.Actions = append(slices.Clone(st.Actions), r.Action)
-		return "allow " + r.Action
+		return "allow " + r.Action, true
 	case "Condition":
-		conditions := slices.Clone(st.Conditions)
-		i := slices.IndexFunc(conditions, func(c Condition) bool { return c.Operator == part.Operator && c.Key == part.Key })
-		st.Conditions = conditions
-		if len(part.Request) == 0 || conditions[i].op.negated || conditions[i].op.set != "" {
-			st.Conditions = slices.Delete(conditions, i, i+1)
-			return fmt.Sprintf("the condition %s on %s can never hold for this request", part.Operator, part.Key)
-		}
-		c := &conditions[i]
-		if strings.Contains(part.Hint, "use StringLike") {
-			c.Operator = "StringLike"
-			return "write StringLike instead of " + part.Operator
-		}
-		have := part.Request[0]
-		for i, want := range c.Values {
-			if strings.HasPrefix(part.Hint, "only the case differs") && Glob(strings.ToLower(want), strings.ToLower(have)) {
-				c.Values = slices.Clone(c.Values)
-				c.Values[i] = recase(want, have)
-				return fmt.Sprintf("write %s instead of %s", c.Values[i], want)
-			}
-		}
-		c.Values = append(slices.Clone(c.Values), have)
-		return fmt.Sprintf("let %s be %s", part.Key, have)
+		return st.allowCondition(part, version)
 	}
-	return ""
+	return "another " + part.Element, false
+}
+
+func (st *Statement) allowCondition(part Part, version string) (how string, ok bool) {
+	st.Conditions = slices.Clone(st.Conditions)
+	i := slices.IndexFunc(st.Conditions, func(c Condition) bool { return c.Operator == part.Operator && c.Key == part.Key })
+	c := &st.Conditions[i]
+	if len(part.Request) == 0 || c.op.negated || c.op.set != "" || !strings.HasPrefix(c.op.base, "String") {
+		return fmt.Sprintf("%s on %s to hold: the request must change, not the policy", part.Operator, part.Key), false
+	}
+	if strings.Contains(part.Hint, "use StringLike") {
+		c.Operator = "StringLike"
+		return "write StringLike instead of " + part.Operator, true
+	}
+	have := part.Request[0]
+	for i, want := range c.Values {
+		if strings.HasPrefix(part.Hint, "only the case differs") && Glob(strings.ToLower(want), strings.ToLower(have)) {
+			c.Values = slices.Clone(c.Values)
+			c.Values[i] = recase(want, have)
+			return fmt.Sprintf("write %s instead of %s", c.Values[i], want), true
+		}
+	}
+	value := have
+	if version == "2012-10-17" && (c.op.globs || strings.Contains(have, "${")) {
+		if value = literal(have); !c.op.globs {
+			value = strings.ReplaceAll(have, "${", "${$}{")
+		}
+	} else if c.op.globs && strings.ContainsAny(have, "*?") {
+		return fmt.Sprintf("%s without wildcards: the request has %s", part.Key, have), false
+	}
+	c.Values = append(slices.Clone(c.Values), value)
+	return fmt.Sprintf("let %s be %s", part.Key, value), true
 }
 
 // recase writes a value as the request has it; a star at its end stays.
 func recase(want, have string) string {
 	if prefix, ok := strings.CutSuffix(want, "*"); ok && !strings.ContainsAny(prefix, "*?") && len(prefix) <= len(have) {
-		return have[:len(prefix)] + "*"
+		return literal(have[:len(prefix)]) + "*"
 	}
-	return have
+	return literal(have)
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -54,13 +55,15 @@ func Minimal(acts []Act) *Document {
 type Entry struct {
 	Action    string
 	Principal Principal
-	Keys      map[string]string // of a web identity: its aud and sub, provider-qualified
+	Keys      map[string]string // keys that must go on having the value: aud of a web identity, sts:ExternalId
+	Key       string            // a key that may have the value of any entry alike: sub of a web identity
+	Value     string
 }
 
 // TightestTrust is the trust policy that admits the entries and nobody else. Nil
 // when there are none.
 func TightestTrust(entries []Entry) *Document {
-	type way struct{ kind, principal, keys string }
+	type way struct{ kind, principal, keys, key string }
 	admitted := map[way]*Statement{}
 	for _, e := range entries {
 		kind, value := "AWS", cmp.Or(e.Principal.Role, e.Principal.ARN)
@@ -70,19 +73,25 @@ func TightestTrust(entries []Entry) *Document {
 		case e.Principal.Service != "":
 			kind, value = "Service", e.Principal.Service
 		}
-		keys := slices.Sorted(maps.Keys(e.Keys))
-		w := way{kind, value, strings.Join(keys, " ")}
+		var conditions []Condition
+		text := ""
+		for _, k := range slices.Sorted(maps.Keys(e.Keys)) {
+			conditions = append(conditions, Condition{Operator: "StringEquals", Key: k, Values: []string{variables(e.Keys[k])}})
+			text += k + "\x00" + e.Keys[k] + "\x00"
+		}
+		if e.Key != "" {
+			conditions = append(conditions, Condition{Operator: "StringEquals", Key: e.Key})
+		}
+		w := way{kind, value, text, e.Key}
 		st := admitted[w]
 		if st == nil {
-			st = &Statement{Allow: true, Principals: map[string][]string{kind: {value}}}
-			for _, k := range keys {
-				st.Conditions = append(st.Conditions, Condition{Operator: "StringEquals", Key: k})
-			}
+			st = &Statement{Allow: true, Principals: map[string][]string{kind: {value}}, Conditions: conditions}
 			admitted[w] = st
 		}
 		st.Actions = insert(st.Actions, e.Action)
-		for i, k := range keys {
-			st.Conditions[i].Values = insert(st.Conditions[i].Values, e.Keys[k])
+		if e.Key != "" {
+			last := &st.Conditions[len(st.Conditions)-1]
+			last.Values = insert(last.Values, variables(e.Value))
 		}
 	}
 	var statements []Statement
@@ -93,10 +102,13 @@ func TightestTrust(entries []Entry) *Document {
 		return nil
 	}
 	slices.SortFunc(statements, func(a, b Statement) int {
-		return strings.Compare(principalText(a.Principals), principalText(b.Principals))
+		return strings.Compare(principalText(a.Principals)+fmt.Sprint(a.Conditions), principalText(b.Principals)+fmt.Sprint(b.Conditions))
 	})
 	return newDocument(statements...)
 }
+
+// variables keeps a value from being read as one with variables.
+func variables(value string) string { return strings.ReplaceAll(value, "${", "${$}{") }
 
 func principalText(p map[string][]string) string {
 	for kind, values := range p {

@@ -22,7 +22,7 @@ func doc(t *testing.T, text string, kind Kind) *Document {
 func TestConditionOperators(t *testing.T) {
 	ctx := Context{
 		"s": {"Main"}, "n": {"10"}, "d": {"2026-11-25T10:00:00Z"}, "b": {"true"}, "ip": {"10.1.2.3"},
-		"arn": {"arn:aws:iam::1:role/a/b"}, "tags": {"env", "team"}, "aws:username": {"joe"}, "star": {"a*c"},
+		"arn": {"arn:aws:iam::1:role/a/b"}, "tags": {"env", "team"}, "aws:username": {"joe"}, "star": {"a*c"}, "nan": {"NaN"}, "korean": {"team-한"},
 	}
 	for _, c := range []struct {
 		condition string
@@ -48,6 +48,11 @@ func TestConditionOperators(t *testing.T) {
 		{`{"StringEquals":{"aws:username":"${missing}"}}`, false},
 		{`{"StringNotEquals":{"aws:username":"${missing}"}}`, true},
 		{`{"NumericLessThan":{"n":11}}`, true},
+		{`{"NumericLessThanEquals":{"nan":11}}`, false},
+		{`{"NumericEquals":{"n":"NaN"}}`, false},
+		{`{"StringLike":{"korean":"team-?"}}`, true},
+		{`{"StringLike":{"korean":"*-?"}}`, true},
+		{`{"StringLike":{"korean":"team-??"}}`, false},
 		{`{"NumericGreaterThanEquals":{"n":"10"}}`, true},
 		{`{"NumericEquals":{"s":"1"}}`, false},
 		{`{"DateGreaterThan":{"d":"2026-01-01T00:00:00Z"}}`, true},
@@ -248,6 +253,84 @@ func TestAVariablesValueIsNoPattern(t *testing.T) {
 	like := doc(t, st(`"Effect":"Allow","Action":"s3:*","Resource":"*","Condition":{"StringEquals":{"k":"${aws:userid}"}}`), Identity)
 	if !like.Grants(&Request{Action: "s3:Get", Resource: "x", Context: Context{"aws:userid": {"a*"}, "k": {"a*"}}}) {
 		t.Error("a value with a star does not equal itself")
+	}
+}
+
+// Explaining and mending leave the policies as they are: others are evaluating
+// them meanwhile.
+func TestMendingTouchesNoOtherDocument(t *testing.T) {
+	d := doc(t, `{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"1"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"a":"b"}}},
+		{"Effect":"Allow","Principal":{"AWS":"1"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:RoleSessionName":"${aws:username}"}}}]}`, Trust)
+	r := &Request{Action: "sts:AssumeRole", Principal: Principal{Account: "1", ARN: "u"}, Context: Context{"a": {"c"}, "sts:rolesessionname": {"joe"}, "aws:username": {"joe"}}}
+	p := Policies{Resource: &Named{"t", d}, Trust: true}
+	for range 2 { // a document of 2008 has no variables
+		if d.Assume(r) {
+			t.Error("a variable was expanded")
+		}
+		Fix(r, p, Evaluate(r, p))
+	}
+}
+
+// A remedy opens no more than the request, and takes no protection away.
+func TestARemedyIsNoWiderThanItsRequest(t *testing.T) {
+	p := Policies{Identity: []Named{}}
+	r := &Request{Action: "iam:GetRole", Resource: "arn:aws:iam::1:role/*"}
+	fix := Fix(r, p, Evaluate(r, p))
+	if fix.Document.Grants(&Request{Action: "iam:GetRole", Resource: "arn:aws:iam::1:role/admin"}) || !fix.Document.Grants(r) {
+		t.Errorf("a role called * opens %+v", fix.Document.Statements)
+	}
+	r = &Request{Action: "ecs:RegisterTaskDefinition", Resource: "arn:aws:ecs:r:1:task-definition/web:*", Wild: true}
+	if fix = Fix(r, p, Evaluate(r, p)); !fix.Document.Grants(&Request{Action: r.Action, Resource: "arn:aws:ecs:r:1:task-definition/web:3"}) {
+		t.Errorf("a service's own star was lost: %+v", fix.Document.Statements)
+	}
+	for condition, keys := range map[string]Context{
+		`"StringEquals":{"sts:ExternalId":"secret"}`:           {},
+		`"Bool":{"aws:MultiFactorAuthPresent":"true"}`:         {"aws:multifactorauthpresent": {"false"}},
+		`"StringNotLike":{"sts:RoleSessionName":"evil*"}`:      {"sts:rolesessionname": {"evil-1"}},
+		`"ForAllValues:StringEquals":{"aws:TagKeys":["team"]}`: {"aws:tagkeys": {"other"}},
+	} {
+		d := doc(t, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole","Condition":{`+condition+`}}]}`, Trust)
+		p := Policies{Resource: &Named{"t", d}, Trust: true}
+		r := &Request{Action: "sts:AssumeRole", Principal: Principal{ARN: "u"}, Context: keys}
+		if fix := Fix(r, p, Evaluate(r, p)); fix.Document != nil || !strings.Contains(fix.Advice, "the request must change, not the policy") {
+			t.Errorf("%s is mended by %+v", condition, fix)
+		}
+	}
+	d := doc(t, strings.Replace(gitHub, "SUB", "repo:acme/web:*", 1), Trust)
+	p = Policies{Resource: &Named{"t", d}, Trust: true}
+	if fix := Fix(job("repo:*"), p, Evaluate(job("repo:*"), p)); fix.Document == nil || fix.Document.Assume(job("repo:evil/fork:ref:refs/heads/main")) {
+		t.Errorf("a subject with a star opens %+v", fix)
+	}
+}
+
+func TestANotPrincipalExemptsOnlyWhomItNames(t *testing.T) {
+	d := doc(t, `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","NotPrincipal":{"AWS":["arn:aws:iam::1:user/bob","arn:aws:iam::1:root"]},"Action":"ecr:*"}]}`, Resource)
+	for user, want := range map[string]effect{"bob": silent, "alice": deny} {
+		if got, _ := d.resourceEffect(&Request{Action: "ecr:PutImage", Principal: Principal{ARN: "arn:aws:iam::1:user/" + user, Account: "1"}}); got != want {
+			t.Errorf("%s: %v", user, got)
+		}
+	}
+	d = doc(t, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","NotPrincipal":{"AWS":"arn:aws:iam::1:role/r"},"Action":"ecr:*"}]}`, Resource)
+	if got, _ := d.resourceEffect(&Request{Action: "ecr:PutImage", Principal: Principal{ARN: "arn:aws:sts::1:assumed-role/r/s", Role: "arn:aws:iam::1:role/r"}}); got != silent {
+		t.Errorf("a session of the role that is left out: %v", got)
+	}
+}
+
+// One statement for each audience: what came with one is not let in with another.
+func TestTheTightestTrustCrossesNothing(t *testing.T) {
+	entry := func(aud, sub string) Entry {
+		return Entry{Action: "sts:AssumeRoleWithWebIdentity", Principal: Principal{Federated: gitHubProvider}, Keys: map[string]string{"token.actions.githubusercontent.com:aud": aud}, Key: "token.actions.githubusercontent.com:sub", Value: sub}
+	}
+	d := TightestTrust([]Entry{entry("a", "x"), entry("a", "y"), entry("b", "z"), {Action: "sts:AssumeRole", Principal: Principal{ARN: "arn:aws:iam::1:user/joe"}, Keys: map[string]string{"sts:ExternalId": "secret"}}})
+	for got, want := range map[[2]string]bool{{"a", "x"}: true, {"a", "y"}: true, {"b", "z"}: true, {"a", "z"}: false, {"b", "x"}: false} {
+		r := job(got[1])
+		r.Context.Set("token.actions.githubusercontent.com:aud", got[0])
+		if d.Assume(r) != want {
+			t.Errorf("%v: %v", got, !want)
+		}
+	}
+	if d.Assume(&Request{Action: "sts:AssumeRole", Principal: Principal{ARN: "arn:aws:iam::1:user/joe"}}) {
+		t.Error("the external id was dropped")
 	}
 }
 
