@@ -22,10 +22,11 @@ type Scope struct {
 	Account, Region string
 }
 
-// Parse splits an ARN into its six parts.
+// Parse splits an ARN into its six parts. The stage is in the partition aws and
+// knows no other: what an ARN of another names must not be taken for its own.
 func Parse(s string) (ARN, error) {
 	parts := strings.SplitN(s, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[2] == "" || parts[5] == "" {
+	if len(parts) != 6 || parts[0] != "arn" || parts[1] != "aws" || parts[2] == "" || parts[5] == "" {
 		return ARN{}, fmt.Errorf("%q is not an ARN of the form arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE", s)
 	}
 	return ARN{parts[1], parts[2], parts[3], parts[4], parts[5]}, nil

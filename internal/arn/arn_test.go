@@ -16,7 +16,7 @@ func TestAnARNReadsBackAsWritten(t *testing.T) {
 			t.Errorf("%q read back as %q", s, a)
 		}
 	}
-	for _, s := range []string{"", "web", "arn:aws:ecs", "urn:aws:ecs:r:a:x", "arn:aws::r:a:x", "arn:aws:ecs:r:a:"} {
+	for _, s := range []string{"", "web", "arn:aws:ecs", "urn:aws:ecs:r:a:x", "arn:aws::r:a:x", "arn:aws:ecs:r:a:", "arn:aws-x:ecs:r:a:service/c/s"} {
 		if _, err := Parse(s); err == nil {
 			t.Errorf("%q was taken for an ARN", s)
 		}

@@ -283,7 +283,9 @@ func (v *Verifier) keys(ctx context.Context, issuer string) (gooidc.KeySet, erro
 		return k.keys, k.err
 	}
 	found, err, _ := v.flight.Do(issuer, func() (any, error) {
-		keys, err := v.discover(ctx, issuer)
+		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // others wait for it, too
+		defer cancel()
+		keys, err := v.discover(own, issuer)
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		if v.remote == nil {

@@ -142,8 +142,6 @@ type Upload struct {
 	offset  int64 // where the present writer must go on, -1: anywhere
 	touched time.Time
 	closed  bool
-	// Committed is called, once, with the verified blob.
-	Committed func(ociregistry.Descriptor) error
 }
 
 // uploadLife is how long an upload that nobody goes on with is kept; ECR keeps
@@ -244,13 +242,7 @@ func (u *Upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 		return ociregistry.Descriptor{}, fmt.Errorf("storing a blob: %w", err)
 	}
 	u.finish()
-	desc := ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: u.size}
-	if u.Committed != nil {
-		if err := u.Committed(desc); err != nil {
-			return ociregistry.Descriptor{}, err
-		}
-	}
-	return desc, nil
+	return ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: u.size}, nil
 }
 
 // Cancel drops the upload; after Commit it does nothing.

@@ -87,13 +87,17 @@ var registryHost = regexp.MustCompile(`^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazon
 
 func (i images) Resolve(_ context.Context, scope arn.Scope, image string, as ecsd.Actor) (string, run.Auth, error) {
 	name, ok := strings.CutPrefix(image, i.s.config.Endpoint+"/")
+	own := scope.Account
 	if m := registryHost.FindStringSubmatch(image); m != nil {
 		scope, name, ok = arn.Scope{Account: m[1], Region: m[2]}, m[3], true
 	}
 	if !ok {
 		return image, run.Auth{}, nil
 	}
-	principal := wire.Principal{Account: scope.Account, Admin: true}
+	if as.Role == "" && scope.Account != own {
+		return "", run.Auth{}, fmt.Errorf("the image %s is in the registry of account %s, and the task has no execution role to ask for it with", image, scope.Account)
+	}
+	principal := wire.Principal{Account: own, Admin: true}
 	if as.Role != "" && i.s.config.IAM != Off {
 		p, err := i.s.serviceSession(as)
 		if err != nil {
@@ -165,8 +169,11 @@ func (s *Stage) serviceSession(as ecsd.Actor) (wire.Principal, error) {
 	}
 	r, found := s.iam.Role(parsed.Account, as.Role)
 	request := &policy.Request{Action: "sts:AssumeRole", Resource: as.Role, Principal: policy.Principal{Service: as.Service},
-		Context: policy.Context{"aws:sourceaccount": {parsed.Account}}}
-	if !found || !r.Trust.Assume(request) {
+		Context: policy.Context{"aws:sourceaccount": {parsed.Account}, "aws:principalisawsservice": {"true"}}}
+	if as.Source != "" {
+		request.Context.Set("aws:SourceArn", as.Source)
+	}
+	if !found || s.config.IAM != Off && !r.Trust.Assume(request) {
 		p := policy.Policies{Trust: true}
 		if found {
 			p.Resource = &policy.Named{Name: trustOf(r.Name), Document: r.Trust}

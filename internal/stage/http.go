@@ -234,6 +234,12 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 		in.Body = http.NoBody
 	}
 	go func() {
+		defer func() { // as net/http's server does: one request ends, not the program
+			if broken := recover(); broken != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+				pw.CloseWithError(fmt.Errorf("the handler panicked: %v", broken))
+			}
+		}()
 		d.handler.ServeHTTP(w, in)
 		w.WriteHeader(http.StatusOK)
 		pw.Close()

@@ -399,7 +399,8 @@ func BenchmarkAuthorize(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	call := &wire.Call{Service: "ecs", Operation: "DescribeServices", Scope: arn.Scope{Account: "111111111111", Region: "us-east-1"}, Principal: s.assumed(session), SourceIP: "127.0.0.1", UserAgent: "bench"}
+	principal, _ := s.assumed(session)
+	call := &wire.Call{Service: "ecs", Operation: "DescribeServices", Scope: arn.Scope{Account: "111111111111", Region: "us-east-1"}, Principal: principal, SourceIP: "127.0.0.1", UserAgent: "bench"}
 	checks := []wire.Check{{Action: "ecs:DescribeServices", Resource: "arn:aws:ecs:us-east-1:111111111111:service/prod/web", Context: map[string][]string{"ecs:cluster": {"arn:aws:ecs:us-east-1:111111111111:cluster/prod"}}}}
 	for b.Loop() {
 		if err := s.authorize(ctx, call, checks); err != nil {

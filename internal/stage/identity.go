@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,47 +55,79 @@ func (s *Stage) authenticate(r *http.Request, body []byte, service *wire.Service
 	if err != nil {
 		return wire.Principal{}, "", signatureError(err, service)
 	}
+	var p wire.Principal
+	known := true
 	switch {
 	case session.RoleARN != "":
-		return s.assumed(session), sig.Region, nil
+		p, known = s.assumed(session)
 	case session.AccessKey != "":
-		user = iamd.Key{Account: session.Account, User: session.User}
-	}
-	p := s.longTerm(user, sig.AccessKey)
-	if session.AccessKey != "" {
-		p.AccessKey, p.Issued, p.MFA = session.AccessKey, session.Issued, new(false)
-	} else if user.User != "" {
+		p, known = s.userSession(session)
+	case user.User != "":
+		p, known = s.user(user, sig.AccessKey)
 		s.iam.Used(sig.AccessKey, service.Signing, sig.Region)
+	default:
+		p = s.administrator(sig.AccessKey)
+	}
+	if !known { // a user or role that is gone takes its credentials with it
+		return p, "", signatureError(&sigv4.Error{Kind: sigv4.Unknown, Message: "The security token included in the request is invalid."}, service)
 	}
 	return p, sig.Region, nil
 }
 
-// longTerm is an IAM user, or the administrator of an account.
-func (s *Stage) longTerm(k iamd.Key, accessKey string) wire.Principal {
-	if u, ok := s.iam.User(k.Account, k.User); ok && k.User != "" {
-		return wire.Principal{Account: k.Account, ARN: u.ARN, UserID: u.ID, Type: "User", User: u.Name, AccessKey: accessKey, Tags: u.Tags}
-	}
-	account := k.Account
-	switch {
-	case arn.IsAccount(accessKey):
+// administrator is the root of an account.
+func (s *Stage) administrator(accessKey string) wire.Principal {
+	account := s.config.Account
+	if arn.IsAccount(accessKey) {
 		account = accessKey
-	case account == "":
-		account = s.config.Account
 	}
+	return root(account, accessKey)
+}
+
+func root(account, accessKey string) wire.Principal {
 	return wire.Principal{Account: account, ARN: arn.Scope{Account: account}.For("iam", "root").String(), UserID: account, Type: "Account", Admin: true, AccessKey: accessKey}
 }
 
-// assumed is a session of a role.
-func (s *Stage) assumed(x stsd.Session) wire.Principal {
+// user is an IAM user by a long-term key.
+func (s *Stage) user(k iamd.Key, accessKey string) (wire.Principal, bool) {
+	u, ok := s.iam.User(k.Account, k.User)
+	return userPrincipal(k.Account, u, accessKey), ok
+}
+
+func userPrincipal(account string, u iamd.Principal, accessKey string) wire.Principal {
+	return wire.Principal{Account: account, ARN: u.ARN, UserID: u.ID, Type: "User", User: u.Name, AccessKey: accessKey, Tags: u.Tags}
+}
+
+// userSession is a user, or an account's root, by a session token.
+func (s *Stage) userSession(x stsd.Session) (wire.Principal, bool) {
+	p, ok := root(x.Account, x.AccessKey), true
+	if x.User != "" {
+		var u iamd.Principal
+		u, ok = s.iam.UserByID(x.Account, x.User)
+		p = userPrincipal(x.Account, u, x.AccessKey)
+	}
+	p.Issued, p.MFA = x.Issued, new(false)
+	return p, ok
+}
+
+// assumed is a session of a role that is still there, and still the same.
+func (s *Stage) assumed(x stsd.Session) (wire.Principal, bool) {
 	p := wire.Principal{
 		Account: x.Account, ARN: x.ARN(), UserID: x.UserID(), Type: "AssumedRole", Role: x.RoleARN, RoleID: x.RoleID, Session: x.Name, Service: x.Service,
 		AccessKey: x.AccessKey, Provider: x.Provider, Claims: x.Claims, SourceIdentity: x.SourceIdentity, Issued: x.Issued, MFA: new(false), Tags: x.Tags,
 	}
-	if role, ok := s.iam.Role(x.Account, x.RoleARN); ok && len(role.Tags) > 0 {
+	role, ok := s.iam.Role(x.Account, x.RoleARN)
+	if len(role.Tags) > 0 {
 		p.Tags = role.Tags
-		maps.Copy(p.Tags, x.Tags) // the session's own win, documented
+		for key := range p.Tags {
+			for own := range x.Tags { // the session's own win, documented; keys match in any case
+				if strings.EqualFold(key, own) {
+					delete(p.Tags, key)
+				}
+			}
+		}
+		maps.Copy(p.Tags, x.Tags)
 	}
-	return p
+	return p, ok && role.ID == x.RoleID
 }
 
 // signatureError puts a refused signature into the service's own words.
@@ -135,15 +168,19 @@ var signatureCodes = map[sigv4.Kind][2]string{
 // authorize asks the policies about each check of a call. What goes on is
 // learned; what is denied is explained and kept for whoever asks.
 func (s *Stage) authorize(_ context.Context, call *wire.Call, checks []wire.Check) error {
+	if call.Principal.Admin {
+		return nil
+	}
+	var done []*policy.Request
 	for _, check := range checks {
-		if call.Principal.Admin {
-			continue
+		if len(check.Resource) > longestResource {
+			return &wire.Error{Code: "ValidationError", Message: fmt.Sprintf("The name of the resource of %s has more than %d characters", check.Action, longestResource), Status: http.StatusBadRequest}
 		}
 		r := s.request(call, check)
 		if s.config.IAM != Off {
-			p, err := s.policiesFor(call.Principal, check)
-			if err != nil {
-				return err
+			p, there := s.policiesFor(call.Principal, check)
+			if !there { // nobody: no policy names who is gone
+				r.Principal = policy.Principal{}
 			}
 			if d := policy.Evaluate(r, p); !d.Allowed() {
 				if err := s.deny(call, r, p, d); err != nil {
@@ -151,25 +188,31 @@ func (s *Stage) authorize(_ context.Context, call *wire.Call, checks []wire.Chec
 				}
 			}
 		}
+		done = append(done, r)
+	}
+	for _, r := range done {
 		s.learned.note(call, r)
 	}
 	return nil
 }
+
+// longestResource is the most characters of an ARN, documented for IAM's.
+const longestResource = 2048
 
 // may asks the policies quietly: for what a service does where it may.
 func (s *Stage) may(call *wire.Call, check wire.Check) bool {
 	if call.Principal.Admin || s.config.IAM != Enforce {
 		return true
 	}
-	p, err := s.policiesFor(call.Principal, check)
-	return err == nil && policy.Evaluate(s.request(call, check), p).Allowed()
+	p, there := s.policiesFor(call.Principal, check)
+	return there && policy.Evaluate(s.request(call, check), p).Allowed()
 }
 
 // request puts a check into the words of the policies.
 func (s *Stage) request(call *wire.Call, check wire.Check) *policy.Request {
 	p := call.Principal
 	return &policy.Request{
-		Action: check.Action, Resource: check.Resource, Alias: check.Alias, Context: s.conditions(call, check),
+		Action: check.Action, Resource: check.Resource, Alias: check.Alias, Wild: check.Wild, Context: s.conditions(call, check),
 		Principal: policy.Principal{ARN: p.ARN, Role: p.Role, Account: p.Account},
 	}
 }
@@ -200,15 +243,13 @@ func (s *Stage) deniedIn(call *wire.Call, r *policy.Request, d policy.Decision, 
 	return &wire.Error{Code: "AccessDeniedException", Message: text, Status: http.StatusBadRequest}
 }
 
-// policiesFor gathers what bears on a caller and a resource.
-func (s *Stage) policiesFor(p wire.Principal, check wire.Check) (policy.Policies, error) {
-	policies, err := s.policiesOf(p)
-	if err != nil {
-		return policies, err
-	}
+// policiesFor gathers what bears on a caller and a resource; there is false when
+// the caller's user, role or session is gone.
+func (s *Stage) policiesFor(p wire.Principal, check wire.Check) (policies policy.Policies, there bool) {
+	policies, there = s.policiesOf(p)
 	resource, err := arn.Parse(check.Resource)
 	if err != nil {
-		return policies, nil
+		return policies, there
 	}
 	policies.Elsewhere = arn.IsAccount(resource.Account) && resource.Account != p.Account
 	switch {
@@ -223,28 +264,27 @@ func (s *Stage) policiesFor(p wire.Principal, check wire.Check) (policy.Policies
 			policies.Resource = &policy.Named{Name: "the policy of repository " + name, Document: d}
 		}
 	}
-	return policies, nil
+	return policies, there
 }
 
 func trustOf(role string) string { return "the trust policy of role " + role }
 
 // policiesOf gathers what bears on a caller: the policies of its user or role as
 // they are now, and its session's own.
-func (s *Stage) policiesOf(p wire.Principal) (policy.Policies, error) {
+func (s *Stage) policiesOf(p wire.Principal) (policies policy.Policies, there bool) {
 	kind, name, id := iamd.Role, p.Role, p.RoleID
 	if p.User != "" {
 		kind, name, id = iamd.User, p.ARN, p.UserID
 	}
-	policies, _ := s.iam.PoliciesOf(kind, p.Account, name, id) // one that is gone allows nothing
-	if p.Issued.IsZero() {
-		return policies, nil
+	if policies, there = s.iam.PoliciesOf(kind, p.Account, name, id); !there || p.Issued.IsZero() {
+		return policies, there
 	}
 	session, ok := s.sts.Find(p.AccessKey)
 	if !ok {
-		return policy.Policies{}, nil // a session that was forgotten may nothing
+		return policy.Policies{}, false
 	}
 	if session.Policy == "" && len(session.PolicyARNs) == 0 {
-		return policies, nil
+		return policies, true
 	}
 	policies.Session = []policy.Named{}
 	if session.Policy != "" {
@@ -255,7 +295,7 @@ func (s *Stage) policiesOf(p wire.Principal) (policy.Policies, error) {
 			policies.Session = append(policies.Session, policy.Named{Name: name, Document: d})
 		}
 	}
-	return policies, nil
+	return policies, true
 }
 
 // conditions are the global condition keys, documented, and those of the check:
@@ -285,12 +325,8 @@ func (s *Stage) conditions(call *wire.Call, check wire.Check) policy.Context {
 	for key, value := range p.Claims {
 		c.Set(key, value)
 	}
-	for key, value := range p.Tags {
-		c.Set("aws:PrincipalTag/"+key, value)
-	}
-	for key, value := range call.Tags {
-		c.Set("aws:RequestTag/"+key, value)
-	}
+	setTags(c, "aws:PrincipalTag/", p.Tags)
+	setTags(c, "aws:RequestTag/", call.Tags)
 	if len(call.TagKeys) > 0 {
 		c["aws:tagkeys"] = call.TagKeys
 	}
@@ -298,15 +334,28 @@ func (s *Stage) conditions(call *wire.Call, check wire.Check) policy.Context {
 		if arn.IsAccount(resource.Account) {
 			c["aws:resourceaccount"] = []string{resource.Account}
 		}
-		for key, value := range s.tagsOf(resource) {
-			c.Set("aws:ResourceTag/"+key, value)
-			c.Set(resource.Service+":ResourceTag/"+key, value)
-		}
+		tags := s.tagsOf(resource)
+		setTags(c, "aws:ResourceTag/", tags)
+		setTags(c, resource.Service+":ResourceTag/", tags)
 	}
 	for key, values := range check.Context {
 		c.Set(key, values...)
 	}
 	return c
+}
+
+// setTags fills one key for each tag. A condition on a key matches a tag of that
+// name in any case, but not two of them, documented: then it has a value that is
+// neither's.
+func setTags(c policy.Context, prefix string, tags map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		name := prefix + key
+		if before := c.Get(name); len(before) > 0 {
+			c.Set(name, before[0]+" or "+tags[key])
+			continue
+		}
+		c.Set(name, tags[key])
+	}
 }
 
 // tagsOf is the tags of any service's resource.
@@ -326,16 +375,13 @@ func (s *Stage) tagsOf(resource arn.ARN) map[string]string {
 
 // trust asks a role's trust policy about a web identity.
 func (s *Stage) trust(call *wire.Call, role stsd.Role, r *policy.Request) error {
-	call.Principal.Provider = r.Principal.Federated
 	if s.config.IAM == Off && role.Trust != nil {
-		s.learned.trust(call, role.ARN, r)
 		return nil
 	}
 	p := policy.Policies{Trust: true}
 	if role.Trust != nil {
 		p.Resource = &policy.Named{Name: trustOf(role.Name), Document: role.Trust}
 		if role.Trust.Assume(r) {
-			s.learned.trust(call, role.ARN, r)
 			return nil
 		}
 	}
@@ -347,7 +393,6 @@ func (s *Stage) trust(call *wire.Call, role stsd.Role, r *policy.Request) error 
 	}
 	s.decide(call, r, p, d, stsd.DeniedWebIdentity)
 	if s.config.IAM == Report {
-		s.learned.trust(call, role.ARN, r)
 		return nil
 	}
 	return &wire.Error{Code: "AccessDenied", Message: stsd.DeniedWebIdentity}

@@ -34,7 +34,7 @@ func (s *Stage) openDoor(ctx context.Context, g *errgroup.Group, r run.Runtime) 
 	}
 	all := s.Handler()
 	inside := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/_serin/") { // a task is not to end or reset the stage
+		if strings.HasPrefix(r.URL.Path, "/_serin/") || strings.HasPrefix(r.URL.Path, "/moto-api/") { // a task is not to end or reset the stage
 			http.Error(w, "the stage's own pages are not for its tasks", http.StatusForbidden)
 			return
 		}

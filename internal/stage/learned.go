@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"serin/internal/api/stsd"
 	"serin/internal/arn"
 	"serin/internal/policy"
 	"serin/internal/wire"
@@ -32,15 +33,15 @@ type act struct {
 type entry struct {
 	Role, Session, Action string
 	Principal             policy.Principal
-	Aud, Sub              string // condition keys and values of a web identity
-	AudKey, SubKey        string
+	PinKey, Pin           string // a key that must go on having its value: aud of a web identity, sts:ExternalId
+	Key, Value            string // a key that varies: sub of a web identity
 }
 
 const mostLearned = 20_000
 
 func (l *learned) note(call *wire.Call, r *policy.Request) {
 	p := call.Principal
-	a := act{Principal: cmp.Or(p.Role, p.ARN), Session: p.Session, Act: policy.Act{Action: r.Action, Resource: general(cmp.Or(r.Alias, r.Resource))}}
+	a := act{Principal: cmp.Or(p.Role, p.ARN), Session: p.Session, Act: policy.Act{Action: r.Action, Resource: general(cmp.Or(r.Alias, r.Resource), r.Wild)}}
 	if to := r.Context.Get("iam:PassedToService"); len(to) == 1 {
 		a.PassedTo = to[0]
 	}
@@ -50,20 +51,25 @@ func (l *learned) note(call *wire.Call, r *policy.Request) {
 		l.acts = map[act]time.Time{}
 	}
 	l.acts[a] = time.Now()
-	if strings.HasPrefix(r.Action, "sts:") && r.Action != "sts:DecodeAuthorizationMessage" && r.Action != "sts:GetAccessKeyInfo" {
-		l.enter(entry{Role: r.Resource, Session: first(r.Context.Get("sts:RoleSessionName")), Action: r.Action, Principal: r.Principal})
+	if resource, err := arn.Parse(r.Resource); err == nil && strings.HasPrefix(r.Action, "sts:") && resource.Service == "iam" {
+		e := entry{Role: r.Resource, Session: first(r.Context.Get("sts:RoleSessionName")), Action: r.Action, Principal: r.Principal}
+		if id := first(r.Context.Get("sts:ExternalId")); id != "" {
+			e.PinKey, e.Pin = "sts:ExternalId", id
+		}
+		l.enter(e)
 	}
 }
 
-// trust notes that a web identity was let in.
-func (l *learned) trust(_ *wire.Call, role string, r *policy.Request) {
-	e := entry{Role: role, Session: first(r.Context.Get("sts:RoleSessionName")), Action: r.Action, Principal: r.Principal}
-	_, issuer, _ := strings.Cut(r.Principal.Federated, ":oidc-provider/")
-	e.AudKey, e.SubKey = issuer+":aud", issuer+":sub"
-	e.Aud, e.Sub = first(r.Context.Get(e.AudKey)), first(r.Context.Get(e.SubKey))
+// admitted notes that a web identity got in.
+func (l *learned) admitted(role stsd.Role, requests []*policy.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.enter(e)
+	for _, r := range requests {
+		_, issuer, _ := strings.Cut(r.Principal.Federated, ":oidc-provider/")
+		e := entry{Role: role.ARN, Session: first(r.Context.Get("sts:RoleSessionName")), Action: r.Action, Principal: r.Principal, PinKey: issuer + ":aud", Key: issuer + ":sub"}
+		e.Pin, e.Value = first(r.Context.Get(e.PinKey)), first(r.Context.Get(e.Key))
+		l.enter(e)
+	}
 }
 
 // service notes that an AWS service acted as a role.
@@ -93,27 +99,29 @@ func first(values []string) string {
 	return values[0]
 }
 
-// general widens an ARN where its last part is made anew each time: the next run
-// has another task, deployment and revision.
-func general(resource string) string {
+// general writes an ARN for a policy, wider where its last part is made anew each
+// time: the next run has another task, deployment and revision.
+func general(resource string, wild bool) string {
 	a, err := arn.Parse(resource)
 	if err != nil {
-		return resource
+		return policy.Literal(resource, wild)
 	}
 	kind, _, _ := strings.Cut(a.Resource, "/")
+	end := -1 // where the star goes
 	switch {
 	case a.Service == "ecs" && kind == "task-definition":
-		if i := strings.LastIndexByte(a.Resource, ':'); i > 0 {
-			a.Resource = a.Resource[:i] + ":*"
-		}
+		end = strings.LastIndexByte(a.Resource, ':')
 	case a.Service == "ecs" && slices.Contains([]string{"task", "service-deployment", "service-revision", "container-instance", "task-set"}, kind):
-		a.Resource = a.Resource[:strings.LastIndexByte(a.Resource, '/')+1] + "*"
+		end = strings.LastIndexByte(a.Resource, '/')
 	case a.Service == "logs":
-		if group, _, ok := strings.Cut(a.Resource, ":log-stream:"); ok {
-			a.Resource = group + ":log-stream:*"
+		if i := strings.Index(a.Resource, ":log-stream:"); i >= 0 {
+			end = i + len(":log-stream:") - 1
 		}
 	}
-	return a.String()
+	if end >= 0 {
+		a.Resource, wild = a.Resource[:end+1]+"*", true
+	}
+	return policy.Literal(a.String(), wild)
 }
 
 // LeastPrivilege is what would have sufficed for one user or role.
@@ -138,9 +146,9 @@ func (l *learned) least(session string, since time.Time) []LeastPrivilege {
 		if at.Before(since) || session != "" && e.Session != session {
 			continue
 		}
-		x := policy.Entry{Action: e.Action, Principal: e.Principal}
-		if e.Principal.Federated != "" {
-			x.Keys = map[string]string{e.AudKey: e.Aud, e.SubKey: e.Sub}
+		x := policy.Entry{Action: e.Action, Principal: e.Principal, Key: e.Key, Value: e.Value}
+		if e.PinKey != "" {
+			x.Keys = map[string]string{e.PinKey: e.Pin}
 		}
 		entries[e.Role] = append(entries[e.Role], x)
 	}

@@ -141,7 +141,7 @@ func (s *Stage) open() (err error) {
 	}
 	s.verifier = &oidc.Verifier{Own: s.knownKeys}
 	s.iam = iamd.New(s.store)
-	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
+	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Admitted: s.learned.admitted, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
 	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
 	s.ecr = ecrd.New(s.store, s.clock, blobs, s.authorize)
 	s.ecr.Endpoint = c.Endpoint

@@ -37,12 +37,33 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// Case is whether keys that differ by case are two. They are for ECS, ECR and
+// ELB; for IAM and STS they are one, documented.
+type Case bool
+
+const (
+	Exact   Case = false
+	AnyCase Case = true
+)
+
+func (c Case) fold(key string) string {
+	if c == AnyCase {
+		return strings.ToLower(key)
+	}
+	return key
+}
+
+func (c Case) same(a, b string) bool { return a == b || c == AnyCase && strings.EqualFold(a, b) }
+
 // Table is the tags of a service's resources.
-type Table struct{ rows *store.Table[[]Tag] }
+type Table struct {
+	rows *store.Table[[]Tag]
+	keys Case
+}
 
 // NewTable adds a table to the store.
-func NewTable(s *store.Store, name string) *Table {
-	return &Table{store.NewTable[[]Tag](s, name)}
+func NewTable(s *store.Store, name string, keys Case) *Table {
+	return &Table{store.NewTable[[]Tag](s, name), keys}
 }
 
 func key(resourceARN string) string {
@@ -71,10 +92,10 @@ func (t *Table) Set(tx *store.Tx, resourceARN string, list []Tag) {
 // Add adds tags, or gives those that are there another value.
 func (t *Table) Add(tx *store.Tx, resourceARN string, list []Tag) error {
 	merged := slices.DeleteFunc(slices.Clone(t.Of(tx, resourceARN)), func(old Tag) bool {
-		return slices.ContainsFunc(list, func(n Tag) bool { return n.Key == old.Key })
+		return slices.ContainsFunc(list, func(n Tag) bool { return t.keys.same(n.Key, old.Key) })
 	})
 	merged = append(merged, list...)
-	if err := Check(merged, true); err != nil {
+	if err := check(merged, t.keys, true); err != nil {
 		return err
 	}
 	t.Set(tx, resourceARN, merged)
@@ -83,12 +104,17 @@ func (t *Table) Add(tx *store.Tx, resourceARN string, list []Tag) error {
 
 // Remove removes tags by their keys.
 func (t *Table) Remove(tx *store.Tx, resourceARN string, keys []string) {
-	t.Set(tx, resourceARN, slices.DeleteFunc(slices.Clone(t.Of(tx, resourceARN)), func(old Tag) bool { return slices.Contains(keys, old.Key) }))
+	t.Set(tx, resourceARN, slices.DeleteFunc(slices.Clone(t.Of(tx, resourceARN)), func(old Tag) bool {
+		return slices.ContainsFunc(keys, func(key string) bool { return t.keys.same(key, old.Key) })
+	}))
 }
 
-// Check refuses what no tags may be. Only AWS itself sets keys that begin with
-// aws:, so they pass where those that are there already are checked again.
-func Check(list []Tag, reserved bool) error {
+// Check refuses what no tags of a request may be.
+func Check(list []Tag, keys Case) error { return check(list, keys, false) }
+
+// check lets keys pass that only AWS itself sets where those that are there
+// already are checked again.
+func check(list []Tag, keys Case, reserved bool) error {
 	if len(list) > Most {
 		return &Error{TooMany, fmt.Sprintf("a resource can have at most %d tags, got %d", Most, len(list))}
 	}
@@ -101,10 +127,10 @@ func Check(list []Tag, reserved bool) error {
 			return &Error{BadTag, fmt.Sprintf("the value of tag '%s' can have at most 256 characters", t.Key)}
 		case !reserved && strings.HasPrefix(strings.ToLower(t.Key), "aws:"):
 			return &Error{BadTag, fmt.Sprintf("tag keys that begin with aws: are reserved, got '%s'", t.Key)}
-		case seen[t.Key]:
+		case seen[keys.fold(t.Key)]:
 			return &Error{Duplicate, fmt.Sprintf("the tag key '%s' is given twice", t.Key)}
 		}
-		seen[t.Key] = true
+		seen[keys.fold(t.Key)] = true
 	}
 	return nil
 }

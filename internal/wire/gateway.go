@@ -105,6 +105,11 @@ func (g *Gateway) route(r *http.Request, body []byte) (*Service, string, url.Val
 		return s, op, nil, nil
 	}
 	form := r.URL.Query()
+	for name := range form { // of a presigned request: they are the signature's
+		if strings.HasPrefix(name, "X-Amz-") {
+			form.Del(name)
+		}
+	}
 	if r.Method == http.MethodPost {
 		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if kind != "" && kind != "application/x-www-form-urlencoded" {

@@ -78,6 +78,7 @@ type Check struct {
 	Action   string              // svc:Action
 	Resource string              // an ARN, or *
 	Alias    string              // another form in which policies may name it
+	Wild     bool                // it ends in a star that is the service's own, not the caller's
 	Context  map[string][]string // condition keys that this request fills
 }
 

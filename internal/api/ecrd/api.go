@@ -89,7 +89,7 @@ func New(s *store.Store, c *clock.Clock, b *registry.Blobs, authorize func(conte
 		images:       store.NewTable[image](s, "ecr/images"),
 		tags:         store.NewTable[tagRow](s, "ecr/tags"),
 		tokens:       store.NewTable[token](s, "ecr/tokens"),
-		labels:       tags.NewTable(s, "ecr/labels"),
+		labels:       tags.NewTable(s, "ecr/labels", tags.Exact),
 	}
 	a.handler = registry.Handler(newBackend(a))
 	return a
@@ -123,7 +123,7 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "repositoryName imageTagMutability registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters"}),
 		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
 			if len(in.RepositoryNames) == 0 {
-				return []wire.Check{{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/*")}}
+				return []wire.Check{{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/*"), Wild: true}}
 			}
 			var checks []wire.Check
 			for _, name := range in.RepositoryNames {

@@ -19,6 +19,7 @@ import (
 
 	"serin/internal/arn"
 	"serin/internal/id"
+	"serin/internal/registry"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
@@ -215,6 +216,9 @@ func (b *backend) PushBlob(ctx context.Context, repo string, desc ociregistry.De
 		return ociregistry.Descriptor{}, err
 	}
 	defer w.Cancel()
+	if _, _, err := b.enter(ctx, "UploadLayerPart", repo); err != nil {
+		return ociregistry.Descriptor{}, err
+	}
 	n, err := io.Copy(w, r)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
@@ -234,8 +238,7 @@ func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ocir
 	if err != nil {
 		return nil, err
 	}
-	u.Committed = func(desc ociregistry.Descriptor) error { return b.api.hold(scope, repo, desc) }
-	return u, nil
+	return upload{u, ctx, b, scope, repo}, nil
 }
 
 func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID string, offset int64, _ int) (ociregistry.BlobWriter, error) {
@@ -247,7 +250,28 @@ func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID stri
 	if err != nil {
 		return nil, err
 	}
-	return u, nil
+	return upload{u, ctx, b, scope, repo}, nil
+}
+
+// upload is an upload of one request: what completes it needs a permission of its
+// own. The context is the request's, because a BlobWriter's methods take none.
+type upload struct {
+	*registry.Upload
+	ctx     context.Context
+	backend *backend
+	scope   arn.Scope
+	repo    string
+}
+
+func (u upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	if _, _, err := u.backend.enter(u.ctx, "CompleteLayerUpload", u.repo); err != nil {
+		return ociregistry.Descriptor{}, err
+	}
+	desc, err := u.Upload.Commit(digest)
+	if err != nil {
+		return desc, err
+	}
+	return desc, u.backend.api.hold(u.scope, u.repo, desc)
 }
 
 // hold notes that a repository has a blob.

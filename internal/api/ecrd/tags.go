@@ -17,7 +17,7 @@ import (
 // tagsIn reads the tags of a request and refuses what no tag may be.
 func tagsIn(in []types.Tag) ([]tags.Tag, error) {
 	list := tags.In(in)
-	return list, tagError(tags.Check(list, false))
+	return list, tagError(tags.Check(list, tags.Exact))
 }
 
 func tagError(err error) error {

@@ -390,8 +390,8 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if err := g.move(key, pending, false); err != nil {
 		return err
 	}
-	role := execution(d, t.ID)
-	for _, as := range []Actor{role, {aws.ToString(d.TaskRoleArn), tasksService, t.ID}} {
+	role := execution(d, scope, t)
+	for _, as := range []Actor{role, {aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}} {
 		if as.Role == "" {
 			continue
 		}
@@ -489,8 +489,8 @@ func repositoryOf(image string) string {
 
 // execution is the agent acting as a task's execution role, in a session that
 // has the task's id, observed.
-func execution(d types.TaskDefinition, taskID string) Actor {
-	return Actor{aws.ToString(d.ExecutionRoleArn), tasksService, taskID}
+func execution(d types.TaskDefinition, scope arn.Scope, t task) Actor {
+	return Actor{aws.ToString(d.ExecutionRoleArn), tasksService, t.ID, taskARN(scope, t)}
 }
 
 // tasksService is who assumes the roles of tasks.
@@ -506,7 +506,7 @@ func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 			}
 			scope, _ := arn.ParseKey(key)
 			if d, found := a.definition(tx, scope, t.TaskDefinition); found {
-				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID}, true
+				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}, true
 			}
 			return
 		}
@@ -603,7 +603,7 @@ func (g *agent) ship(key string, h run.Task) {
 		t, _ = g.tasks.Get(tx, key)
 		scope, _ := arn.ParseKey(key)
 		if d, ok := g.definition(tx, scope, t.TaskDefinition); ok {
-			role = execution(d, t.ID)
+			role = execution(d, scope, t)
 		}
 	})
 	for _, c := range t.Containers {

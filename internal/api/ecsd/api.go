@@ -177,7 +177,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		deployments: store.NewTable[deployment](s, "ecs/deployments"),
 		tasks:       store.NewTable[task](s, "ecs/tasks"),
 		offsets:     store.NewTable[offset](s, "ecs/offsets"),
-		tags:        tags.NewTable(s, "ecs/tags"),
+		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
 
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),
@@ -218,6 +218,9 @@ func clusterName(nameOrARN *string) string {
 
 func (a *API) cluster(tx *store.Tx, s arn.Scope, nameOrARN *string) (cluster, error) {
 	c, ok := a.clusters.Get(tx, s.Key(clusterName(nameOrARN)))
+	if key, named := rowKey(aws.ToString(nameOrARN), "cluster"); named && !within(s, key) {
+		ok = false
+	}
 	if !ok || c.Status != "ACTIVE" {
 		return c, &types.ClusterNotFoundException{Message: new("Cluster not found.")}
 	}

@@ -266,7 +266,8 @@ func (c *control) infrastructureRole() string {
 	r, _ := c.revisions.Get(c.tx, revisionKey(c.d.Target))
 	for _, lb := range r.LoadBalancers {
 		adv := lb.AdvancedConfiguration
-		as := Actor{aws.ToString(adv.RoleArn), "ecs.amazonaws.com", "ECSNetworkingWithELB"}
+		scope, path := arn.ParseKey(c.key)
+		as := Actor{aws.ToString(adv.RoleArn), "ecs.amazonaws.com", "ECSNetworkingWithELB", scope.For("ecs", "service/"+path).String()}
 		for _, need := range []struct {
 			actions   []string
 			resources []*string

@@ -34,6 +34,11 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 		return nil, err
 	}
 	family, scope := *in.Family, call.Scope
+	for _, role := range []*string{roleARN(scope, in.TaskRoleArn), roleARN(scope, in.ExecutionRoleArn)} {
+		if err := ownRole(scope, role); err != nil {
+			return nil, err
+		}
+	}
 	d := types.TaskDefinition{
 		Family: in.Family, ContainerDefinitions: in.ContainerDefinitions, NetworkMode: in.NetworkMode,
 		ExecutionRoleArn: roleARN(scope, in.ExecutionRoleArn), TaskRoleArn: roleARN(scope, in.TaskRoleArn),
@@ -69,6 +74,18 @@ func roleARN(scope arn.Scope, role *string) *string {
 		return role
 	}
 	return new(arn.Scope{Account: scope.Account}.For("iam", "role/"+*role).String())
+}
+
+// ownRole refuses a role of another account: roles are passed within one,
+// documented.
+func ownRole(scope arn.Scope, role *string) error {
+	if aws.ToString(role) == "" {
+		return nil
+	}
+	if r, err := arn.Parse(*role); err != nil || r.Service != "iam" || r.Account != scope.Account {
+		return client("Role is not valid")
+	}
+	return nil
 }
 
 // normalSize turns "1 vCPU", ".5 vCPU" and "3 GB" into whole units, as ECS
@@ -283,10 +300,10 @@ func (a *API) definition(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 	name := nameOrARN
 	if arn.Is(nameOrARN) {
 		key, ok := rowKey(nameOrARN, "task-definition")
-		if !ok {
+		if !ok || !within(scope, key) {
 			return types.TaskDefinition{}, false
 		}
-		scope, name = arn.ParseKey(key)
+		_, name = arn.ParseKey(key)
 	}
 	if strings.Contains(name, ":") {
 		return a.definitions.Get(tx, scope.Key(name))

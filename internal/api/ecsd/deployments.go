@@ -71,6 +71,7 @@ func (a *API) ListServiceDeployments(ctx context.Context, in *ecs.ListServiceDep
 
 // DescribeServiceDeployments describes up to twenty deployments.
 func (a *API) DescribeServiceDeployments(ctx context.Context, in *ecs.DescribeServiceDeploymentsInput) (*ecs.DescribeServiceDeploymentsOutput, error) {
+	scope := wire.From(ctx).Scope
 	if n := len(in.ServiceDeploymentArns); n < 1 || n > 20 {
 		return nil, invalid("serviceDeploymentArns must have between 1 and 20 items, got %d", n)
 	}
@@ -78,7 +79,7 @@ func (a *API) DescribeServiceDeployments(ctx context.Context, in *ecs.DescribeSe
 	a.store.View(func(tx *store.Tx) {
 		for _, name := range in.ServiceDeploymentArns {
 			d, ok := a.deployments.Get(tx, deploymentKey(name))
-			if !ok {
+			if !ok || !within(scope, deploymentKey(name)) {
 				out.Failures = append(out.Failures, missing(name))
 				continue
 			}
@@ -179,7 +180,7 @@ func (a *API) DescribeServiceRevisions(ctx context.Context, in *ecs.DescribeServ
 	a.store.View(func(tx *store.Tx) {
 		for _, name := range in.ServiceRevisionArns {
 			r, ok := a.revisions.Get(tx, revisionKey(name))
-			if !ok {
+			if !ok || !within(wire.From(ctx).Scope, revisionKey(name)) {
 				out.Failures = append(out.Failures, missing(name))
 				continue
 			}
@@ -227,7 +228,7 @@ func (a *API) StopServiceDeployment(ctx context.Context, in *ecs.StopServiceDepl
 	}
 	err := a.store.Update(func(tx *store.Tx) error {
 		d, ok := a.deployments.Get(tx, deploymentKey(name))
-		if !ok {
+		if !ok || !within(wire.From(ctx).Scope, deploymentKey(name)) {
 			return &types.ServiceDeploymentNotFoundException{Message: new("The service deployment does not exist.")}
 		}
 		switch d.State.Status {

@@ -75,5 +75,6 @@ type Roles interface {
 	LinkedRole(call *wire.Call) error
 }
 
-// Actor is an AWS service acting as a role, in a session that it names.
-type Actor struct{ Role, Service, Session string }
+// Actor is an AWS service acting as a role, in a session that it names, for a
+// resource: aws:SourceArn.
+type Actor struct{ Role, Service, Session, Source string }

@@ -58,7 +58,7 @@ func (a *API) Service() *wire.Service {
 
 		wire.Handle("RegisterTaskDefinition", a.RegisterTaskDefinition, func(c *wire.Call, in *ecs.RegisterTaskDefinitionInput) []wire.Check {
 			checks := one("RegisterTaskDefinition", c, c.ARN("task-definition/"+aws.ToString(in.Family)+":*"))
-			checks[0].Context = definitionKeys(in)
+			checks[0].Context, checks[0].Wild = definitionKeys(in), true
 			checks = append(checks, tagged(c, in.Tags, checks[0].Resource)...)
 			for _, role := range []*string{in.TaskRoleArn, in.ExecutionRoleArn} {
 				checks = append(checks, passRole(c, role, "ecs-tasks.amazonaws.com")...)
@@ -143,7 +143,9 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "serviceDeploymentArn stopType"}),
 
 		wire.Handle("ListTasks", a.ListTasks, func(c *wire.Call, in *ecs.ListTasksInput) []wire.Check {
-			return inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
+			checks := inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
+			checks[0].Wild = true
+			return checks
 		}, wire.Members{Performed: "cluster desiredStatus family maxResults nextToken serviceName startedBy", Refused: "containerInstance daemonName launchType"}),
 		wire.Handle("DescribeTasks", a.DescribeTasks, func(c *wire.Call, in *ecs.DescribeTasksInput) []wire.Check {
 			var checks []wire.Check
@@ -178,7 +180,7 @@ func orDefault(names []string) []string {
 
 // tagged is what it takes to create a resource with tags.
 func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
-	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
+	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Wild: strings.HasSuffix(resource, ":*"), Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
 }
 
 func passRole(c *wire.Call, role *string, to string) []wire.Check {

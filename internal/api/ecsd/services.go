@@ -84,7 +84,7 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 			return err
 		}
 		s.TaskDefinition = *d.TaskDefinitionArn
-		if err := a.checkService(s, d); err != nil {
+		if err := a.checkService(call.Scope, s, d); err != nil {
 			return err
 		}
 		a.deploy(tx, key, &s)
@@ -113,7 +113,7 @@ func (a *API) deployable(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 
 // checkService refuses what ECS refuses at once; what it finds out later, like
 // a rule that forwards elsewhere, fails the deployment.
-func (a *API) checkService(s service, d types.TaskDefinition) error {
+func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) error {
 	if d.NetworkMode != types.NetworkModeAwsvpc {
 		return invalid("Serin runs services whose task definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
 	}
@@ -135,7 +135,7 @@ func (a *API) checkService(s service, d types.TaskDefinition) error {
 		}
 		wanted := []string{group}
 		if adv := lb.AdvancedConfiguration; adv != nil {
-			if err := checkAdvanced(lb); err != nil {
+			if err := checkAdvanced(scope, lb); err != nil {
 				return err
 			}
 			wanted = append(wanted, aws.ToString(adv.AlternateTargetGroupArn))
@@ -146,7 +146,7 @@ func (a *API) checkService(s service, d types.TaskDefinition) error {
 			}
 			groups[g] = true
 			exists, used := a.deps.Traffic.Group(g)
-			if !exists {
+			if parsed, err := arn.Parse(g); err != nil || !exists || parsed.Scope() != scope {
 				return invalid("Unable to assume role and validate the specified targetGroupArn. Please verify that the target group %s exists.", g)
 			}
 			if n == 0 && !used {
@@ -160,7 +160,7 @@ func (a *API) checkService(s service, d types.TaskDefinition) error {
 	return nil
 }
 
-func checkAdvanced(lb types.LoadBalancer) error {
+func checkAdvanced(scope arn.Scope, lb types.LoadBalancer) error {
 	adv := lb.AdvancedConfiguration
 	rule := aws.ToString(adv.ProductionListenerRule)
 	if !strings.Contains(rule, ":listener-rule/app/") {
@@ -176,6 +176,14 @@ func checkAdvanced(lb types.LoadBalancer) error {
 	}
 	if adv.AlternateTargetGroupArn == nil || adv.RoleArn == nil {
 		return invalid("advancedConfiguration must have alternateTargetGroupArn and roleArn")
+	}
+	for _, r := range []*string{adv.ProductionListenerRule, adv.TestListenerRule} {
+		if parsed, err := arn.Parse(aws.ToString(r)); aws.ToString(r) != "" && (err != nil || parsed.Scope() != scope) {
+			return invalid("The listener rule %s is not of this account and region", *r)
+		}
+	}
+	if err := ownRole(scope, adv.RoleArn); err != nil {
+		return err
 	}
 	return nil
 }
@@ -392,6 +400,13 @@ func inService(d deployment) string {
 	return d.Source
 }
 
+// within reports whether a row is of the scope: an ARN of another account or
+// region names nothing here, whatever the caller may do there.
+func within(scope arn.Scope, key string) bool {
+	s, _ := arn.ParseKey(key)
+	return s == scope
+}
+
 func deploymentKey(deploymentARN string) string {
 	key, _ := rowKey(deploymentARN, "service-deployment")
 	return key
@@ -456,7 +471,7 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		}
 		s.PropagateTags = cmp.Or(in.PropagateTags, s.PropagateTags)
 		s.Config = mergeConfig(s.Config, in.DeploymentConfiguration)
-		if err := a.checkService(s, d); err != nil {
+		if err := a.checkService(call.Scope, s, d); err != nil {
 			return err
 		}
 		if in.ForceNewDeployment || s.TaskDefinition != before.TaskDefinition || differs(s.LoadBalancers, before.LoadBalancers) || differs(s.Network, before.Network) {
@@ -498,7 +513,7 @@ func (a *API) activeService(tx *store.Tx, scope arn.Scope, nameOrARN, cluster *s
 func (a *API) serviceKey(tx *store.Tx, scope arn.Scope, nameOrARN string, cluster *string) (string, error) {
 	if arn.Is(nameOrARN) {
 		key, ok := rowKey(nameOrARN, "service")
-		if !ok {
+		if !ok || !within(scope, key) {
 			return "", invalid("Invalid service identifier: %s", nameOrARN)
 		}
 		return key, nil

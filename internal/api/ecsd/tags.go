@@ -17,7 +17,7 @@ import (
 // tagsIn reads the tags of a request and refuses what no tag may be.
 func tagsIn(in []types.Tag) ([]tags.Tag, error) {
 	list := tags.In(in)
-	if err := tags.Check(list, false); err != nil {
+	if err := tags.Check(list, tags.Exact); err != nil {
 		return nil, invalid("%s", err)
 	}
 	return list, nil

@@ -118,7 +118,7 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer, linkedRole func(*w
 		bound:     store.NewTable[bound](s, "elb/bound"),
 		applied:   store.NewTable[applied](s, "elb/applied"),
 		health:    store.NewTable[health](s, "elb/health"),
-		tags:      tags.NewTable(s, "elb/tags"),
+		tags:      tags.NewTable(s, "elb/tags", tags.Exact),
 	}
 }
 
@@ -164,8 +164,8 @@ func on[I any](action string, resource func(*wire.Call, *I) string) func(*wire.C
 func creating[I any](action string, resource func(*wire.Call, *I) string, tags func(*I) []types.Tag) func(*wire.Call, *I) []wire.Check {
 	return func(c *wire.Call, in *I) []wire.Check {
 		made := resource(c, in)
-		return append([]wire.Check{{Action: "elasticloadbalancing:" + action, Resource: made}},
-			wire.WhenTagged(tags(in), wire.Check{Action: "elasticloadbalancing:AddTags", Resource: made, Context: map[string][]string{"elasticloadbalancing:CreateAction": {action}}})...)
+		return append([]wire.Check{{Action: "elasticloadbalancing:" + action, Resource: made, Wild: true}},
+			wire.WhenTagged(tags(in), wire.Check{Action: "elasticloadbalancing:AddTags", Resource: made, Wild: true, Context: map[string][]string{"elasticloadbalancing:CreateAction": {action}}})...)
 	}
 }
 
@@ -195,6 +195,13 @@ func keyOf(resourceARN string) string {
 func inScope(c *wire.Call, resourceARN string) bool {
 	a, err := arn.Parse(resourceARN)
 	return err == nil && a.Scope() == c.Scope
+}
+
+// sameScope reports whether two ARNs are of one account and region.
+func sameScope(x, y string) bool {
+	a, err := arn.Parse(x)
+	b, err2 := arn.Parse(y)
+	return err == nil && err2 == nil && a.Scope() == b.Scope()
 }
 
 func newID() string { return id.Hex(16) }

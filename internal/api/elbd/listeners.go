@@ -102,7 +102,7 @@ func (a *API) setActions(tx *store.Tx, r *rule, actions []types.Action) error {
 			return &types.TooManyTargetGroupsException{Message: new("A forward action must have between 1 and 5 target groups")}
 		}
 		for _, t := range tuples {
-			if _, ok := a.groups.Get(tx, keyOf(aws.ToString(t.TargetGroupArn))); !ok {
+			if _, ok := a.groups.Get(tx, keyOf(aws.ToString(t.TargetGroupArn))); !ok || !sameScope(aws.ToString(t.TargetGroupArn), r.Listener) {
 				return groupNotFound()
 			}
 			weight := int32(1)

@@ -58,7 +58,7 @@ func New(s *store.Store) *API {
 		providers: store.NewTable[provider](s, "iam/providers"),
 		profiles:  store.NewTable[profile](s, "iam/profiles"),
 		keys:      store.NewTable[accessKey](s, "iam/keys"),
-		tags:      tags.NewTable(s, "iam/tags"),
+		tags:      tags.NewTable(s, "iam/tags", tags.AnyCase),
 		aws:       awsPolicies(),
 		parsed:    map[documentKey]*policy.Document{},
 		used:      map[string]lastUse{},
@@ -176,7 +176,7 @@ func checkName(member string, name *string, longest int, path *string) (string, 
 // tagsIn reads the tags of a request and refuses what no tag may be.
 func tagsIn(in []types.Tag) ([]tags.Tag, error) {
 	list := tags.In(in)
-	return list, tagError(tags.Check(list, false))
+	return list, tagError(tags.Check(list, tags.AnyCase))
 }
 
 func tagError(err error) error {
@@ -273,6 +273,22 @@ func (a *API) Role(account, nameOrARN string) (Principal, bool) {
 // User finds a user by its ARN or name.
 func (a *API) User(account, nameOrARN string) (Principal, bool) {
 	return a.principal(User, account, nameOrARN)
+}
+
+// UserByID finds a user by its unique id, whatever its name is now.
+func (a *API) UserByID(account, id string) (Principal, bool) {
+	name := ""
+	a.store.View(func(tx *store.Tx) {
+		for _, e := range a.list(tx, account, User, nil) {
+			if e.ID == id {
+				name = e.Name
+			}
+		}
+	})
+	if name == "" {
+		return Principal{}, false
+	}
+	return a.User(account, name)
 }
 
 func (a *API) principal(k Kind, account, nameOrARN string) (p Principal, found bool) {

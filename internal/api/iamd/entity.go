@@ -1,6 +1,7 @@
 package iamd
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/url"
@@ -63,6 +64,16 @@ type entity struct {
 // in lower case.
 func (k Kind) key(account, name string) string {
 	return global(account).Key(string(k) + "/" + strings.ToLower(name))
+}
+
+// renamed is the ARN that an entity would have with another name or path: whoever
+// renames needs the permission on both, documented.
+func (a *API) renamed(k Kind, c *wire.Call, name, newName, newPath *string) string {
+	p, ok := a.principal(k, c.Scope.Account, aws.ToString(name))
+	if newPath == nil && ok {
+		newPath = &p.Path
+	}
+	return newARN(k, c, newPath, cmp.Or(newName, name))
 }
 
 // resource is the ARN that an operation on a named entity is checked against.
@@ -390,11 +401,17 @@ func (a *API) entityOps() []*wire.Op {
 		handle("DetachRolePolicy", func(c C, in *iam.DetachRolePolicyInput) (*iam.DetachRolePolicyOutput, error) {
 			return &iam.DetachRolePolicyOutput{}, a.detach(c, Role, in.RoleName, in.PolicyArn)
 		}, func(c *wire.Call, in *iam.DetachRolePolicyInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "PolicyArn RoleName"},
-			func(_ *wire.Call, in *iam.DetachRolePolicyInput) (string, []string) { return policyKey(in.PolicyArn) }),
+			func(_ *wire.Call, in *iam.DetachRolePolicyInput) (string, []string) { return policyKey(in.PolicyArn) },
+			func(c *wire.Call, in *iam.DetachRolePolicyInput) (string, []string) {
+				return a.boundaryKey(Role, c, in.RoleName)
+			}),
 		handle("DetachUserPolicy", func(c C, in *iam.DetachUserPolicyInput) (*iam.DetachUserPolicyOutput, error) {
 			return &iam.DetachUserPolicyOutput{}, a.detach(c, User, in.UserName, in.PolicyArn)
 		}, func(c *wire.Call, in *iam.DetachUserPolicyInput) string { return a.resource(User, c, in.UserName) }, wire.Members{Performed: "PolicyArn UserName"},
-			func(_ *wire.Call, in *iam.DetachUserPolicyInput) (string, []string) { return policyKey(in.PolicyArn) }),
+			func(_ *wire.Call, in *iam.DetachUserPolicyInput) (string, []string) { return policyKey(in.PolicyArn) },
+			func(c *wire.Call, in *iam.DetachUserPolicyInput) (string, []string) {
+				return a.boundaryKey(User, c, in.UserName)
+			}),
 		handle("DetachGroupPolicy", func(c C, in *iam.DetachGroupPolicyInput) (*iam.DetachGroupPolicyOutput, error) {
 			return &iam.DetachGroupPolicyOutput{}, a.detach(c, Group, in.GroupName, in.PolicyArn)
 		}, func(c *wire.Call, in *iam.DetachGroupPolicyInput) string { return a.resource(Group, c, in.GroupName) }, wire.Members{Performed: "PolicyArn GroupName"},
@@ -447,10 +464,16 @@ func (a *API) entityOps() []*wire.Op {
 		}, func(c *wire.Call, in *iam.GetGroupPolicyInput) string { return a.resource(Group, c, in.GroupName) }, wire.Members{Performed: "PolicyName GroupName"}),
 		handle("DeleteRolePolicy", func(c C, in *iam.DeleteRolePolicyInput) (*iam.DeleteRolePolicyOutput, error) {
 			return &iam.DeleteRolePolicyOutput{}, a.deleteInline(c, Role, in.RoleName, in.PolicyName)
-		}, func(c *wire.Call, in *iam.DeleteRolePolicyInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "PolicyName RoleName"}),
+		}, func(c *wire.Call, in *iam.DeleteRolePolicyInput) string { return a.resource(Role, c, in.RoleName) }, wire.Members{Performed: "PolicyName RoleName"},
+			func(c *wire.Call, in *iam.DeleteRolePolicyInput) (string, []string) {
+				return a.boundaryKey(Role, c, in.RoleName)
+			}),
 		handle("DeleteUserPolicy", func(c C, in *iam.DeleteUserPolicyInput) (*iam.DeleteUserPolicyOutput, error) {
 			return &iam.DeleteUserPolicyOutput{}, a.deleteInline(c, User, in.UserName, in.PolicyName)
-		}, func(c *wire.Call, in *iam.DeleteUserPolicyInput) string { return a.resource(User, c, in.UserName) }, wire.Members{Performed: "PolicyName UserName"}),
+		}, func(c *wire.Call, in *iam.DeleteUserPolicyInput) string { return a.resource(User, c, in.UserName) }, wire.Members{Performed: "PolicyName UserName"},
+			func(c *wire.Call, in *iam.DeleteUserPolicyInput) (string, []string) {
+				return a.boundaryKey(User, c, in.UserName)
+			}),
 		handle("DeleteGroupPolicy", func(c C, in *iam.DeleteGroupPolicyInput) (*iam.DeleteGroupPolicyOutput, error) {
 			return &iam.DeleteGroupPolicyOutput{}, a.deleteInline(c, Group, in.GroupName, in.PolicyName)
 		}, func(c *wire.Call, in *iam.DeleteGroupPolicyInput) string { return a.resource(Group, c, in.GroupName) }, wire.Members{Performed: "PolicyName GroupName"}),

@@ -99,8 +99,10 @@ func (a *API) CreatePolicy(ctx context.Context, in *iam.CreatePolicyInput) (*iam
 	}
 	out := &iam.CreatePolicyOutput{}
 	err = a.store.Update(func(tx *store.Tx) error {
-		if _, ok := a.policies.Get(tx, global(account).Key(p.ARN)); ok {
-			return exists("A policy called %s already exists. Duplicate names are not allowed.", p.Name)
+		for _, other := range a.policies.Scan(tx, global(account).Key("")) { // names are the account's, whatever the path
+			if strings.EqualFold(other.Name, p.Name) {
+				return exists("A policy called %s already exists. Duplicate names are not allowed.", p.Name)
+			}
 		}
 		a.policies.Put(tx, global(account).Key(p.ARN), p)
 		a.tags.Set(tx, p.ARN, labels)

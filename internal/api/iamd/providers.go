@@ -27,7 +27,11 @@ type provider struct {
 func (a *API) providerOps() []*wire.Op {
 	return []*wire.Op{
 		withTags(handle("CreateOpenIDConnectProvider", a.CreateOpenIDConnectProvider, func(c *wire.Call, in *iam.CreateOpenIDConnectProviderInput) string {
-			return global(c.Scope.Account).For("iam", "oidc-provider/"+strings.TrimPrefix(aws.ToString(in.Url), "https://")).String()
+			name, err := providerURL(aws.ToString(in.Url))
+			if err != nil { // the handler refuses it; nothing is made
+				name = "*"
+			}
+			return global(c.Scope.Account).For("iam", "oidc-provider/"+name).String()
 		}, wire.Members{Performed: "Url ClientIDList Tags", Recorded: "ThumbprintList"}), "TagOpenIDConnectProvider", func(in *iam.CreateOpenIDConnectProviderInput) []types.Tag { return in.Tags }),
 		handle("GetOpenIDConnectProvider", a.GetOpenIDConnectProvider, func(_ *wire.Call, in *iam.GetOpenIDConnectProviderInput) string {
 			return aws.ToString(in.OpenIDConnectProviderArn)
@@ -80,12 +84,23 @@ func checkClientIDs(list []string) error {
 	return nil
 }
 
+// providerURL is the name of an issuer, its URL without https://, as it is in its
+// ARN and before its condition keys.
+func providerURL(text string) (string, error) {
+	u, err := url.Parse(text)
+	name, https := strings.CutPrefix(text, "https://")
+	if err != nil || !https || u.Host == "" || u.Port() != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || len(text) > 255 || u.Host+u.EscapedPath() != name {
+		return "", &types.InvalidInputException{Message: new("Invalid Open ID Connect Provider URL: it must be an https URL without a user, port or query")}
+	}
+	return name, nil
+}
+
 // CreateOpenIDConnectProvider makes the account trust an issuer's signatures.
 func (a *API) CreateOpenIDConnectProvider(ctx context.Context, in *iam.CreateOpenIDConnectProviderInput) (*iam.CreateOpenIDConnectProviderOutput, error) {
 	scope := scopeOf(ctx)
-	u, err := url.Parse(aws.ToString(in.Url))
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Port() != "" || u.RawQuery != "" || u.Fragment != "" || len(aws.ToString(in.Url)) > 255 {
-		return nil, &types.InvalidInputException{Message: new("Invalid Open ID Connect Provider URL: it must be an https URL without a port or query")}
+	name, err := providerURL(aws.ToString(in.Url))
+	if err != nil {
+		return nil, err
 	}
 	if err := checkClientIDs(in.ClientIDList); err != nil {
 		return nil, err
@@ -97,7 +112,6 @@ func (a *API) CreateOpenIDConnectProvider(ctx context.Context, in *iam.CreateOpe
 	if err != nil {
 		return nil, err
 	}
-	name := strings.TrimSuffix(u.Host+u.Path, "/")
 	p := provider{ARN: scope.For("iam", "oidc-provider/"+name).String(), URL: name, ClientIDs: in.ClientIDList, Thumbprints: in.ThumbprintList, Created: time.Now().UTC()}
 	err = a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.providers.Get(tx, scope.Key(name)); ok {
@@ -128,7 +142,7 @@ func providerName(providerARN *string) string {
 func (a *API) viewProvider(ctx context.Context, providerARN *string, fn func(*store.Tx, provider) error) (err error) {
 	a.store.View(func(tx *store.Tx) {
 		p, ok := a.providers.Get(tx, scopeOf(ctx).Key(providerName(providerARN)))
-		if !ok {
+		if !ok || p.ARN != aws.ToString(providerARN) {
 			err = &types.NoSuchEntityException{Message: new("OpenIDConnect Provider not found for arn " + aws.ToString(providerARN))}
 			return
 		}
@@ -142,7 +156,7 @@ func (a *API) changeProvider(ctx context.Context, providerARN *string, fn func(*
 	key := scopeOf(ctx).Key(providerName(providerARN))
 	return a.store.Update(func(tx *store.Tx) error {
 		p, ok := a.providers.Get(tx, key)
-		if !ok {
+		if !ok || p.ARN != aws.ToString(providerARN) {
 			return &types.NoSuchEntityException{Message: new("OpenIDConnect Provider not found for arn " + aws.ToString(providerARN))}
 		}
 		if err := fn(tx, &p); err != nil {
@@ -178,7 +192,7 @@ func (a *API) DeleteOpenIDConnectProvider(ctx context.Context, in *iam.DeleteOpe
 	key := scopeOf(ctx).Key(providerName(in.OpenIDConnectProviderArn))
 	return &iam.DeleteOpenIDConnectProviderOutput{}, a.store.Update(func(tx *store.Tx) error {
 		p, ok := a.providers.Get(tx, key)
-		if !ok {
+		if !ok || p.ARN != aws.ToString(in.OpenIDConnectProviderArn) {
 			return &types.NoSuchEntityException{Message: new("OpenId connect Provider " + aws.ToString(in.OpenIDConnectProviderArn) + " cannot be found.")}
 		}
 		a.providers.Delete(tx, key)

@@ -36,6 +36,9 @@ func (a *API) simulateOps() []*wire.Op {
 	}
 }
 
+// mostSimulated is how many results one simulation can have.
+const mostSimulated = 1000
+
 // simulation is what both Simulate operations share.
 type simulation struct {
 	policies  policy.Policies
@@ -128,6 +131,9 @@ func (a *API) simulate(s simulation) ([]types.EvaluationResult, *string, bool, e
 	}
 	if len(s.resources) == 0 {
 		s.resources = []string{"*"}
+	}
+	if len(s.actions)*len(s.resources) > mostSimulated {
+		return nil, nil, false, &types.InvalidInputException{Message: new(fmt.Sprintf("%d actions on %d resources are more than the %d results that one simulation can have", len(s.actions), len(s.resources), mostSimulated))}
 	}
 	keys := policy.Context{}
 	for _, e := range s.entries {

@@ -28,8 +28,10 @@ func (a *API) userOps() []*wire.Op {
 		handle("GetUser", a.GetUser, func(c *wire.Call, in *iam.GetUserInput) string { return a.resource(User, c, me(c, in.UserName)) }, wire.Members{Performed: "UserName"}),
 		handle("ListUsers", a.ListUsers, func(c *wire.Call, in *iam.ListUsersInput) string { return newARN(User, c, in.PathPrefix, nil) },
 			wire.Members{Performed: "Marker MaxItems PathPrefix"}),
-		handle("UpdateUser", a.UpdateUser, func(c *wire.Call, in *iam.UpdateUserInput) string { return a.resource(User, c, in.UserName) },
-			wire.Members{Performed: "UserName NewPath NewUserName"}),
+		wire.Also(handle("UpdateUser", a.UpdateUser, func(c *wire.Call, in *iam.UpdateUserInput) string { return a.resource(User, c, in.UserName) },
+			wire.Members{Performed: "UserName NewPath NewUserName"}), func(c *wire.Call, in *iam.UpdateUserInput) []wire.Check {
+			return []wire.Check{{Action: "iam:UpdateUser", Resource: a.renamed(User, c, in.UserName, in.NewUserName, in.NewPath)}}
+		}),
 		handle("DeleteUser", a.DeleteUser, func(c *wire.Call, in *iam.DeleteUserInput) string { return a.resource(User, c, in.UserName) }, wire.Members{Performed: "UserName"}),
 		handle("ListGroupsForUser", a.ListGroupsForUser, func(c *wire.Call, in *iam.ListGroupsForUserInput) string { return a.resource(User, c, in.UserName) },
 			wire.Members{Performed: "UserName Marker MaxItems"}),
@@ -172,8 +174,10 @@ func (a *API) groupOps() []*wire.Op {
 		handle("GetGroup", a.GetGroup, func(c *wire.Call, in *iam.GetGroupInput) string { return a.resource(Group, c, in.GroupName) }, wire.Members{Performed: "GroupName Marker MaxItems"}),
 		handle("ListGroups", a.ListGroups, func(c *wire.Call, in *iam.ListGroupsInput) string { return newARN(Group, c, in.PathPrefix, nil) },
 			wire.Members{Performed: "Marker MaxItems PathPrefix"}),
-		handle("UpdateGroup", a.UpdateGroup, func(c *wire.Call, in *iam.UpdateGroupInput) string { return a.resource(Group, c, in.GroupName) },
-			wire.Members{Performed: "GroupName NewGroupName NewPath"}),
+		wire.Also(handle("UpdateGroup", a.UpdateGroup, func(c *wire.Call, in *iam.UpdateGroupInput) string { return a.resource(Group, c, in.GroupName) },
+			wire.Members{Performed: "GroupName NewGroupName NewPath"}), func(c *wire.Call, in *iam.UpdateGroupInput) []wire.Check {
+			return []wire.Check{{Action: "iam:UpdateGroup", Resource: a.renamed(Group, c, in.GroupName, in.NewGroupName, in.NewPath)}}
+		}),
 		handle("DeleteGroup", a.DeleteGroup, func(c *wire.Call, in *iam.DeleteGroupInput) string { return a.resource(Group, c, in.GroupName) }, wire.Members{Performed: "GroupName"}),
 		handle("AddUserToGroup", a.AddUserToGroup, func(c *wire.Call, in *iam.AddUserToGroupInput) string { return a.resource(Group, c, in.GroupName) },
 			wire.Members{Performed: "GroupName UserName"}),

@@ -88,7 +88,7 @@ func (a *API) Service() *wire.Service {
 		} else {
 			alias = c.ARN(alias)
 		}
-		return []wire.Check{{Action: "logs:" + action, Resource: c.ARN(resource), Alias: alias}}
+		return []wire.Check{{Action: "logs:" + action, Resource: c.ARN(resource), Alias: alias, Wild: stream == "*" || group == "*"}}
 	}
 	s.Register(
 		wire.Handle("CreateLogGroup", a.CreateLogGroup, func(c *wire.Call, in *logs.CreateLogGroupInput) []wire.Check {

@@ -45,6 +45,8 @@ type Deps struct {
 	// Trust asks a role's trust policy, and nothing else, about a request; it
 	// notes why it let nobody in. The error is nil when the caller may go on.
 	Trust func(call *wire.Call, role Role, r *policy.Request) error
+	// Admitted hears of the requests with which somebody really got in.
+	Admitted func(role Role, requests []*policy.Request)
 	// Decode opens an encoded authorization message of the stage.
 	Decode func(message string) (text string, ok bool)
 }
@@ -70,7 +72,7 @@ type Session struct {
 	Issued, Expires          time.Time // wall time
 	Account                  string
 	RoleARN, RoleID          string
-	User                     string // of GetSessionToken: whose session it is; empty for the account's root
+	User                     string // of GetSessionToken: unique id of the user whose session it is; empty for the account's root
 	Name                     string // role session name
 	Provider                 string // ARN of the identity provider, for web identities
 	Service                  string // the AWS service that acts, if one does
@@ -219,7 +221,11 @@ func (a *API) GetSessionToken(ctx context.Context, in *sts.GetSessionTokenInput)
 	if in.DurationSeconds != nil {
 		duration = min(time.Duration(*in.DurationSeconds)*time.Second, map[bool]time.Duration{true: time.Hour, false: 36 * time.Hour}[p.User == ""])
 	}
-	s, err := a.issue(Session{Account: p.Account, User: p.User}, duration, nil, nil)
+	owner := ""
+	if p.User != "" {
+		owner = p.UserID
+	}
+	s, err := a.issue(Session{Account: p.Account, User: owner}, duration, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -237,8 +243,8 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 		return nil, err
 	}
 	labels := tags.In(in.Tags)
-	if err := tags.Check(labels, false); err != nil {
-		return nil, validation("%s", err)
+	if err := tags.Check(labels, tags.AnyCase); err != nil {
+		return nil, &wire.Error{Code: "InvalidParameterValue", Message: "Duplicate tag keys found. Please note that Tag keys are case insensitive."}
 	}
 	role, ok := a.deps.IAM.Role(account, *in.RoleArn)
 	if !ok { // the administrator is told what others are told
@@ -269,7 +275,7 @@ func (a *API) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts.Ass
 func (a *API) inherit(p wire.Principal, s *Session) error {
 	before, _ := a.Find(p.AccessKey) // long-term keys have no session, and pass nothing on
 	for _, key := range before.Transitive {
-		if _, given := s.Tags[key]; given {
+		if _, given := find(s.Tags, key); given {
 			return &wire.Error{Code: "InvalidParameterValue", Message: "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key from the calling session."}
 		}
 		s.Tags = with(s.Tags, key, before.Tags[key])
@@ -282,11 +288,21 @@ func (a *API) inherit(p wire.Principal, s *Session) error {
 		s.SourceIdentity = before.SourceIdentity
 	}
 	for _, key := range s.Transitive {
-		if _, ok := s.Tags[key]; !ok {
+		if _, ok := find(s.Tags, key); !ok {
 			return validation("The specified transitive tag key must be included in the requested tags.")
 		}
 	}
 	return nil
+}
+
+// find is a tag by its key in any case.
+func find(m map[string]string, key string) (string, bool) {
+	for k, v := range m {
+		if strings.EqualFold(k, key) {
+			return v, true
+		}
+	}
+	return "", false
 }
 
 func with(m map[string]string, key, value string) map[string]string {

@@ -50,7 +50,8 @@ func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleW
 		return nil, invalidToken("No OpenIDConnect provider found in your account for " + token.Issuer)
 	}
 	s := Session{Account: account, RoleARN: role.ARN, RoleID: role.ID, Name: *in.RoleSessionName, Provider: providerARN, Claims: lasting(token)}
-	if err := a.admit(call, role, token, &s); err != nil || !found {
+	requests := a.entry(role, token, &s)
+	if err := a.admit(call, role, requests); err != nil || !found {
 		if err == nil { // nothing that is there could be assumed, however lenient the stage
 			err = denied(DeniedWebIdentity)
 		}
@@ -65,6 +66,7 @@ func (a *API) AssumeRoleWithWebIdentity(ctx context.Context, in *sts.AssumeRoleW
 	if s, err = a.issue(s, duration, in.Policy, in.PolicyArns); err != nil {
 		return nil, err
 	}
+	a.deps.Admitted(role, requests)
 	return &sts.AssumeRoleWithWebIdentityOutput{
 		AssumedRoleUser: s.user(), Credentials: s.credentials(), SourceIdentity: optional(s.SourceIdentity),
 		SubjectFromWebIdentityToken: new(token.String("sub")), Audience: new(token.Audience[0]), Provider: new(token.Issuer),
@@ -91,9 +93,9 @@ func checkWebIdentity(in *sts.AssumeRoleWithWebIdentityInput) error {
 	return nil
 }
 
-// admit asks the trust policy about the role, and about the tags and source
-// identity that the token brings along.
-func (a *API) admit(call *wire.Call, role Role, token *oidc.Token, s *Session) error {
+// entry is what the trust policy is asked: about the role, and about the tags and
+// source identity that the token brings along.
+func (a *API) entry(role Role, token *oidc.Token, s *Session) []*policy.Request {
 	keys := claims(token)
 	keys.Set("sts:RoleSessionName", s.Name)
 	s.Tags, s.Transitive = tokenTags(token)
@@ -111,8 +113,15 @@ func (a *API) admit(call *wire.Call, role Role, token *oidc.Token, s *Session) e
 		actions = append(actions, "sts:SetSourceIdentity")
 		keys.Set("sts:SourceIdentity", s.SourceIdentity)
 	}
+	var out []*policy.Request
 	for _, action := range actions {
-		r := &policy.Request{Action: action, Resource: role.ARN, Principal: policy.Principal{Federated: s.Provider}, Context: keys}
+		out = append(out, &policy.Request{Action: action, Resource: role.ARN, Principal: policy.Principal{Federated: s.Provider}, Context: keys})
+	}
+	return out
+}
+
+func (a *API) admit(call *wire.Call, role Role, requests []*policy.Request) error {
+	for _, r := range requests {
 		if err := a.deps.Trust(call, role, r); err != nil {
 			return err
 		}
@@ -125,25 +134,35 @@ func (a *API) admit(call *wire.Call, role Role, token *oidc.Token, s *Session) e
 func tokenTags(t *oidc.Token) (tags map[string]string, transitive []string) {
 	claim, _ := t.Claims["https://aws.amazon.com/tags"].(map[string]any)
 	principal, _ := claim["principal_tags"].(map[string]any)
-	for key, value := range principal {
+	for _, key := range slices.Sorted(maps.Keys(principal)) {
+		value := principal[key]
 		switch value := value.(type) {
 		case string:
-			tags = with(tags, key, value)
+			tags = withOnce(tags, key, value)
 		case []any:
 			if len(value) == 1 {
 				if text, ok := value[0].(string); ok {
-					tags = with(tags, key, text)
+					tags = withOnce(tags, key, text)
 				}
 			}
 		}
 	}
 	list, _ := claim["transitive_tag_keys"].([]any)
 	for _, item := range list {
-		if key, ok := item.(string); ok && tags[key] != "" {
+		key, _ := item.(string)
+		if _, ok := find(tags, key); ok {
 			transitive = append(transitive, key)
 		}
 	}
 	return tags, transitive
+}
+
+// withOnce adds a tag unless its key is there in another case: keys are one then.
+func withOnce(tags map[string]string, key, value string) map[string]string {
+	if _, there := find(tags, key); there {
+		return tags
+	}
+	return with(tags, key, value)
 }
 
 // verify checks what only the issuer can vouch for.

@@ -14,7 +14,8 @@ func TestTheExecutionRoleMustMayMakeTheLogGroup(t *testing.T) {
 	_, c := RunT(t, 600)
 	w := &world{t: t, ecs: ecs.NewFromConfig(c)}
 	i, ctx := iam.NewFromConfig(c), t.Context()
-	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("execution"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)}))
+	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("execution"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole",
+		"Condition":{"ArnLike":{"aws:SourceArn":"arn:aws:ecs:us-east-1:` + Account + `:*"},"StringEquals":{"aws:SourceAccount":"` + Account + `"}}}]}`)}))
 	w.must(i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("execution"), PolicyArn: new("arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy")}))
 	w.must(w.ecs.CreateCluster(ctx, &ecs.CreateClusterInput{}))
 	w.must(w.ecs.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("128"), ExecutionRoleArn: new("arn:aws:iam::" + Account + ":role/execution"),
