@@ -256,12 +256,10 @@ func (a *API) document(text string, kind policy.Kind) *policy.Document {
 
 // Principal is what the stage must know of a user or role to let it act.
 type Principal struct {
-	Kind          Kind
 	ARN, Name, ID string
 	Path          string
 	Trust         *policy.Document // of a role
-	TrustText     string
-	MaxSession    time.Duration // of a role
+	MaxSession    time.Duration    // of a role
 	Tags          map[string]string
 }
 
@@ -297,9 +295,9 @@ func (a *API) principal(k Kind, account, nameOrARN string) (p Principal, found b
 		if e, found = a.find(tx, k, account, nameOrARN); !found {
 			return
 		}
-		p = Principal{Kind: k, ARN: e.ARN, Name: e.Name, ID: e.ID, Path: e.Path, MaxSession: time.Duration(e.MaxSession) * time.Second, Tags: a.tags.Map(tx, e.ARN)}
+		p = Principal{ARN: e.ARN, Name: e.Name, ID: e.ID, Path: e.Path, MaxSession: time.Duration(e.MaxSession) * time.Second, Tags: a.tags.Map(tx, e.ARN)}
 		if k == Role {
-			p.Trust, p.TrustText = a.document(e.Trust, policy.Trust), e.Trust
+			p.Trust = a.document(e.Trust, policy.Trust)
 		}
 	})
 	return p, found
