@@ -17,6 +17,7 @@ import (
 	logtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"go.etcd.io/bbolt"
 )
 
@@ -195,5 +196,40 @@ func TestAnImageThatIsNotThereIsSaid(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// A release that is denied exits 6, with the reason as its hint.
+func TestADeniedReleaseSaysWhy(t *testing.T) {
+	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", "confined")
+	i, ctx := iam.NewFromConfig(admin(t, endpoint)), t.Context()
+	if _, err := i.CreateUser(ctx, &iam.CreateUserInput{UserName: new("joe")}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := i.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: new("joe")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, code := serin(t, []string{"AWS_ACCESS_KEY_ID=" + *key.AccessKey.AccessKeyId, "AWS_SECRET_ACCESS_KEY=" + *key.AccessKey.SecretAccessKey}, "deploy", "--endpoint-url", endpoint, "--cluster", "prod", "--service", "web", "--force")
+	if code != exitDenied {
+		t.Errorf("it exits %d", code)
+	}
+	for _, want := range []string{
+		"serin: error: AccessDeniedException: User: arn:aws:iam::000000000000:user/joe is not authorized to perform: ecs:ListServiceDeployments",
+		"serin: hint: the stage says why\ndenied: ecs:ListServiceDeployments on arn:aws:ecs:us-east-1:000000000000:service/prod/web", "there is no policy that speaks of it", `"Action": "ecs:ListServiceDeployments"`,
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+	again, code := serin(t, nil, "explain", "--endpoint-url", endpoint)
+	if code != exitOK || !strings.HasPrefix(again, "denied: ecs:ListServiceDeployments") {
+		t.Errorf("explain exits %d: %s", code, again)
+	}
+	if out, code := serin(t, nil, "explain", "none", "--endpoint-url", endpoint); code != exitFailed || !strings.Contains(out, "the stage denied no request none") {
+		t.Errorf("explain of nothing exits %d: %s", code, out)
+	}
+	if out, code := serin(t, nil, "policy", "--endpoint-url", endpoint); code != exitUsage {
+		t.Errorf("policy of nobody exits %d: %s", code, out)
 	}
 }
