@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -188,16 +189,17 @@ func TestARegistryTokenEndsWithItsRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := func() int {
+	list := func() (int, string) {
 		req, _ := http.NewRequest("GET", "http://localhost:4566/v2/web/tags/list", nil)
 		req.Header.Set("Authorization", "Basic "+*token.AuthorizationData[0].AuthorizationToken)
 		resp, err := s.HTTPClient().Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return resp.StatusCode
+		told, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(told)
 	}
-	if got := list(); got != http.StatusOK {
+	if got, _ := list(); got != http.StatusOK {
 		t.Fatalf("the role lists with %d", got)
 	}
 	if _, err := i.DeleteRolePolicy(ctx, &iam.DeleteRolePolicyInput{RoleName: new("deploy"), PolicyName: new("p")}); err != nil {
@@ -206,8 +208,10 @@ func TestARegistryTokenEndsWithItsRole(t *testing.T) {
 	if _, err := i.DeleteRole(ctx, &iam.DeleteRoleInput{RoleName: new("deploy")}); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(); got != http.StatusForbidden {
-		t.Errorf("a token of a role that is gone lists with %d", got)
+	// Facts sheet section 3.6: the form that docker prints.
+	want := `"code":"DENIED","message":"User: arn:aws:sts::111111111111:assumed-role/deploy/GitHubActions is not authorized to perform: ecr:ListImages on resource: arn:aws:ecr:us-east-1:111111111111:repository/web because no identity-based policy allows the ecr:ListImages action"`
+	if got, told := list(); got != http.StatusForbidden || !strings.Contains(told, want) {
+		t.Errorf("a token of a role that is gone lists with %d: %s", got, told)
 	}
 	if _, err := ecr.NewFromConfig(session).DescribeImages(ctx, &ecr.DescribeImagesInput{RepositoryName: new("web")}); code(err) != "UnrecognizedClientException" {
 		t.Errorf("its session gives %v", err)
