@@ -13,10 +13,12 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -165,10 +167,14 @@ func (b *Blobs) Start(repo string) (*Upload, error) {
 
 func (b *Blobs) expire() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, u := range b.uploads {
-		if time.Since(u.touched) > uploadLife {
-			go u.Cancel()
+	uploads := slices.Collect(maps.Values(b.uploads))
+	b.mu.Unlock()
+	for _, u := range uploads {
+		u.mu.Lock()
+		old := time.Since(u.touched) > uploadLife
+		u.mu.Unlock()
+		if old {
+			u.Cancel()
 		}
 	}
 }
@@ -176,16 +182,32 @@ func (b *Blobs) expire() {
 // Resume goes on with an upload. A wrong offset is only told when something is
 // written: docker ends an upload with an empty write at offset 0.
 func (b *Blobs) Resume(repo, uploadID string, offset int64) (*Upload, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	u, ok := b.uploads[uploadID]
-	if !ok || u.repo != repo {
+	u, ok := b.upload(repo, uploadID)
+	if !ok {
 		return nil, ociregistry.ErrBlobUploadUnknown
 	}
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.offset, u.touched = offset, time.Now()
-	u.mu.Unlock()
 	return u, nil
+}
+
+// Uploaded is how many bytes of an upload are there.
+func (b *Blobs) Uploaded(repo, uploadID string) (int64, bool) {
+	u, ok := b.upload(repo, uploadID)
+	if !ok {
+		return 0, false
+	}
+	return u.Size(), true
+}
+
+// upload finds an upload. It is not locked under b.mu: an upload that finishes
+// takes the locks in the other order.
+func (b *Blobs) upload(repo, uploadID string) (*Upload, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	u, ok := b.uploads[uploadID]
+	return u, ok && u.repo == repo
 }
 
 func (u *Upload) Write(p []byte) (int, error) {

@@ -1,0 +1,157 @@
+package registry
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"cuelabs.dev/go/oci/ociregistry"
+)
+
+func digestOf(content []byte) ociregistry.Digest {
+	return ociregistry.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(content)))
+}
+
+func open(t *testing.T) (*Blobs, string) {
+	t.Helper()
+	dir := t.TempDir()
+	b, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, dir
+}
+
+func files(t *testing.T, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func TestContentIsServedOnlyWhenItIsWhole(t *testing.T) {
+	b, dir := open(t)
+	content := []byte("a layer")
+	u, err := b.Start("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Write(content)
+	if _, err := u.Commit(digestOf([]byte("another"))); !errors.Is(err, ociregistry.ErrDigestInvalid) {
+		t.Errorf("another digest gives %v", err)
+	}
+	if n := files(t, filepath.Join(dir, "sha256")); n != 0 {
+		t.Fatalf("%d blobs are there before one was whole", n)
+	}
+	if _, err := u.Commit(digestOf(content)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write(content); !errors.Is(err, ociregistry.ErrBlobUploadUnknown) {
+		t.Errorf("writing what is finished gives %v", err)
+	}
+	r, err := b.Open(ociregistry.Descriptor{Digest: digestOf(content)}, 2, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != "layer" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if n := files(t, filepath.Join(dir, "uploads")); n != 0 {
+		t.Errorf("%d uploads are left", n)
+	}
+}
+
+func TestAnInterruptedUploadLeavesNothing(t *testing.T) {
+	b, dir := open(t)
+	for range 2 {
+		u, err := b.Start("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Write([]byte("half"))
+	}
+	if _, err := Open(dir); err != nil { // the next program
+		t.Fatal(err)
+	}
+	if u, s := files(t, filepath.Join(dir, "uploads")), files(t, filepath.Join(dir, "sha256")); u != 0 || s != 0 {
+		t.Errorf("%d uploads and %d blobs are left", u, s)
+	}
+}
+
+func TestAnUploadGoesOnWhereItWas(t *testing.T) {
+	b, _ := open(t)
+	u, err := b.Start("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Write([]byte("12345"))
+	if _, err := b.Resume("another", u.ID(), 5); !errors.Is(err, ociregistry.ErrBlobUploadUnknown) {
+		t.Errorf("another repository's upload gives %v", err)
+	}
+	again, err := b.Resume("web", u.ID(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Write([]byte("45")); !errors.Is(err, ociregistry.ErrRangeInvalid) {
+		t.Errorf("a chunk that overlaps gives %v", err)
+	}
+	if size, ok := b.Uploaded("web", u.ID()); !ok || size != 5 {
+		t.Errorf("%d bytes are there, %v", size, ok)
+	}
+}
+
+// Clients send the same upload twice after a timeout: one is served, the other
+// refused, and neither waits for the other for ever.
+func TestManyRequestsAboutOneUpload(t *testing.T) {
+	b, _ := open(t)
+	for n := range 200 {
+		content := fmt.Append(nil, "layer ", n)
+		u, err := b.Start("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Write(content)
+		var wg sync.WaitGroup
+		committed := make([]error, 4)
+		for i := range committed {
+			wg.Go(func() {
+				again, err := b.Resume("web", u.ID(), int64(len(content)))
+				if err == nil {
+					_, err = again.Commit(digestOf(content))
+				}
+				committed[i] = err
+			})
+		}
+		wg.Wait()
+		served := 0
+		for _, err := range committed {
+			if err == nil {
+				served++
+			} else if !errors.Is(err, ociregistry.ErrBlobUploadUnknown) {
+				t.Fatal(err)
+			}
+		}
+		if served != 1 {
+			t.Fatalf("%d of the requests completed the upload", served)
+		}
+	}
+}
+
+func TestDigestsAreNotPaths(t *testing.T) {
+	b, dir := open(t)
+	os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600)
+	for _, digest := range []ociregistry.Digest{"sha256:../secret", "../secret", "sha256:", "sha512:00", ociregistry.Digest("sha256:" + string(bytes.Repeat([]byte("A"), 64)))} {
+		if _, err := b.Stat(digest); !errors.Is(err, ociregistry.ErrDigestInvalid) {
+			t.Errorf("%s gives %v", digest, err)
+		}
+	}
+}
