@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -321,6 +322,48 @@ func TestDockerPushesAndPulls(t *testing.T) {
 	t.Cleanup(func() { docker("", "rmi", "-f", missing) })
 	if out, err := docker("", "push", missing); err == nil || !strings.Contains(out, "The repository with name 'nobody/home' does not exist in the registry with id '123456789012'") {
 		t.Errorf("pushing to no repository: %s", out)
+	}
+}
+
+// conformance is the distribution specification's own suite, at a version of
+// the main branch: the tagged ones still want Ginkgo and a flag for each test.
+const conformance = "github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111"
+
+// The specification's suite runs all four workflows: pull, push, content
+// discovery and management. What ECR does not offer (deletion in this protocol,
+// digests of SHA-512) the suite is told of, or lets pass by the specification.
+func TestTheDistributionSpecificationsConformance(t *testing.T) {
+	dir := t.TempDir()
+	install := exec.Command("go", "install", conformance)
+	install.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0")
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Skipf("the conformance suite cannot be had here: %s", out)
+	}
+	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", "confined", "--account", "123456789012")
+	client := ecr.NewFromConfig(path(t, endpoint).admin)
+	for _, name := range []string{"conformance/one", "conformance/two"} {
+		if _, err := client.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: &name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token, err := client.GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _ := base64.StdEncoding.DecodeString(*token.AuthorizationData[0].AuthorizationToken)
+	run := exec.Command(filepath.Join(dir, "conformance"))
+	run.Dir = dir
+	run.Env = append(os.Environ(), "OCI_VERSION=1.1", "OCI_REGISTRY="+strings.TrimPrefix(endpoint, "http://"), "OCI_TLS=disabled", "OCI_REPO1=conformance/one", "OCI_REPO2=conformance/two",
+		"OCI_USERNAME=AWS", "OCI_PASSWORD="+strings.TrimPrefix(string(raw), "AWS:"), "OCI_DATA_SHA512=false", "OCI_RESULTS_DIR="+dir)
+	out, err := run.CombinedOutput()
+	_, summary, ok := strings.Cut(string(out), "OCI Conformance Result: Pass")
+	if err != nil || !ok {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, passed := range []string{"Blob get range", "Blob mount", "Blob post put", "Blob chunked", "Blob streaming", "Manifest put by tag", "Manifest get by digest", "Tag listing", "Referrers", "Index with Subject"} {
+		if !regexp.MustCompile(`(?m)^ *` + regexp.QuoteMeta(passed) + `\.+: +Pass$`).MatchString(summary) {
+			t.Errorf("the suite does not say that %q passes:\n%s", passed, summary)
+		}
 	}
 }
 

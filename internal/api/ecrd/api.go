@@ -62,7 +62,8 @@ type layer struct{ Size int64 }
 
 type image struct {
 	Digest, MediaType, ArtifactType, Subject string
-	Size                                     int64 // of its layers and configuration
+	Annotations                              map[string]string // for the list of referrers
+	Size                                     int64             // of its layers and configuration
 	ManifestSize                             int64
 	Pushed                                   time.Time
 	Pulled                                   time.Time

@@ -50,13 +50,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	call := &wire.Call{Service: "ecr", Scope: scope, Principal: t.Principal, SourceIP: source, UserAgent: r.UserAgent(), RequestID: id.UUID()}
-	a.handler.ServeHTTP(w, r.WithContext(wire.WithCall(r.Context(), call)))
+	in := r.Clone(wire.WithCall(r.Context(), call))
+	if !a.smooth(w, in, scope) {
+		a.handler.ServeHTTP(w, in)
+	}
 }
 
 func writeDenied(w http.ResponseWriter, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusForbidden)
-	json.NewEncoder(w).Encode(ociregistry.WireErrors{Errors: []ociregistry.WireError{{Code_: "DENIED", Message: message}}})
+	writeRegistryError(w, http.StatusForbidden, "DENIED", message)
 }
 
 var awsHost = regexp.MustCompile(`^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(:\d+)?$`)
@@ -306,6 +307,7 @@ type manifestDocument struct {
 	Layers       []ociregistry.Descriptor `json:"layers"`
 	Manifests    []ociregistry.Descriptor `json:"manifests"`
 	Subject      *ociregistry.Descriptor  `json:"subject"`
+	Annotations  map[string]string        `json:"annotations"`
 }
 
 func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents []byte, mediaType string) (ociregistry.Descriptor, error) {
@@ -320,12 +322,12 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents [
 	if m.MediaType != "" && m.MediaType != mediaType {
 		return ociregistry.Descriptor{}, registryError(ociregistry.ErrManifestInvalid, "the manifest is of type "+m.MediaType+", it was sent as "+mediaType)
 	}
-	i := image{MediaType: mediaType, ArtifactType: m.ArtifactType, ManifestSize: int64(len(contents)), Pushed: b.api.clock.Now()}
+	i := image{MediaType: mediaType, ArtifactType: m.ArtifactType, Annotations: m.Annotations, ManifestSize: int64(len(contents)), Pushed: b.api.clock.Now()}
+	if i.ArtifactType == "" && m.Config != nil { // what it is, is said by its configuration
+		i.ArtifactType = m.Config.MediaType
+	}
 	if m.Subject != nil {
 		i.Subject = string(m.Subject.Digest)
-	}
-	if m.Config != nil && i.ArtifactType == "" {
-		i.ArtifactType = m.Config.MediaType
 	}
 	digest, err := b.api.blobs.Put(contents)
 	if err != nil {
@@ -362,6 +364,9 @@ func (b *backend) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m 
 		parts = append(slices.Clone(parts), *m.Config)
 	}
 	for _, p := range parts {
+		if foreign(p.MediaType) {
+			continue
+		}
 		l, ok := b.api.layers.Get(tx, imageKey(scope, repo, string(p.Digest)))
 		if !ok {
 			missing = append(missing, string(p.Digest))
@@ -418,7 +423,7 @@ func (b *backend) Referrers(ctx context.Context, repo string, digest ociregistry
 			for _, i := range b.api.images.Scan(tx, imageKey(scope, repo, "")) {
 				if i.Subject == string(digest) && (artifactType == "" || artifactType == i.ArtifactType) {
 					d := i.descriptor()
-					d.ArtifactType = i.ArtifactType
+					d.ArtifactType, d.Annotations = i.ArtifactType, i.Annotations
 					list = append(list, d)
 				}
 			}

@@ -1,0 +1,113 @@
+package ecrd
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"cuelabs.dev/go/oci/ociregistry"
+
+	"serin/internal/arn"
+	"serin/internal/store"
+)
+
+// What the distribution specification wants and ociserver does not do by itself
+// is done here, before a request reaches it: each case is one of the
+// specification's conformance tests.
+
+// smooth changes a request so that ociserver answers it as the specification
+// has it, or answers it itself and returns true.
+func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bool {
+	path := strings.TrimPrefix(r.URL.Path, "/v2/")
+	if r.Method == http.MethodDelete && !strings.Contains(path, "/blobs/uploads/") {
+		writeRegistryError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "images are deleted by ecr:BatchDeleteImage")
+		return true
+	}
+	if repo, uploadID, ok := cutLast(path, "/blobs/uploads/"); ok {
+		if r.Method == http.MethodPost {
+			a.mountOrUpload(r, scope)
+			return false
+		}
+		return a.outOfOrder(w, r, scope.Key(repo), uploadID)
+	}
+	if repo, digest, ok := cutLast(path, "/blobs/"); ok {
+		a.fromTheEnd(r, scope, repo, digest)
+		return false
+	}
+	if _, reference, ok := cutLast(path, "/manifests/"); ok && strings.Contains(reference, ":") && !digestForm.MatchString(reference) {
+		writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
+		return true
+	}
+	return false
+}
+
+var digestForm = regexp.MustCompile(`^[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}$`)
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+func writeRegistryError(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(ociregistry.WireErrors{Errors: []ociregistry.WireError{{Code_: code, Message: message}}})
+}
+
+// mountOrUpload makes an upload of a mount that cannot be: of a blob that the
+// other repository does not hold, or of no repository.
+func (a *API) mountOrUpload(r *http.Request, scope arn.Scope) {
+	q := r.URL.Query()
+	if !q.Has("mount") {
+		return
+	}
+	held := false
+	a.store.View(func(tx *store.Tx) { _, held = a.layers.Get(tx, imageKey(scope, q.Get("from"), q.Get("mount"))) })
+	if !held {
+		q.Del("mount")
+		q.Del("from")
+		r.URL.RawQuery = q.Encode()
+	}
+}
+
+// outOfOrder answers a chunk that does not follow the one before it.
+func (a *API) outOfOrder(w http.ResponseWriter, r *http.Request, repo, uploadID string) bool {
+	from, _, ranged := strings.Cut(r.Header.Get("Content-Range"), "-")
+	id, err := base64.RawURLEncoding.DecodeString(uploadID)
+	if !ranged || err != nil {
+		return false
+	}
+	size, ok := a.blobs.Uploaded(repo, string(id))
+	if start, err := strconv.ParseInt(from, 10, 64); !ok || err == nil && start == size {
+		return false
+	}
+	w.Header().Set("Range", fmt.Sprintf("0-%d", max(size-1, 0)))
+	writeRegistryError(w, http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", fmt.Sprintf("the next chunk must begin at byte %d", size))
+	return true
+}
+
+// fromTheEnd makes a range of a blob's last bytes one of known positions.
+func (a *API) fromTheEnd(r *http.Request, scope arn.Scope, repo, digest string) {
+	last, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=-")
+	n, err := strconv.ParseInt(last, 10, 64)
+	if !ok || err != nil || n <= 0 {
+		return
+	}
+	var l layer
+	a.store.View(func(tx *store.Tx) { l, ok = a.layers.Get(tx, imageKey(scope, repo, digest)) })
+	if ok && l.Size > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", max(l.Size-n, 0), l.Size-1))
+	}
+}
+
+// foreign are layers that are not pushed: clients fetch them where they are.
+func foreign(mediaType string) bool {
+	return strings.Contains(mediaType, ".nondistributable.") || mediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+}
