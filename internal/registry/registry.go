@@ -14,6 +14,7 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -105,6 +106,19 @@ func (b *Blobs) Open(desc ociregistry.Descriptor, from, to int64) (ociregistry.B
 	return &reader{io.NewSectionReader(f, from, to-from), f, desc}, nil
 }
 
+// Content returns a blob as a file.
+func (b *Blobs) Content(digest ociregistry.Digest) (*os.File, error) {
+	p, err := b.path(digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ociregistry.ErrBlobUnknown
+	}
+	return f, err
+}
+
 type reader struct {
 	*io.SectionReader
 	f    *os.File
@@ -144,6 +158,8 @@ type Upload struct {
 	offset  int64 // where the present writer must go on, -1: anywhere
 	touched time.Time
 	closed  bool
+
+	last, shortest int64 // part of WritePart, and of those before it, in bytes
 }
 
 // uploadLife is how long an upload that nobody goes on with is kept; ECR keeps
@@ -153,7 +169,7 @@ const uploadLife = 24 * time.Hour
 // Start begins an upload into a repository.
 func (b *Blobs) Start(repo string) (*Upload, error) {
 	b.expire()
-	u := &Upload{blobs: b, id: id.UUID(), repo: repo, sum: sha256.New(), offset: -1, touched: time.Now()}
+	u := &Upload{blobs: b, id: id.UUID(), repo: repo, sum: sha256.New(), offset: -1, touched: time.Now(), shortest: math.MaxInt64}
 	f, err := os.Create(filepath.Join(b.dir, "uploads", u.id))
 	if err != nil {
 		return nil, fmt.Errorf("starting an upload: %w", err)
@@ -213,6 +229,29 @@ func (b *Blobs) upload(repo, uploadID string) (*Upload, bool) {
 func (u *Upload) Write(p []byte) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	return u.write(p)
+}
+
+// WritePart writes a part that must begin at byte first, and of which the length
+// counts.
+func (u *Upload) WritePart(first int64, p []byte) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.offset = first
+	if _, err := u.write(p); err != nil {
+		return err
+	}
+	if u.last > 0 {
+		u.shortest = min(u.shortest, u.last)
+	}
+	u.last = int64(len(p))
+	return nil
+}
+
+// ShortestPart is the length of the shortest part but the last, in bytes.
+func (u *Upload) ShortestPart() int64 { u.mu.Lock(); defer u.mu.Unlock(); return u.shortest }
+
+func (u *Upload) write(p []byte) (int, error) {
 	if u.closed {
 		return 0, ociregistry.ErrBlobUploadUnknown
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"serin/internal/api/ecrd"
 	"serin/internal/oidc"
 )
 
@@ -17,6 +18,7 @@ import (
 func (s *Stage) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v2/", s.ecr)
+	mux.HandleFunc("GET "+ecrd.DownloadPath, s.ecr.ServeDownload)
 	mux.HandleFunc("GET "+credentialsPath+"{id}", s.taskCredentials) // no repository's path has just one word
 	mux.HandleFunc("GET /_serin/health", s.health)
 	mux.HandleFunc("GET /_localstack/health", s.health)

@@ -62,7 +62,7 @@ func filled(v reflect.Value, member string) {
 			}
 		}
 	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Uint8 || v.Type().Elem().Kind() == reflect.Interface {
+		if v.Type().Elem().Kind() == reflect.Interface {
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))

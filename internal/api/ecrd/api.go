@@ -7,13 +7,14 @@
 package ecrd
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,6 +41,8 @@ type API struct {
 	// Endpoint is where clients reach the registry: host and port.
 	Endpoint string
 
+	urlKey [32]byte // signs the addresses of layers, until the program ends
+
 	repositories *store.Table[repository]
 	layers       *store.Table[layer]
 	images       *store.Table[image]
@@ -52,6 +55,7 @@ type repository struct {
 	Name       string
 	Created    time.Time
 	Mutability string
+	Excluded   []string // patterns of tags that are not of the mutability
 	ScanOnPush bool
 	Encryption string
 	Policy     string
@@ -92,6 +96,7 @@ func New(s *store.Store, c *clock.Clock, b *registry.Blobs, authorize func(conte
 		tokens:       store.NewTable[token](s, "ecr/tokens"),
 		labels:       tags.NewTable(s, "ecr/labels", tags.Exact),
 	}
+	rand.Read(a.urlKey[:])
 	a.handler = registry.Handler(newBackend(a))
 	return a
 }
@@ -104,12 +109,13 @@ func (a *API) Service() *wire.Service {
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types: map[string]wire.Members{
-			"ImageIdentifier":            {Performed: "imageDigest imageTag"},
-			"DescribeImagesFilter":       {Performed: "tagStatus", Refused: "imageStatus"},
-			"ListImagesFilter":           {Performed: "tagStatus", Refused: "imageStatus"},
-			"EncryptionConfiguration":    {Recorded: "encryptionType", Refused: "kmsKey"},
-			"ImageScanningConfiguration": {Recorded: "scanOnPush"},
-			"Tag":                        {Performed: "Key Value"},
+			"ImageTagMutabilityExclusionFilter": {Performed: "filter filterType"},
+			"ImageIdentifier":                   {Performed: "imageDigest imageTag"},
+			"DescribeImagesFilter":              {Performed: "tagStatus", Refused: "imageStatus"},
+			"ListImagesFilter":                  {Performed: "tagStatus", Refused: "imageStatus"},
+			"EncryptionConfiguration":           {Recorded: "encryptionType", Refused: "kmsKey"},
+			"ImageScanningConfiguration":        {Recorded: "scanOnPush"},
+			"Tag":                               {Performed: "Key Value"},
 		},
 	}
 	onRepo := func(action string, name func() *string) func(*wire.Call) []wire.Check {
@@ -121,7 +127,7 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
 			checks := onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
 			return append(checks, wire.WhenTagged(in.Tags, wire.Check{Action: "ecr:TagResource", Resource: checks[0].Resource})...)
-		}, wire.Members{Performed: "repositoryName imageTagMutability registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration", Refused: "imageTagMutabilityExclusionFilters"}),
+		}, wire.Members{Performed: "repositoryName imageTagMutability imageTagMutabilityExclusionFilters registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration"}),
 		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
 			if len(in.RepositoryNames) == 0 {
 				return []wire.Check{{Action: "ecr:DescribeRepositories", Resource: c.ARN("repository/*"), Wild: true}}
@@ -156,6 +162,27 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("GetAuthorizationToken", a.GetAuthorizationToken, func(*wire.Call, *ecr.GetAuthorizationTokenInput) []wire.Check {
 			return []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}
 		}, wire.Members{Performed: "registryIds"}),
+		wire.Handle("PutImageTagMutability", a.PutImageTagMutability, func(c *wire.Call, in *ecr.PutImageTagMutabilityInput) []wire.Check {
+			return onRepo("PutImageTagMutability", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "imageTagMutability imageTagMutabilityExclusionFilters registryId repositoryName"}),
+		wire.Handle("BatchCheckLayerAvailability", a.BatchCheckLayerAvailability, func(c *wire.Call, in *ecr.BatchCheckLayerAvailabilityInput) []wire.Check {
+			return onRepo("BatchCheckLayerAvailability", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "layerDigests registryId repositoryName"}),
+		wire.Handle("GetDownloadUrlForLayer", a.GetDownloadUrlForLayer, func(c *wire.Call, in *ecr.GetDownloadUrlForLayerInput) []wire.Check {
+			return onRepo("GetDownloadUrlForLayer", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "layerDigest registryId repositoryName"}),
+		wire.Handle("InitiateLayerUpload", a.InitiateLayerUpload, func(c *wire.Call, in *ecr.InitiateLayerUploadInput) []wire.Check {
+			return onRepo("InitiateLayerUpload", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("UploadLayerPart", a.UploadLayerPart, func(c *wire.Call, in *ecr.UploadLayerPartInput) []wire.Check {
+			return onRepo("UploadLayerPart", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "layerPartBlob partFirstByte partLastByte registryId repositoryName uploadId"}),
+		wire.Handle("CompleteLayerUpload", a.CompleteLayerUpload, func(c *wire.Call, in *ecr.CompleteLayerUploadInput) []wire.Check {
+			return onRepo("CompleteLayerUpload", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "layerDigests registryId repositoryName uploadId"}),
+		wire.Handle("PutImage", a.PutImage, func(c *wire.Call, in *ecr.PutImageInput) []wire.Check {
+			return onRepo("PutImage", func() *string { return in.RepositoryName })(c)
+		}, wire.Members{Performed: "imageDigest imageManifest imageManifestMediaType imageTag registryId repositoryName"}),
 		wire.Handle("DescribeImages", a.DescribeImages, func(c *wire.Call, in *ecr.DescribeImagesInput) []wire.Check {
 			return onRepo("DescribeImages", func() *string { return in.RepositoryName })(c)
 		}, wire.Members{Performed: "repositoryName filter imageIds maxResults nextToken registryId"}),
@@ -213,13 +240,9 @@ func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInpu
 	if err != nil {
 		return nil, err
 	}
-	r := repository{Name: name, Created: a.clock.Now(), Mutability: "MUTABLE", Encryption: "AES256"}
-	switch in.ImageTagMutability {
-	case "", types.ImageTagMutabilityMutable:
-	case types.ImageTagMutabilityImmutable:
-		r.Mutability = "IMMUTABLE"
-	default:
-		return nil, invalid("imageTagMutability %s is not performed by Serin yet", in.ImageTagMutability)
+	r := repository{Name: name, Created: a.clock.Now(), Encryption: "AES256"}
+	if err := r.setMutability(cmp.Or(in.ImageTagMutability, types.ImageTagMutabilityMutable), in.ImageTagMutabilityExclusionFilters); err != nil {
+		return nil, err
 	}
 	if e := in.EncryptionConfiguration; e != nil && e.EncryptionType != "" {
 		r.Encryption = string(e.EncryptionType)
@@ -244,7 +267,7 @@ func (a *API) view(scope arn.Scope, r repository) *types.Repository {
 	return &types.Repository{
 		RepositoryName: new(r.Name), RegistryId: new(scope.Account), CreatedAt: new(r.Created),
 		RepositoryArn: new(scope.For("ecr", "repository/"+r.Name).String()), RepositoryUri: new(a.Endpoint + "/" + r.Name),
-		ImageTagMutability:         types.ImageTagMutability(r.Mutability),
+		ImageTagMutability: types.ImageTagMutability(r.Mutability), ImageTagMutabilityExclusionFilters: r.filters(),
 		EncryptionConfiguration:    &types.EncryptionConfiguration{EncryptionType: types.EncryptionType(r.Encryption)},
 		ImageScanningConfiguration: &types.ImageScanningConfiguration{ScanOnPush: r.ScanOnPush},
 	}
@@ -370,211 +393,4 @@ func (a *API) Token(p wire.Principal, scope arn.Scope) (password string, expires
 		return nil
 	})
 	return password, expires, err
-}
-
-// find returns the images that an identifier names; rows carry their tags.
-type tagged struct {
-	image
-	Tags []string
-}
-
-// imagesOf is every image of a repository with its tags.
-func (a *API) imagesOf(c *wire.Call, name string) (list []tagged, err error) {
-	a.store.View(func(tx *store.Tx) {
-		if _, ok := a.repositories.Get(tx, repositoryKey(c.Scope, name)); !ok {
-			err = notFound(c, name)
-			return
-		}
-		within := imageKey(c.Scope, name, "")
-		names := map[string][]string{}
-		for k, t := range a.tags.Scan(tx, within) {
-			names[t.Digest] = append(names[t.Digest], strings.TrimPrefix(k, within))
-		}
-		for _, i := range a.images.Scan(tx, within) {
-			list = append(list, tagged{i, names[i.Digest]})
-		}
-	})
-	return list, err
-}
-
-func (t tagged) is(i types.ImageIdentifier) bool {
-	return (i.ImageDigest == nil || *i.ImageDigest == t.Digest) && (i.ImageTag == nil || slices.Contains(t.Tags, *i.ImageTag)) && (i.ImageDigest != nil || i.ImageTag != nil)
-}
-
-func wants(status types.TagStatus, t tagged) bool {
-	switch status {
-	case types.TagStatusTagged:
-		return len(t.Tags) > 0
-	case types.TagStatusUntagged:
-		return len(t.Tags) == 0
-	}
-	return true
-}
-
-// DescribeImages tells of images what was pushed.
-func (a *API) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInput) (*ecr.DescribeImagesOutput, error) {
-	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
-	if err != nil {
-		return nil, err
-	}
-	var status types.TagStatus
-	if in.Filter != nil {
-		status = in.Filter.TagStatus
-	}
-	var list []tagged
-	for _, t := range all {
-		if wants(status, t) && (len(in.ImageIds) == 0 || slices.ContainsFunc(in.ImageIds, t.is)) {
-			list = append(list, t)
-		}
-	}
-	for _, i := range in.ImageIds {
-		if !slices.ContainsFunc(all, func(t tagged) bool { return t.is(i) }) {
-			return nil, &types.ImageNotFoundException{Message: new(fmt.Sprintf("The image with imageId {imageDigest:'%s', imageTag:'%s'} does not exist within the repository with name '%s' in the registry with id '%s'",
-				orNull(i.ImageDigest), orNull(i.ImageTag), name, c.Scope.Account))}
-		}
-	}
-	list, next, err := page(list, func(t tagged) string { return t.Digest }, in.NextToken, in.MaxResults)
-	if err != nil {
-		return nil, err
-	}
-	out := &ecr.DescribeImagesOutput{NextToken: next}
-	for _, t := range list {
-		d := types.ImageDetail{
-			RegistryId: new(c.Scope.Account), RepositoryName: new(name), ImageDigest: new(t.Digest), ImageTags: t.Tags,
-			ImageManifestMediaType: new(t.MediaType), ImageSizeInBytes: new(t.Size), ImagePushedAt: new(t.Pushed), ImageStatus: types.ImageStatusActive,
-		}
-		if t.ArtifactType != "" {
-			d.ArtifactMediaType = new(t.ArtifactType)
-		}
-		if t.Subject != "" {
-			d.SubjectManifestDigest = new(t.Subject)
-		}
-		if !t.Pulled.IsZero() {
-			d.LastRecordedPullTime = new(t.Pulled)
-		}
-		out.ImageDetails = append(out.ImageDetails, d)
-	}
-	return out, nil
-}
-
-func orNull(s *string) string {
-	if s == nil {
-		return "null"
-	}
-	return *s
-}
-
-// ListImages lists the identifiers of images, one for each tag.
-func (a *API) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr.ListImagesOutput, error) {
-	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	all, err := a.imagesOf(c, aws.ToString(in.RepositoryName))
-	if err != nil {
-		return nil, err
-	}
-	var status types.TagStatus
-	if in.Filter != nil {
-		status = in.Filter.TagStatus
-	}
-	var ids []types.ImageIdentifier
-	for _, t := range all {
-		if !wants(status, t) {
-			continue
-		}
-		if len(t.Tags) == 0 {
-			ids = append(ids, types.ImageIdentifier{ImageDigest: new(t.Digest)})
-		}
-		for _, name := range t.Tags {
-			ids = append(ids, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: new(name)})
-		}
-	}
-	ids, next, err := page(ids, func(i types.ImageIdentifier) string { return *i.ImageDigest + "|" + aws.ToString(i.ImageTag) }, in.NextToken, in.MaxResults)
-	return &ecr.ListImagesOutput{ImageIds: ids, NextToken: next}, err
-}
-
-// BatchGetImage returns manifests.
-func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*ecr.BatchGetImageOutput, error) {
-	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
-	if err != nil {
-		return nil, err
-	}
-	out := &ecr.BatchGetImageOutput{}
-	for _, i := range in.ImageIds {
-		at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
-		if at < 0 {
-			out.Failures = append(out.Failures, failure(i))
-			continue
-		}
-		manifest, err := a.manifest(all[at].image)
-		if err != nil {
-			return nil, err
-		}
-		out.Images = append(out.Images, types.Image{
-			RegistryId: new(c.Scope.Account), RepositoryName: new(name), ImageManifest: new(string(manifest)), ImageManifestMediaType: new(all[at].MediaType),
-			ImageId: &types.ImageIdentifier{ImageDigest: new(all[at].Digest), ImageTag: i.ImageTag},
-		})
-	}
-	return out, nil
-}
-
-func failure(i types.ImageIdentifier) types.ImageFailure {
-	f := types.ImageFailure{ImageId: &i, FailureCode: types.ImageFailureCodeImageNotFound, FailureReason: new("Requested image not found")}
-	if i.ImageDigest == nil && i.ImageTag == nil {
-		f.FailureCode, f.FailureReason = types.ImageFailureCodeMissingDigestAndTag, new("Invalid request parameters: both tag and digest cannot be null")
-	}
-	return f
-}
-
-// BatchDeleteImage removes tags, or images with all their tags.
-func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInput) (*ecr.BatchDeleteImageOutput, error) {
-	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
-	if err != nil {
-		return nil, err
-	}
-	out := &ecr.BatchDeleteImageOutput{}
-	err = a.store.Update(func(tx *store.Tx) error {
-		for _, i := range in.ImageIds {
-			at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
-			if at < 0 {
-				out.Failures = append(out.Failures, failure(i))
-				continue
-			}
-			t := &all[at]
-			if i.ImageTag != nil && i.ImageDigest == nil {
-				a.tags.Delete(tx, imageKey(c.Scope, name, *i.ImageTag))
-				t.Tags = slices.DeleteFunc(slices.Clone(t.Tags), func(s string) bool { return s == *i.ImageTag })
-				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: i.ImageTag})
-				if len(t.Tags) > 0 {
-					continue // the last tag takes the image with it, documented
-				}
-			}
-			for _, tag := range t.Tags {
-				a.tags.Delete(tx, imageKey(c.Scope, name, tag))
-				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: new(tag)})
-			}
-			if len(t.Tags) == 0 && i.ImageTag == nil {
-				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest)})
-			}
-			a.images.Delete(tx, imageKey(c.Scope, name, t.Digest))
-		}
-		return nil
-	})
-	return out, err
 }

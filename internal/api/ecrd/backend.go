@@ -1,9 +1,7 @@
 package ecrd
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +9,11 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
+	"github.com/aws/smithy-go"
 
 	"serin/internal/arn"
 	"serin/internal/id"
@@ -299,94 +297,35 @@ func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregi
 	return desc, b.api.hold(scope, to, desc)
 }
 
-// manifestDocument is what ECR reads of a manifest or index.
-type manifestDocument struct {
-	MediaType    string                   `json:"mediaType"`
-	ArtifactType string                   `json:"artifactType"`
-	Config       *ociregistry.Descriptor  `json:"config"`
-	Layers       []ociregistry.Descriptor `json:"layers"`
-	Manifests    []ociregistry.Descriptor `json:"manifests"`
-	Subject      *ociregistry.Descriptor  `json:"subject"`
-	Annotations  map[string]string        `json:"annotations"`
-}
-
 func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents []byte, mediaType string) (ociregistry.Descriptor, error) {
-	scope, r, err := b.enter(ctx, "PutImage", repo)
+	scope, _, err := b.enter(ctx, "PutImage", repo)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
-	var m manifestDocument
-	if err := json.NewDecoder(bytes.NewReader(contents)).Decode(&m); err != nil {
-		return ociregistry.Descriptor{}, registryError(ociregistry.ErrManifestInvalid, "Invalid JSON syntax: "+err.Error())
-	}
-	if m.MediaType != "" && m.MediaType != mediaType {
-		return ociregistry.Descriptor{}, registryError(ociregistry.ErrManifestInvalid, "the manifest is of type "+m.MediaType+", it was sent as "+mediaType)
-	}
-	i := image{MediaType: mediaType, ArtifactType: m.ArtifactType, Annotations: m.Annotations, ManifestSize: int64(len(contents)), Pushed: b.api.clock.Now()}
-	if i.ArtifactType == "" && m.Config != nil { // what it is, is said by its configuration
-		i.ArtifactType = m.Config.MediaType
-	}
-	if m.Subject != nil {
-		i.Subject = string(m.Subject.Digest)
-	}
-	digest, err := b.api.blobs.Put(contents)
+	i, _, err := b.api.put(scope, repo, tag, contents, mediaType)
 	if err != nil {
-		return ociregistry.Descriptor{}, err
+		return ociregistry.Descriptor{}, asRegistryError(err)
 	}
-	i.Digest = string(digest)
-	err = b.api.store.Update(func(tx *store.Tx) error {
-		if err := b.checkReferences(tx, scope, repo, m, &i); err != nil {
-			return err
-		}
-		if tag != "" {
-			have, ok := b.api.tags.Get(tx, imageKey(scope, repo, tag))
-			if ok && have.Digest != i.Digest && r.Mutability == "IMMUTABLE" {
-				return ociregistry.NewError(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the repository is immutable.", tag, repo), "TAG_INVALID", nil)
-			}
-			b.api.tags.Put(tx, imageKey(scope, repo, tag), tagRow{i.Digest})
-		}
-		key := imageKey(scope, repo, i.Digest)
-		if old, ok := b.api.images.Get(tx, key); ok {
-			i.Pushed = old.Pushed
-		}
-		b.api.images.Put(tx, key, i)
-		return nil
-	})
-	return i.descriptor(), err
+	return i.descriptor(), nil
 }
 
-// checkReferences refuses a manifest whose parts were not pushed before it, and
-// adds up its size.
-func (b *backend) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m manifestDocument, i *image) error {
-	var missing []string
-	parts := m.Layers
-	if m.Config != nil {
-		parts = append(slices.Clone(parts), *m.Config)
+// asRegistryError is an error of ECR's API in the distribution protocol's form.
+func asRegistryError(err error) error {
+	e, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		return err
 	}
-	for _, p := range parts {
-		if foreign(p.MediaType) {
-			continue
-		}
-		l, ok := b.api.layers.Get(tx, imageKey(scope, repo, string(p.Digest)))
-		if !ok {
-			missing = append(missing, string(p.Digest))
-		}
-		i.Size += l.Size
+	switch e.ErrorCode() {
+	case "LayersNotFoundException", "ReferencedImagesNotFoundException":
+		return registryError(ociregistry.ErrManifestBlobUnknown, e.ErrorMessage())
+	case "ImageTagAlreadyExistsException":
+		return ociregistry.NewError(e.ErrorMessage(), "TAG_INVALID", nil)
+	case "InvalidParameterException":
+		return registryError(ociregistry.ErrManifestInvalid, e.ErrorMessage())
+	case "RepositoryNotFoundException":
+		return registryError(ociregistry.ErrNameUnknown, e.ErrorMessage())
 	}
-	if missing != nil {
-		return registryError(ociregistry.ErrManifestBlobUnknown, fmt.Sprintf("Layers with digests '[%s]' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist", strings.Join(missing, ", "), repo, scope.Account))
-	}
-	for _, child := range m.Manifests {
-		c, ok := b.api.images.Get(tx, imageKey(scope, repo, string(child.Digest)))
-		if !ok {
-			missing = append(missing, string(child.Digest))
-		}
-		i.Size += c.Size
-	}
-	if missing != nil {
-		return registryError(ociregistry.ErrManifestBlobUnknown, fmt.Sprintf("Images with digests '[%s]' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist", strings.Join(missing, ", "), repo, scope.Account))
-	}
-	return nil
+	return err
 }
 
 func (b *backend) Tags(ctx context.Context, repo, startAfter string) iter.Seq2[string, error] {
@@ -434,14 +373,4 @@ func (b *backend) Referrers(ctx context.Context, repo string, digest ociregistry
 			}
 		}
 	}
-}
-
-// manifest reads an image's manifest.
-func (a *API) manifest(i image) ([]byte, error) {
-	r, err := a.blobs.Open(i.descriptor(), 0, -1)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifest %s: %w", i.Digest, err)
-	}
-	defer r.Close()
-	return io.ReadAll(r)
 }

@@ -1,9 +1,11 @@
 package ecrd
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -38,11 +40,31 @@ func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bo
 		a.fromTheEnd(r, scope, repo, digest)
 		return false
 	}
-	if _, reference, ok := cutLast(path, "/manifests/"); ok && strings.Contains(reference, ":") && !digestForm.MatchString(reference) {
-		writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
-		return true
+	if _, reference, ok := cutLast(path, "/manifests/"); ok {
+		if strings.Contains(reference, ":") && !digestForm.MatchString(reference) {
+			writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
+			return true
+		}
+		return r.Method == http.MethodPut && tooLarge(w, r)
 	}
 	return false
+}
+
+// tooLarge refuses a manifest before it fills the memory.
+func tooLarge(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength <= mostManifest {
+		body, err := io.ReadAll(io.LimitReader(r.Body, mostManifest+1))
+		if err != nil {
+			writeRegistryError(w, http.StatusBadRequest, "MANIFEST_INVALID", "the manifest ends before its end: "+err.Error())
+			return true
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if len(body) <= mostManifest {
+			return false
+		}
+	}
+	writeRegistryError(w, http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", fmt.Sprintf("a manifest can have at most %d bytes", mostManifest))
+	return true
 }
 
 var digestForm = regexp.MustCompile(`^[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}$`)
@@ -105,9 +127,4 @@ func (a *API) fromTheEnd(r *http.Request, scope arn.Scope, repo, digest string) 
 	if ok && l.Size > 0 {
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", max(l.Size-n, 0), l.Size-1))
 	}
-}
-
-// foreign are layers that are not pushed: clients fetch them where they are.
-func foreign(mediaType string) bool {
-	return strings.Contains(mediaType, ".nondistributable.") || mediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 }

@@ -36,7 +36,7 @@ func (a *API) Policy(resource arn.ARN) (*policy.Document, bool) {
 // mostPolicy is the most characters of a repository's policy, documented.
 const mostPolicy = 10240
 
-func (a *API) changePolicy(ctx context.Context, registry, name *string, fn func(*repository) error) error {
+func (a *API) change(ctx context.Context, registry, name *string, fn func(*repository) error) error {
 	c := wire.From(ctx)
 	if err := registryOf(c, registry); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (a *API) SetRepositoryPolicy(ctx context.Context, in *ecr.SetRepositoryPoli
 	if len(text) > mostPolicy {
 		return nil, invalid("PolicyText can have at most %d characters", mostPolicy)
 	}
-	err := a.changePolicy(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
+	err := a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
 		r.Policy = text
 		return nil
 	})
@@ -102,7 +102,7 @@ func (a *API) GetRepositoryPolicy(ctx context.Context, in *ecr.GetRepositoryPoli
 func (a *API) DeleteRepositoryPolicy(ctx context.Context, in *ecr.DeleteRepositoryPolicyInput) (*ecr.DeleteRepositoryPolicyOutput, error) {
 	c := wire.From(ctx)
 	out := &ecr.DeleteRepositoryPolicyOutput{RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName}
-	err := a.changePolicy(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
+	err := a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
 		if r.Policy == "" {
 			return noPolicy(c, in.RepositoryName)
 		}
