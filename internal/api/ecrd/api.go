@@ -67,6 +67,7 @@ type layer struct{ Size int64 }
 type image struct {
 	Digest, MediaType, ArtifactType, Subject string
 	Annotations                              map[string]string // for the list of referrers
+	Children                                 []string          // digests of an index's manifests
 	Size                                     int64             // of its layers and configuration
 	ManifestSize                             int64
 	Pushed                                   time.Time
@@ -191,7 +192,7 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "repositoryName filter maxResults nextToken registryId"}),
 		wire.Handle("BatchGetImage", a.BatchGetImage, func(c *wire.Call, in *ecr.BatchGetImageInput) []wire.Check {
 			return onRepo("BatchGetImage", func() *string { return in.RepositoryName })(c)
-		}, wire.Members{Performed: "repositoryName imageIds registryId", Refused: "acceptedMediaTypes"}),
+		}, wire.Members{Performed: "acceptedMediaTypes repositoryName imageIds registryId"}),
 		wire.Handle("BatchDeleteImage", a.BatchDeleteImage, func(c *wire.Call, in *ecr.BatchDeleteImageInput) []wire.Check {
 			return onRepo("BatchDeleteImage", func() *string { return in.RepositoryName })(c)
 		}, wire.Members{Performed: "repositoryName imageIds registryId"}),

@@ -29,21 +29,23 @@ type tagged struct {
 
 // imagesOf is every image of a repository with its tags.
 func (a *API) imagesOf(c *wire.Call, name string) (list []tagged, err error) {
-	a.store.View(func(tx *store.Tx) {
-		if _, ok := a.repositories.Get(tx, repositoryKey(c.Scope, name)); !ok {
-			err = notFound(c, name)
-			return
-		}
-		within := imageKey(c.Scope, name, "")
-		names := map[string][]string{}
-		for k, t := range a.tags.Scan(tx, within) {
-			names[t.Digest] = append(names[t.Digest], strings.TrimPrefix(k, within))
-		}
-		for _, i := range a.images.Scan(tx, within) {
-			list = append(list, tagged{i, names[i.Digest]})
-		}
-	})
+	a.store.View(func(tx *store.Tx) { list, err = a.imagesIn(tx, c, name) })
 	return list, err
+}
+
+func (a *API) imagesIn(tx *store.Tx, c *wire.Call, name string) (list []tagged, err error) {
+	if _, ok := a.repositories.Get(tx, repositoryKey(c.Scope, name)); !ok {
+		return nil, notFound(c, name)
+	}
+	within := imageKey(c.Scope, name, "")
+	names := map[string][]string{}
+	for k, t := range a.tags.Scan(tx, within) {
+		names[t.Digest] = append(names[t.Digest], strings.TrimPrefix(k, within))
+	}
+	for _, i := range a.images.Scan(tx, within) {
+		list = append(list, tagged{i, names[i.Digest]})
+	}
+	return list, nil
 }
 
 func (t tagged) is(i types.ImageIdentifier) bool {
@@ -161,7 +163,9 @@ func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*e
 	}
 	out := &ecr.BatchGetImageOutput{}
 	for _, i := range in.ImageIds {
-		at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
+		at := slices.IndexFunc(all, func(t tagged) bool {
+			return t.is(i) && (len(in.AcceptedMediaTypes) == 0 || slices.Contains(in.AcceptedMediaTypes, t.MediaType))
+		})
 		if at < 0 {
 			out.Failures = append(out.Failures, failure(i))
 			continue
@@ -178,10 +182,14 @@ func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*e
 	return out, nil
 }
 
+// failure is why no image is the one that is asked for.
 func failure(i types.ImageIdentifier) types.ImageFailure {
 	f := types.ImageFailure{ImageId: &i, FailureCode: types.ImageFailureCodeImageNotFound, FailureReason: new("Requested image not found")}
-	if i.ImageDigest == nil && i.ImageTag == nil {
+	switch {
+	case i.ImageDigest == nil && i.ImageTag == nil:
 		f.FailureCode, f.FailureReason = types.ImageFailureCodeMissingDigestAndTag, new("Invalid request parameters: both tag and digest cannot be null")
+	case i.ImageDigest != nil && !digestForm.MatchString(*i.ImageDigest):
+		f.FailureCode, f.FailureReason = types.ImageFailureCodeInvalidImageDigest, new("Invalid request parameters: image digest should satisfy the regex '[a-zA-Z0-9-_+.]+:[a-fA-F0-9]+'")
 	}
 	return f
 }
@@ -193,12 +201,12 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 		return nil, err
 	}
 	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
-	if err != nil {
-		return nil, err
-	}
 	out := &ecr.BatchDeleteImageOutput{}
-	err = a.store.Update(func(tx *store.Tx) error {
+	err := a.store.Update(func(tx *store.Tx) error {
+		all, err := a.imagesIn(tx, c, name)
+		if err != nil {
+			return err
+		}
 		for _, i := range in.ImageIds {
 			at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
 			if at < 0 {
@@ -206,6 +214,11 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 				continue
 			}
 			t := &all[at]
+			if parents := indexesOf(all, t.Digest); parents != nil && (i.ImageDigest != nil || len(t.Tags) == 1) {
+				out.Failures = append(out.Failures, types.ImageFailure{ImageId: &i, FailureCode: types.ImageFailureCodeImageReferencedByManifestList,
+					FailureReason: new("Requested image referenced by manifest list: [" + strings.Join(parents, ", ") + "]")})
+				continue
+			}
 			if i.ImageTag != nil && i.ImageDigest == nil {
 				a.tags.Delete(tx, imageKey(c.Scope, name, *i.ImageTag))
 				t.Tags = slices.DeleteFunc(slices.Clone(t.Tags), func(s string) bool { return s == *i.ImageTag })
@@ -222,10 +235,24 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest)})
 			}
 			a.images.Delete(tx, imageKey(c.Scope, name, t.Digest))
+			all = slices.Delete(all, at, at+1)
 		}
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// indexesOf are the indexes that refer to an image, which cannot go before them.
+func indexesOf(all []tagged, digest string) (parents []string) {
+	for _, t := range all {
+		if slices.Contains(t.Children, digest) {
+			parents = append(parents, t.Digest)
+		}
+	}
+	return parents
 }
 
 // manifestDocument is what ECR reads of a manifest or index.
@@ -361,6 +388,7 @@ func (a *API) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m mani
 			missing = append(missing, string(child.Digest))
 		}
 		i.Size += c.Size
+		i.Children = append(i.Children, string(child.Digest))
 	}
 	if missing != nil {
 		return &types.ReferencedImagesNotFoundException{Message: new(fmt.Sprintf(text, "Images", strings.Join(missing, ", "), repo, scope.Account))}

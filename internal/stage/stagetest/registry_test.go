@@ -254,6 +254,70 @@ func TestTagsThatStayWithTheirImage(t *testing.T) {
 	}
 }
 
+// What build-push-action pushes by default: an index under the tag, with an
+// untagged image and its attestation.
+func TestAnIndexAndItsChildren(t *testing.T) {
+	repo := "web"
+	r, _ := registry(t, repo)
+	ctx := t.Context()
+	put := func(manifest string, tag *string) error {
+		_, err := r.PutImage(ctx, &ecr.PutImageInput{RepositoryName: &repo, ImageManifest: &manifest, ImageTag: tag})
+		return err
+	}
+	var children []string
+	for n := range 2 {
+		configuration, layer := fmt.Appendf(nil, `{"n":%d}`, n), fmt.Append(nil, "layer ", n)
+		for _, content := range [][]byte{configuration, layer} {
+			if err := upload(t, r, repo, content, 5<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+		children = append(children, manifestOf(configuration, layer))
+	}
+	const indexType = "application/vnd.oci.image.index.v1+json"
+	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%d},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%d}]}`,
+		indexType, digest([]byte(children[0])), len(children[0]), digest([]byte(children[1])), len(children[1]))
+	if err := put(index, new("v1")); code(err) != "ReferencedImagesNotFoundException" {
+		t.Errorf("an index before its images gives %v", err)
+	}
+	if err := errors.Join(put(children[0], nil), put(children[1], new("signed")), put(index, new("v1"))); err != nil {
+		t.Fatal(err)
+	}
+	for tagStatus, want := range map[types.TagStatus]int{types.TagStatusTagged: 2, types.TagStatusUntagged: 1, types.TagStatusAny: 3} {
+		out, err := r.DescribeImages(ctx, &ecr.DescribeImagesInput{RepositoryName: &repo, Filter: &types.DescribeImagesFilter{TagStatus: tagStatus}})
+		if err != nil || len(out.ImageDetails) != want {
+			t.Errorf("%s: %d images, %v; want %d", tagStatus, len(out.ImageDetails), err, want)
+		}
+	}
+	for accepted, want := range map[string]int{indexType: 1, "application/vnd.oci.image.manifest.v1+json": 0} {
+		out, err := r.BatchGetImage(ctx, &ecr.BatchGetImageInput{RepositoryName: &repo, ImageIds: []types.ImageIdentifier{{ImageTag: new("v1")}}, AcceptedMediaTypes: []string{accepted}})
+		if err != nil || len(out.Images) != want || want == 1 && *out.Images[0].ImageManifest != index {
+			t.Errorf("as %s: %+v, %v", accepted, out, err)
+		}
+	}
+	remove := func(ids ...types.ImageIdentifier) string {
+		out, err := r.BatchDeleteImage(ctx, &ecr.BatchDeleteImageInput{RepositoryName: &repo, ImageIds: ids})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var codes []string
+		for _, f := range out.Failures {
+			codes = append(codes, string(f.FailureCode))
+		}
+		return strings.Join(codes, " ")
+	}
+	first, signed := types.ImageIdentifier{ImageDigest: new(digest([]byte(children[0])))}, types.ImageIdentifier{ImageTag: new("signed")}
+	if got, want := remove(first, signed, types.ImageIdentifier{ImageDigest: new("nonsense")}), "ImageReferencedByManifestList ImageReferencedByManifestList InvalidImageDigest"; got != want {
+		t.Errorf("deleting children gives %s, want %s", got, want)
+	}
+	if got := remove(types.ImageIdentifier{ImageTag: new("v1")}, first, signed); got != "" {
+		t.Errorf("deleting the index and then its children gives %s", got)
+	}
+	if out, err := r.ListImages(ctx, &ecr.ListImagesInput{RepositoryName: &repo}); err != nil || len(out.ImageIds) != 0 {
+		t.Errorf("%d images are left, %v", len(out.ImageIds), err)
+	}
+}
+
 // Two pushes of one tag at once: with immutable tags one of them wins, whole.
 func TestTwoPushesOfATag(t *testing.T) {
 	repo := "web"
