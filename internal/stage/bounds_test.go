@@ -299,3 +299,52 @@ func TestPolicyNamesAreTheAccounts(t *testing.T) {
 		t.Errorf("a Sid of two words gives %v", err)
 	}
 }
+
+// A builder tries to mount a blob of another repository. Who may not read there
+// learns nothing of it and sends the blob.
+func TestAMountNeedsBothRepositories(t *testing.T) {
+	const push = `{"Effect":"Allow","Action":"ecr:GetAuthorizationToken","Resource":"*"},{"Effect":"Allow","Action":"ecr:*","Resource":"arn:aws:ecr:us-east-1:111111111111:repository/web"}`
+	for statements, want := range map[string]int{
+		push: http.StatusAccepted,
+		push + `,{"Effect":"Allow","Action":"ecr:GetDownloadUrlForLayer","Resource":"*"}`: http.StatusCreated,
+	} {
+		s, admin, c := within(t, statements)
+		ctx, r := t.Context(), ecr.NewFromConfig(admin)
+		for _, name := range []string{"base", "web"} {
+			if _, err := r.CreateRepository(ctx, &ecr.CreateRepositoryInput{RepositoryName: &name}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begun, err := r.InitiateLayerUpload(ctx, &ecr.InitiateLayerUploadInput{RepositoryName: new("base")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.UploadLayerPart(ctx, &ecr.UploadLayerPartInput{RepositoryName: new("base"), UploadId: begun.UploadId, LayerPartBlob: []byte("{}"), PartFirstByte: new(int64(0)), PartLastByte: new(int64(1))}); err != nil {
+			t.Fatal(err)
+		}
+		const digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+		if _, err := r.CompleteLayerUpload(ctx, &ecr.CompleteLayerUploadInput{RepositoryName: new("base"), UploadId: begun.UploadId, LayerDigests: []string{digest}}); err != nil {
+			t.Fatal(err)
+		}
+		token, err := ecr.NewFromConfig(c).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mount := func(path string) int {
+			req, _ := http.NewRequest("POST", "http://localhost:4566"+path, nil)
+			req.Header.Set("Authorization", "Basic "+*token.AuthorizationData[0].AuthorizationToken)
+			resp, err := s.HTTPClient().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		if got := mount("/v2/web/blobs/uploads/?from=base&mount=" + digest); got != want {
+			t.Errorf("mounting answers %d, want %d", got, want)
+		}
+		if got := mount("/v2/web/blobs/uploads?from=base&mount=" + digest); want == http.StatusAccepted && got == http.StatusCreated {
+			t.Error("another spelling of the path mounts what may not be read")
+		}
+	}
+}

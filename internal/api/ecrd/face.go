@@ -84,7 +84,8 @@ func writeRegistryError(w http.ResponseWriter, status int, code, message string)
 }
 
 // mountOrUpload makes an upload of a mount that cannot be: of a blob that the
-// other repository does not hold, or of no repository.
+// other repository does not hold, or that its sender may not read there. Builders
+// try to mount what they once pulled, and have the blob if they must send it.
 func (a *API) mountOrUpload(r *http.Request, scope arn.Scope) {
 	q := r.URL.Query()
 	if !q.Has("mount") {
@@ -92,6 +93,10 @@ func (a *API) mountOrUpload(r *http.Request, scope arn.Scope) {
 	}
 	held := false
 	a.store.View(func(tx *store.Tx) { _, held = a.layers.Get(tx, imageKey(scope, q.Get("from"), q.Get("mount"))) })
+	if held {
+		_, _, err := (&backend{api: a}).enter(r.Context(), "GetDownloadUrlForLayer", q.Get("from"))
+		held = err == nil
+	}
 	if !held {
 		q.Del("mount")
 		q.Del("from")
