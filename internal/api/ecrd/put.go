@@ -43,7 +43,7 @@ func (a *API) PutImage(ctx context.Context, in *ecr.PutImageInput) (*ecr.PutImag
 	}
 	name, tag, manifest := aws.ToString(in.RepositoryName), aws.ToString(in.ImageTag), aws.ToString(in.ImageManifest)
 	if in.ImageTag != nil && !imageTag.MatchString(tag) {
-		return nil, invalid("imageTag '%s' must have at most 128 letters, digits and _.-, and not begin with . or -", tag)
+		return nil, invalid("imageTag '%s' must have at most 300 letters, digits and _.-, and not begin with . or -", tag)
 	}
 	if digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest))); in.ImageDigest != nil && *in.ImageDigest != digest {
 		return nil, &types.ImageDigestDoesNotMatchException{Message: new(fmt.Sprintf("The image digest '%s' does not match the digest '%s' of the image manifest", *in.ImageDigest, digest))}
@@ -65,8 +65,8 @@ func (a *API) PutImage(ctx context.Context, in *ecr.PutImageInput) (*ecr.PutImag
 	}}, nil
 }
 
-// imageTag is the distribution specification's rule.
-var imageTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+// imageTag is the distribution specification's rule with ECR's length.
+var imageTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,299}$`)
 
 // put stores a manifest for both faces; there says that nothing changed. A
 // mediaType of "" is the manifest's own.

@@ -113,6 +113,11 @@ func TestAnImageThroughTheAPIAlone(t *testing.T) {
 	if _, err := put(new("1")); code(err) != "ImageAlreadyExistsException" || !strings.Contains(err.Error(), "and tag '1' already exists in the repository with name 'team/web' in registry with id '"+Account+"'") {
 		t.Errorf("the same image again gives %v", err)
 	}
+	for _, tag := range []string{"-x", "a b", strings.Repeat("a", 301)} {
+		if _, err := put(&tag); code(err) != "InvalidParameterException" || !strings.Contains(err.Error(), "imageTag") {
+			t.Errorf("the tag %q gives %v", tag, err)
+		}
+	}
 	if _, err := put(nil); code(err) != "ImageAlreadyExistsException" {
 		t.Errorf("the same image without a tag gives %v", err)
 	}
