@@ -201,7 +201,9 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 			tasks = append(tasks, known)
 			continue
 		}
-		if err := t.locate(ctx); err != nil {
+		if err := t.locate(ctx); errors.Is(err, errGone) { // removed since the list was made
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		d.adopt(t)
@@ -282,11 +284,20 @@ func (t *dockerTask) change(fn func(*State)) {
 	t.changed = make(chan struct{})
 }
 
-// locate reads where the task is and how its containers are.
+// errGone says that the daemon has none of a task's containers.
+var errGone = errors.New("the daemon has its containers no more")
+
+// locate reads where the task is and how its containers are. A container that
+// the daemon has no more has ended.
 func (t *dockerTask) locate(ctx context.Context) error {
-	ended := 0
+	ended, gone := 0, 0
 	for i, id := range t.ids {
 		r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if cerrdefs.IsNotFound(err) {
+			ended, gone = ended+1, gone+1
+			t.state.Containers = append(t.state.Containers, lost(t.spec.Containers[i].Name))
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("looking at container %s: %w", id[:12], err)
 		}
@@ -300,7 +311,15 @@ func (t *dockerTask) locate(ctx context.Context) error {
 		t.state.Containers = append(t.state.Containers, s)
 	}
 	t.state.Ended = ended == len(t.ids)
+	if gone == len(t.ids) {
+		return fmt.Errorf("task %s: %w", t.spec.ID, errGone)
+	}
 	return nil
+}
+
+// lost is a container of which the daemon knows nothing: it was killed.
+func lost(name string) ContainerState {
+	return ContainerState{Name: name, Finished: time.Now(), ExitCode: 137}
 }
 
 func settled(name string, s *container.State) ContainerState {
@@ -328,7 +347,7 @@ func (t *dockerTask) wait(ctx context.Context, at int, id string) {
 		}
 		t.runtime.log.Warn("the daemon lost a container", "task", t.spec.ID, "err", err)
 	}
-	s := ContainerState{Name: t.spec.Containers[at].Name, Finished: time.Now(), ExitCode: 137}
+	s := lost(t.spec.Containers[at].Name)
 	if r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
 		s = settled(s.Name, r.Container.State)
 	}

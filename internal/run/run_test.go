@@ -340,6 +340,15 @@ func foundAgain(t *testing.T, d *Docker, tasks ...Task) {
 		}
 		if f.ID() == "a" {
 			get(t, f)
+			continue
+		}
+		// Its containers are removed between the daemon's list and the look at them.
+		listed := &dockerTask{runtime: d, spec: f.(*dockerTask).spec, ids: f.(*dockerTask).ids}
+		if err := f.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := listed.locate(t.Context()); !errors.Is(err, errGone) || !listed.state.Ended {
+			t.Errorf("a task that is gone is found with %v, %+v", err, listed.state)
 		}
 	}
 }
