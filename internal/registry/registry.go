@@ -66,47 +66,7 @@ func (b *Blobs) path(digest ociregistry.Digest) (string, error) {
 	return filepath.Join(b.dir, "sha256", string(digest[len("sha256:"):])), nil
 }
 
-// Stat returns a blob's size, or ErrBlobUnknown.
-func (b *Blobs) Stat(digest ociregistry.Digest) (int64, error) {
-	p, err := b.path(digest)
-	if err != nil {
-		return 0, err
-	}
-	st, err := os.Stat(p)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, ociregistry.ErrBlobUnknown
-	}
-	if err != nil {
-		return 0, fmt.Errorf("looking for blob %s: %w", digest, err)
-	}
-	return st.Size(), nil
-}
-
-// Open returns a reader over bytes [from, to) of a blob; to < 0 is its end.
-func (b *Blobs) Open(desc ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
-	size, err := b.Stat(desc.Digest)
-	if err != nil {
-		return nil, err
-	}
-	if to < 0 || to > size {
-		to = size
-	}
-	if from < 0 || from > to {
-		return nil, ociregistry.ErrRangeInvalid
-	}
-	p, err := b.path(desc.Digest)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(p)
-	if err != nil {
-		return nil, fmt.Errorf("opening blob %s: %w", desc.Digest, err)
-	}
-	desc.Size = size
-	return &reader{io.NewSectionReader(f, from, to-from), f, desc}, nil
-}
-
-// Content returns a blob as a file.
+// Content returns a blob as a file, or ErrBlobUnknown.
 func (b *Blobs) Content(digest ociregistry.Digest) (*os.File, error) {
 	p, err := b.path(digest)
 	if err != nil {
@@ -116,7 +76,32 @@ func (b *Blobs) Content(digest ociregistry.Digest) (*os.File, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ociregistry.ErrBlobUnknown
 	}
-	return f, err
+	if err != nil {
+		return nil, fmt.Errorf("opening blob %s: %w", digest, err)
+	}
+	return f, nil
+}
+
+// Open returns a reader over bytes [from, to) of a blob; to < 0 is its end.
+func (b *Blobs) Open(desc ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
+	f, err := b.Content(desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("looking at blob %s: %w", desc.Digest, err)
+	}
+	desc.Size = st.Size()
+	if to < 0 || to > desc.Size {
+		to = desc.Size
+	}
+	if from < 0 || from > to {
+		f.Close()
+		return nil, ociregistry.ErrRangeInvalid
+	}
+	return &reader{io.NewSectionReader(f, from, to-from), f, desc}, nil
 }
 
 type reader struct {

@@ -119,14 +119,12 @@ func (a *API) Service() *wire.Service {
 			"Tag":                               {Performed: "Key Value"},
 		},
 	}
-	onRepo := func(action string, name func() *string) func(*wire.Call) []wire.Check {
-		return func(c *wire.Call) []wire.Check {
-			return []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + aws.ToString(name()))}}
-		}
+	onRepo := func(c *wire.Call, action string, name *string) []wire.Check {
+		return []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + aws.ToString(name))}}
 	}
 	s.Register(
 		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
-			checks := onRepo("CreateRepository", func() *string { return in.RepositoryName })(c)
+			checks := onRepo(c, "CreateRepository", in.RepositoryName)
 			return append(checks, wire.WhenTagged(in.Tags, wire.Check{Action: "ecr:TagResource", Resource: checks[0].Resource})...)
 		}, wire.Members{Performed: "repositoryName imageTagMutability imageTagMutabilityExclusionFilters registryId tags", Recorded: "encryptionConfiguration imageScanningConfiguration"}),
 		wire.Handle("DescribeRepositories", a.DescribeRepositories, func(c *wire.Call, in *ecr.DescribeRepositoriesInput) []wire.Check {
@@ -140,16 +138,16 @@ func (a *API) Service() *wire.Service {
 			return checks
 		}, wire.Members{Performed: "maxResults nextToken registryId repositoryNames"}),
 		wire.Handle("DeleteRepository", a.DeleteRepository, func(c *wire.Call, in *ecr.DeleteRepositoryInput) []wire.Check {
-			return onRepo("DeleteRepository", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "DeleteRepository", in.RepositoryName)
 		}, wire.Members{Performed: "repositoryName force registryId"}),
 		wire.Handle("SetRepositoryPolicy", a.SetRepositoryPolicy, func(c *wire.Call, in *ecr.SetRepositoryPolicyInput) []wire.Check {
-			return onRepo("SetRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "SetRepositoryPolicy", in.RepositoryName)
 		}, wire.Members{Performed: "policyText registryId repositoryName", Refused: "force"}),
 		wire.Handle("GetRepositoryPolicy", a.GetRepositoryPolicy, func(c *wire.Call, in *ecr.GetRepositoryPolicyInput) []wire.Check {
-			return onRepo("GetRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "GetRepositoryPolicy", in.RepositoryName)
 		}, wire.Members{Performed: "registryId repositoryName"}),
 		wire.Handle("DeleteRepositoryPolicy", a.DeleteRepositoryPolicy, func(c *wire.Call, in *ecr.DeleteRepositoryPolicyInput) []wire.Check {
-			return onRepo("DeleteRepositoryPolicy", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "DeleteRepositoryPolicy", in.RepositoryName)
 		}, wire.Members{Performed: "registryId repositoryName"}),
 		wire.Handle("TagResource", a.TagResource, func(_ *wire.Call, in *ecr.TagResourceInput) []wire.Check {
 			return []wire.Check{{Action: "ecr:TagResource", Resource: aws.ToString(in.ResourceArn)}}
@@ -164,37 +162,37 @@ func (a *API) Service() *wire.Service {
 			return []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}
 		}, wire.Members{Performed: "registryIds"}),
 		wire.Handle("PutImageTagMutability", a.PutImageTagMutability, func(c *wire.Call, in *ecr.PutImageTagMutabilityInput) []wire.Check {
-			return onRepo("PutImageTagMutability", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "PutImageTagMutability", in.RepositoryName)
 		}, wire.Members{Performed: "imageTagMutability imageTagMutabilityExclusionFilters registryId repositoryName"}),
 		wire.Handle("BatchCheckLayerAvailability", a.BatchCheckLayerAvailability, func(c *wire.Call, in *ecr.BatchCheckLayerAvailabilityInput) []wire.Check {
-			return onRepo("BatchCheckLayerAvailability", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "BatchCheckLayerAvailability", in.RepositoryName)
 		}, wire.Members{Performed: "layerDigests registryId repositoryName"}),
 		wire.Handle("GetDownloadUrlForLayer", a.GetDownloadUrlForLayer, func(c *wire.Call, in *ecr.GetDownloadUrlForLayerInput) []wire.Check {
-			return onRepo("GetDownloadUrlForLayer", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "GetDownloadUrlForLayer", in.RepositoryName)
 		}, wire.Members{Performed: "layerDigest registryId repositoryName"}),
 		wire.Handle("InitiateLayerUpload", a.InitiateLayerUpload, func(c *wire.Call, in *ecr.InitiateLayerUploadInput) []wire.Check {
-			return onRepo("InitiateLayerUpload", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "InitiateLayerUpload", in.RepositoryName)
 		}, wire.Members{Performed: "registryId repositoryName"}),
 		wire.Handle("UploadLayerPart", a.UploadLayerPart, func(c *wire.Call, in *ecr.UploadLayerPartInput) []wire.Check {
-			return onRepo("UploadLayerPart", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "UploadLayerPart", in.RepositoryName)
 		}, wire.Members{Performed: "layerPartBlob partFirstByte partLastByte registryId repositoryName uploadId"}),
 		wire.Handle("CompleteLayerUpload", a.CompleteLayerUpload, func(c *wire.Call, in *ecr.CompleteLayerUploadInput) []wire.Check {
-			return onRepo("CompleteLayerUpload", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "CompleteLayerUpload", in.RepositoryName)
 		}, wire.Members{Performed: "layerDigests registryId repositoryName uploadId"}),
 		wire.Handle("PutImage", a.PutImage, func(c *wire.Call, in *ecr.PutImageInput) []wire.Check {
-			return onRepo("PutImage", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "PutImage", in.RepositoryName)
 		}, wire.Members{Performed: "imageDigest imageManifest imageManifestMediaType imageTag registryId repositoryName"}),
 		wire.Handle("DescribeImages", a.DescribeImages, func(c *wire.Call, in *ecr.DescribeImagesInput) []wire.Check {
-			return onRepo("DescribeImages", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "DescribeImages", in.RepositoryName)
 		}, wire.Members{Performed: "repositoryName filter imageIds maxResults nextToken registryId"}),
 		wire.Handle("ListImages", a.ListImages, func(c *wire.Call, in *ecr.ListImagesInput) []wire.Check {
-			return onRepo("ListImages", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "ListImages", in.RepositoryName)
 		}, wire.Members{Performed: "repositoryName filter maxResults nextToken registryId"}),
 		wire.Handle("BatchGetImage", a.BatchGetImage, func(c *wire.Call, in *ecr.BatchGetImageInput) []wire.Check {
-			return onRepo("BatchGetImage", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "BatchGetImage", in.RepositoryName)
 		}, wire.Members{Performed: "acceptedMediaTypes repositoryName imageIds registryId"}),
 		wire.Handle("BatchDeleteImage", a.BatchDeleteImage, func(c *wire.Call, in *ecr.BatchDeleteImageInput) []wire.Check {
-			return onRepo("BatchDeleteImage", func() *string { return in.RepositoryName })(c)
+			return onRepo(c, "BatchDeleteImage", in.RepositoryName)
 		}, wire.Members{Performed: "repositoryName imageIds registryId"}),
 	)
 	return s
@@ -219,12 +217,17 @@ func imageKey(scope arn.Scope, repo, digest string) string {
 	return scope.Key(repo) + "|" + digest
 }
 
-func notFound(c *wire.Call, name string) error {
-	return &types.RepositoryNotFoundException{Message: new(missingText(c.Scope, name))}
+func notFound(scope arn.Scope, name string) error {
+	return &types.RepositoryNotFoundException{Message: new(fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", name, scope.Account))}
 }
 
-func missingText(scope arn.Scope, name string) string {
-	return fmt.Sprintf("The repository with name '%s' does not exist in the registry with id '%s'", name, scope.Account)
+// find reads a repository, or says that there is none.
+func (a *API) find(tx *store.Tx, scope arn.Scope, name string) (repository, error) {
+	r, ok := a.repositories.Get(tx, repositoryKey(scope, name))
+	if !ok {
+		return r, notFound(scope, name)
+	}
+	return r, nil
 }
 
 // CreateRepository makes an empty repository.
@@ -292,7 +295,7 @@ func (a *API) DescribeRepositories(ctx context.Context, in *ecr.DescribeReposito
 	})
 	for _, name := range in.RepositoryNames {
 		if !found[name] {
-			return nil, notFound(c, name)
+			return nil, notFound(c.Scope, name)
 		}
 	}
 	rows, next, err := page(rows, func(r repository) string { return r.Name }, in.NextToken, in.MaxResults)
@@ -332,11 +335,9 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 	}
 	name := aws.ToString(in.RepositoryName)
 	var r repository
-	err := a.store.Update(func(tx *store.Tx) error {
-		key := repositoryKey(c.Scope, name)
-		var ok bool
-		if r, ok = a.repositories.Get(tx, key); !ok {
-			return notFound(c, name)
+	err := a.store.Update(func(tx *store.Tx) (err error) {
+		if r, err = a.find(tx, c.Scope, name); err != nil {
+			return err
 		}
 		within := imageKey(c.Scope, name, "")
 		for k := range a.images.Scan(tx, within) {
@@ -351,7 +352,7 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 		for k := range a.layers.Scan(tx, within) {
 			a.layers.Delete(tx, k)
 		}
-		a.repositories.Delete(tx, key)
+		a.repositories.Delete(tx, repositoryKey(c.Scope, name))
 		a.labels.Set(tx, c.ARN("repository/"+name), nil)
 		return nil
 	})

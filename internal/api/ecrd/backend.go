@@ -84,7 +84,7 @@ func registryError(base ociregistry.Error, message string) error {
 }
 
 // enter asks the policies and finds the repository.
-func (b *backend) enter(ctx context.Context, action, repo string) (arn.Scope, repository, error) {
+func (b *backend) enter(ctx context.Context, action, repo string) (scope arn.Scope, err error) {
 	c := *wire.From(ctx)
 	c.Operation = action
 	if err := b.api.authorize(ctx, &c, []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + repo)}}); err != nil {
@@ -95,15 +95,10 @@ func (b *backend) enter(ctx context.Context, action, repo string) (arn.Scope, re
 		}](err); ok {
 			message = denial.ErrorMessage()
 		}
-		return c.Scope, repository{}, registryError(ociregistry.ErrDenied, message)
+		return c.Scope, registryError(ociregistry.ErrDenied, message)
 	}
-	var r repository
-	var ok bool
-	b.api.store.View(func(tx *store.Tx) { r, ok = b.api.repositories.Get(tx, repositoryKey(c.Scope, repo)) })
-	if !ok {
-		return c.Scope, r, registryError(ociregistry.ErrNameUnknown, missingText(c.Scope, repo))
-	}
-	return c.Scope, r, nil
+	b.api.store.View(func(tx *store.Tx) { _, err = b.api.find(tx, c.Scope, repo) })
+	return c.Scope, asRegistryError(err)
 }
 
 func (b *backend) blob(scope arn.Scope, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
@@ -121,7 +116,7 @@ func (b *backend) GetBlob(ctx context.Context, repo string, digest ociregistry.D
 }
 
 func (b *backend) GetBlobRange(ctx context.Context, repo string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
-	scope, _, err := b.enter(ctx, "GetDownloadUrlForLayer", repo)
+	scope, err := b.enter(ctx, "GetDownloadUrlForLayer", repo)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +128,7 @@ func (b *backend) GetBlobRange(ctx context.Context, repo string, digest ociregis
 }
 
 func (b *backend) ResolveBlob(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
-	scope, _, err := b.enter(ctx, "BatchCheckLayerAvailability", repo)
+	scope, err := b.enter(ctx, "BatchCheckLayerAvailability", repo)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
@@ -142,7 +137,7 @@ func (b *backend) ResolveBlob(ctx context.Context, repo string, digest ociregist
 
 // lookup finds an image by digest or tag.
 func (b *backend) lookup(ctx context.Context, repo, digest, tag string) (image, error) {
-	scope, _, err := b.enter(ctx, "BatchGetImage", repo)
+	scope, err := b.enter(ctx, "BatchGetImage", repo)
 	if err != nil {
 		return image{}, err
 	}
@@ -215,7 +210,7 @@ func (b *backend) PushBlob(ctx context.Context, repo string, desc ociregistry.De
 		return ociregistry.Descriptor{}, err
 	}
 	defer w.Cancel()
-	if _, _, err := b.enter(ctx, "UploadLayerPart", repo); err != nil {
+	if _, err := b.enter(ctx, "UploadLayerPart", repo); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
 	n, err := io.Copy(w, r)
@@ -229,7 +224,7 @@ func (b *backend) PushBlob(ctx context.Context, repo string, desc ociregistry.De
 }
 
 func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ociregistry.BlobWriter, error) {
-	scope, _, err := b.enter(ctx, "InitiateLayerUpload", repo)
+	scope, err := b.enter(ctx, "InitiateLayerUpload", repo)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +236,7 @@ func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ocir
 }
 
 func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID string, offset int64, _ int) (ociregistry.BlobWriter, error) {
-	scope, _, err := b.enter(ctx, "UploadLayerPart", repo)
+	scope, err := b.enter(ctx, "UploadLayerPart", repo)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +258,7 @@ type upload struct {
 }
 
 func (u upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error) {
-	if _, _, err := u.backend.enter(u.ctx, "CompleteLayerUpload", u.repo); err != nil {
+	if _, err := u.backend.enter(u.ctx, "CompleteLayerUpload", u.repo); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
 	desc, err := u.Upload.Commit(digest)
@@ -283,11 +278,11 @@ func (a *API) hold(scope arn.Scope, repo string, desc ociregistry.Descriptor) er
 
 // MountBlob makes a blob of one repository known in another.
 func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
-	scope, _, err := b.enter(ctx, "InitiateLayerUpload", to)
+	scope, err := b.enter(ctx, "InitiateLayerUpload", to)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
-	if _, _, err := b.enter(ctx, "GetDownloadUrlForLayer", from); err != nil {
+	if _, err := b.enter(ctx, "GetDownloadUrlForLayer", from); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
 	desc, err := b.blob(scope, from, digest)
@@ -298,7 +293,7 @@ func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregi
 }
 
 func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents []byte, mediaType string) (ociregistry.Descriptor, error) {
-	scope, _, err := b.enter(ctx, "PutImage", repo)
+	scope, err := b.enter(ctx, "PutImage", repo)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
@@ -330,7 +325,7 @@ func asRegistryError(err error) error {
 
 func (b *backend) Tags(ctx context.Context, repo, startAfter string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		scope, _, err := b.enter(ctx, "ListImages", repo)
+		scope, err := b.enter(ctx, "ListImages", repo)
 		if err != nil {
 			yield("", err)
 			return
@@ -352,7 +347,7 @@ func (b *backend) Tags(ctx context.Context, repo, startAfter string) iter.Seq2[s
 
 func (b *backend) Referrers(ctx context.Context, repo string, digest ociregistry.Digest, artifactType string) iter.Seq2[ociregistry.Descriptor, error] {
 	return func(yield func(ociregistry.Descriptor, error) bool) {
-		scope, _, err := b.enter(ctx, "BatchGetImage", repo)
+		scope, err := b.enter(ctx, "BatchGetImage", repo)
 		if err != nil {
 			yield(ociregistry.Descriptor{}, err)
 			return

@@ -94,7 +94,7 @@ func (a *API) mountOrUpload(r *http.Request, scope arn.Scope) {
 	held := false
 	a.store.View(func(tx *store.Tx) { _, held = a.layers.Get(tx, imageKey(scope, q.Get("from"), q.Get("mount"))) })
 	if held {
-		_, _, err := (&backend{api: a}).enter(r.Context(), "GetDownloadUrlForLayer", q.Get("from"))
+		_, err := (&backend{api: a}).enter(r.Context(), "GetDownloadUrlForLayer", q.Get("from"))
 		held = err == nil
 	}
 	if !held {

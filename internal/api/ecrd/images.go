@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
+	"serin/internal/arn"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
@@ -22,16 +23,19 @@ type tagged struct {
 }
 
 // imagesOf is every image of a repository with its tags.
-func (a *API) imagesOf(c *wire.Call, name string) (list []tagged, err error) {
-	a.store.View(func(tx *store.Tx) { list, err = a.imagesIn(tx, c, name) })
+func (a *API) imagesOf(c *wire.Call, registry, name *string) (list []tagged, err error) {
+	if err := registryOf(c, registry); err != nil {
+		return nil, err
+	}
+	a.store.View(func(tx *store.Tx) { list, err = a.imagesIn(tx, c.Scope, aws.ToString(name)) })
 	return list, err
 }
 
-func (a *API) imagesIn(tx *store.Tx, c *wire.Call, name string) (list []tagged, err error) {
-	if _, ok := a.repositories.Get(tx, repositoryKey(c.Scope, name)); !ok {
-		return nil, notFound(c, name)
+func (a *API) imagesIn(tx *store.Tx, scope arn.Scope, name string) (list []tagged, err error) {
+	if _, err := a.find(tx, scope, name); err != nil {
+		return nil, err
 	}
-	within := imageKey(c.Scope, name, "")
+	within := imageKey(scope, name, "")
 	names := map[string][]string{}
 	for k, t := range a.tags.Scan(tx, within) {
 		names[t.Digest] = append(names[t.Digest], strings.TrimPrefix(k, within))
@@ -59,11 +63,8 @@ func wants(status types.TagStatus, t tagged) bool {
 // DescribeImages tells of images what was pushed.
 func (a *API) DescribeImages(ctx context.Context, in *ecr.DescribeImagesInput) (*ecr.DescribeImagesOutput, error) {
 	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
 	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
+	all, err := a.imagesOf(c, in.RegistryId, in.RepositoryName)
 	if err != nil {
 		return nil, err
 	}
@@ -117,10 +118,7 @@ func orNull(s *string) string {
 // ListImages lists the identifiers of images, one for each tag.
 func (a *API) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr.ListImagesOutput, error) {
 	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	all, err := a.imagesOf(c, aws.ToString(in.RepositoryName))
+	all, err := a.imagesOf(c, in.RegistryId, in.RepositoryName)
 	if err != nil {
 		return nil, err
 	}
@@ -147,11 +145,8 @@ func (a *API) ListImages(ctx context.Context, in *ecr.ListImagesInput) (*ecr.Lis
 // BatchGetImage returns manifests.
 func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*ecr.BatchGetImageOutput, error) {
 	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
 	name := aws.ToString(in.RepositoryName)
-	all, err := a.imagesOf(c, name)
+	all, err := a.imagesOf(c, in.RegistryId, in.RepositoryName)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +192,7 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 	name := aws.ToString(in.RepositoryName)
 	out := &ecr.BatchDeleteImageOutput{}
 	err := a.store.Update(func(tx *store.Tx) error {
-		all, err := a.imagesIn(tx, c, name)
+		all, err := a.imagesIn(tx, c.Scope, name)
 		if err != nil {
 			return err
 		}

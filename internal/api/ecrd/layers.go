@@ -42,8 +42,7 @@ func (a *API) held(c *wire.Call, registry, name *string, digest string) (l layer
 		return l, false, err
 	}
 	a.store.View(func(tx *store.Tx) {
-		if _, there := a.repositories.Get(tx, repositoryKey(c.Scope, aws.ToString(name))); !there {
-			err = notFound(c, aws.ToString(name))
+		if _, err = a.find(tx, c.Scope, aws.ToString(name)); err != nil {
 			return
 		}
 		l, ok = a.layers.Get(tx, imageKey(c.Scope, aws.ToString(name), digest))
@@ -107,19 +106,17 @@ func (a *API) UploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartInput)
 	case n < 1 || n > mostPart:
 		return nil, invalid("layerPartBlob must have 1 to %d bytes, got %d", mostPart, n)
 	}
-	repo := c.Scope.Key(*in.RepositoryName)
-	size, ok := a.blobs.Uploaded(repo, aws.ToString(in.UploadId))
-	u, err := a.blobs.Resume(repo, aws.ToString(in.UploadId), -1)
-	if err == nil && ok {
+	u, err := a.blobs.Resume(c.Scope.Key(*in.RepositoryName), aws.ToString(in.UploadId), -1)
+	if err == nil {
 		err = u.WritePart(first, in.LayerPartBlob)
 	}
 	switch {
-	case !ok || errors.Is(err, ociregistry.ErrBlobUploadUnknown):
+	case errors.Is(err, ociregistry.ErrBlobUploadUnknown):
 		return nil, noUpload(c, in.RepositoryName, in.UploadId)
 	case errors.Is(err, ociregistry.ErrRangeInvalid):
 		return nil, &types.InvalidLayerPartException{
-			Message:    new(fmt.Sprintf("The layer part that begins at byte %d does not follow the last one: the next byte is %d", first, size)),
-			RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName, UploadId: in.UploadId, LastValidByteReceived: new(size - 1),
+			Message:    new(fmt.Sprintf("The layer part that begins at byte %d does not follow the last one: the next byte is %d", first, u.Size())),
+			RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName, UploadId: in.UploadId, LastValidByteReceived: new(u.Size() - 1),
 		}
 	case err != nil:
 		return nil, err

@@ -42,15 +42,14 @@ func (a *API) change(ctx context.Context, registry, name *string, fn func(*repos
 		return err
 	}
 	return a.store.Update(func(tx *store.Tx) error {
-		key := repositoryKey(c.Scope, aws.ToString(name))
-		r, ok := a.repositories.Get(tx, key)
-		if !ok {
-			return notFound(c, aws.ToString(name))
+		r, err := a.find(tx, c.Scope, aws.ToString(name))
+		if err != nil {
+			return err
 		}
 		if err := fn(&r); err != nil {
 			return err
 		}
-		a.repositories.Put(tx, key, r)
+		a.repositories.Put(tx, repositoryKey(c.Scope, r.Name), r)
 		return nil
 	})
 }
@@ -85,13 +84,11 @@ func (a *API) GetRepositoryPolicy(ctx context.Context, in *ecr.GetRepositoryPoli
 		return nil, err
 	}
 	var r repository
-	var ok bool
-	a.store.View(func(tx *store.Tx) {
-		r, ok = a.repositories.Get(tx, repositoryKey(c.Scope, aws.ToString(in.RepositoryName)))
-	})
+	var err error
+	a.store.View(func(tx *store.Tx) { r, err = a.find(tx, c.Scope, aws.ToString(in.RepositoryName)) })
 	switch {
-	case !ok:
-		return nil, notFound(c, aws.ToString(in.RepositoryName))
+	case err != nil:
+		return nil, err
 	case r.Policy == "":
 		return nil, noPolicy(c, in.RepositoryName)
 	}

@@ -98,9 +98,9 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 	}
 	i.Digest = string(digest)
 	err = a.store.Update(func(tx *store.Tx) error {
-		r, ok := a.repositories.Get(tx, repositoryKey(scope, repo))
-		if !ok {
-			return &types.RepositoryNotFoundException{Message: new(missingText(scope, repo))}
+		r, err := a.find(tx, scope, repo)
+		if err != nil {
+			return err
 		}
 		if err := a.checkReferences(tx, scope, repo, m, &i); err != nil {
 			return err

@@ -45,7 +45,7 @@ func (a *API) tagged(tx *store.Tx, c *wire.Call, resourceARN *string) (string, e
 		return "", invalid("resourceArn '%s' is not the ARN of a repository", aws.ToString(resourceARN))
 	}
 	if _, ok := a.repositories.Get(tx, repositoryKey(r.Scope(), name)); !ok || r.Scope() != c.Scope {
-		return "", notFound(c, name)
+		return "", notFound(c.Scope, name)
 	}
 	return r.String(), nil
 }
