@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,17 @@ type Principal struct {
 	Account   string
 	Federated string // ARN of the identity provider
 	Service   string // ecs-tasks.amazonaws.com
+}
+
+// element is the principal as a policy would name it: a session by its role.
+func (p Principal) element() (kind, value string) {
+	switch {
+	case p.Federated != "":
+		return "Federated", p.Federated
+	case p.Service != "":
+		return "Service", p.Service
+	}
+	return "AWS", cmp.Or(p.Role, p.ARN)
 }
 
 // Context holds the condition keys of a request. Keys match in any case, so

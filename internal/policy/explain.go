@@ -337,13 +337,7 @@ func fixResource(r *Request, p Policies) Remedy {
 func (st *Statement) allowPart(r *Request, part Part, version string) (how string, ok bool) {
 	switch part.Element {
 	case "Principal":
-		kind, value := "AWS", cmp.Or(r.Principal.Role, r.Principal.ARN)
-		switch {
-		case r.Principal.Federated != "":
-			kind, value = "Federated", r.Principal.Federated
-		case r.Principal.Service != "":
-			kind, value = "Service", r.Principal.Service
-		}
+		kind, value := r.Principal.element()
 		principals := map[string][]string{}
 		for k, v := range st.Principals {
 			principals[k] = slices.Clone(v)

@@ -66,13 +66,7 @@ func TightestTrust(entries []Entry) *Document {
 	type way struct{ kind, principal, keys, key string }
 	admitted := map[way]*Statement{}
 	for _, e := range entries {
-		kind, value := "AWS", cmp.Or(e.Principal.Role, e.Principal.ARN)
-		switch {
-		case e.Principal.Federated != "":
-			kind, value = "Federated", e.Principal.Federated
-		case e.Principal.Service != "":
-			kind, value = "Service", e.Principal.Service
-		}
+		kind, value := e.Principal.element()
 		var conditions []Condition
 		text := ""
 		for _, k := range slices.Sorted(maps.Keys(e.Keys)) {
