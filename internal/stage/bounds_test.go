@@ -89,12 +89,7 @@ func TestASessionTokenEndsWithItsUser(t *testing.T) {
 func TestNothingReachesAcross(t *testing.T) {
 	_, admin, c := within(t, `{"Effect":"Allow","Action":["ecs:*","iam:*"],"Resource":"*"},{"Effect":"Deny","Action":"ecs:*","Resource":"arn:aws:ecs:*:*:service/prod/*"}`)
 	ctx, e := t.Context(), ecs.NewFromConfig(c)
-	must := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := musts(t)
 	definition := func(config aws.Config) {
 		t.Helper()
 		must(ecs.NewFromConfig(config).CreateCluster(ctx, &ecs.CreateClusterInput{ClusterName: new("prod")}))

@@ -29,16 +29,21 @@ func serviceTrust(service string) *string {
 	return new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"` + service + `"},"Action":"sts:AssumeRole"}]}`)
 }
 
-// Facts sheet section 2.4: IAM's codes and texts.
-func TestIAMRefusesInItsOwnWords(t *testing.T) {
-	_, admin := account(t, Enforce)
-	i, ctx := iam.NewFromConfig(admin), t.Context()
-	must := func(_ any, err error) {
+// musts ends a test at the first call that fails.
+func musts(t *testing.T) func(any, error) {
+	return func(_ any, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Facts sheet section 2.4: IAM's codes and texts.
+func TestIAMRefusesInItsOwnWords(t *testing.T) {
+	_, admin := account(t, Enforce)
+	i, ctx := iam.NewFromConfig(admin), t.Context()
+	must := musts(t)
 	must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: serviceTrust("ecs-tasks.amazonaws.com")}))
 	must(i.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: new("r"), PolicyName: new("p"), PolicyDocument: new(everything)}))
 	must(i.CreateUser(ctx, &iam.CreateUserInput{UserName: new("u")}))
@@ -141,12 +146,7 @@ func TestIAMRefusesInItsOwnWords(t *testing.T) {
 func TestWhatBearsOnAUser(t *testing.T) {
 	_, admin := account(t, Enforce)
 	i, ctx := iam.NewFromConfig(admin), t.Context()
-	must := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := musts(t)
 	c := user(t, admin, "joe")
 	e := ecs.NewFromConfig(c)
 	may := func(name string) string {

@@ -179,12 +179,7 @@ func TestOnlyTheClaimsThatAWSOffersDecide(t *testing.T) {
 func TestASessionCarriesItsPolicyTagsAndSource(t *testing.T) {
 	_, admin := account(t, Enforce)
 	i, ctx := iam.NewFromConfig(admin), t.Context()
-	must := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	must := musts(t)
 	caller := user(t, admin, "joe")
 	must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("team"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111111111111:user/joe"},
 		"Action":["sts:AssumeRole","sts:TagSession","sts:SetSourceIdentity"],"Condition":{"StringEquals":{"sts:ExternalId":"secret"}}}]}`)}))
