@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"serin/internal/release"
@@ -61,10 +62,15 @@ func (a *app) stageStatus(ctx context.Context, balancer string) error {
 	if a.json {
 		return json.NewEncoder(a.out).Encode(st)
 	}
+	most := ""
+	if st.Registry.Max > 0 {
+		most = " of at most " + units.BytesSize(float64(st.Registry.Max))
+	}
 	a.rows([][2]string{
 		{"endpoint", st.Endpoint}, {"account", st.Account}, {"up", st.Up},
 		{"stage time", fmt.Sprintf("%s, %g seconds a second", st.Time.Format(time.RFC3339), st.Speed)},
 		{"runtime", st.Runtime + " (" + st.Reason + ")"}, {"IAM", string(st.IAM)},
+		{"registry", units.BytesSize(float64(st.Registry.Bytes)) + most},
 	})
 	for _, name := range slices.Sorted(maps.Keys(st.Balancers)) {
 		a.rows([][2]string{{"balancer", name + " at " + strings.Join(st.Balancers[name], ", ")}})

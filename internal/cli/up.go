@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"serin/internal/oidc"
@@ -29,6 +30,7 @@ type upFlags struct {
 	dir, account, region, iam, runner string
 	ephemeral, detach, verbose        bool
 	speed                             float64
+	registryMax                       string
 }
 
 func (a *app) up() *cobra.Command {
@@ -53,6 +55,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.Float64Var(&f.speed, "speed", 1, "stage seconds in a second: 60 makes minutes seconds")
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
 	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
+	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
 	return c
@@ -102,6 +105,13 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 	if mode != stage.Enforce && mode != stage.Report && mode != stage.Off {
 		return nil, usage("--iam must be enforce, report or off, got %q", f.iam)
 	}
+	var most int64
+	if f.registryMax != "" {
+		var err error
+		if most, err = units.RAMInBytes(f.registryMax); err != nil || most <= 0 {
+			return nil, usage("--registry-max-size must be a size such as 500MiB or 20GiB, got %q", f.registryMax)
+		}
+	}
 	dir, err := dataDir(f.dir, f.ephemeral)
 	if err != nil {
 		return nil, err
@@ -111,7 +121,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -152,6 +162,12 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	if f.ephemeral {
 		args = append(args, "--ephemeral")
+	}
+	if f.registryMax != "" {
+		args = append(args, "--registry-max-size", f.registryMax)
+	}
+	if f.verbose {
+		args = append(args, "--verbose")
 	}
 	diary, err := os.CreateTemp("", "serin-up-*.log")
 	if err != nil {

@@ -21,10 +21,12 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
+	"github.com/docker/go-units"
 
 	"serin/internal/id"
 )
@@ -37,14 +39,35 @@ func Handler(backend ociregistry.Interface) http.Handler {
 // Blobs is a directory of content.
 type Blobs struct {
 	dir string
+	max int64 // bytes of it
 
-	mu      sync.Mutex
+	// Reclaim, if there is one, is called when there is no room, before that is
+	// said: it may call Collect.
+	Reclaim func()
+
+	mu      sync.Mutex // taken after an Upload's
 	uploads map[string]*Upload
+	used    int64 // bytes of blobs and uploads
 }
 
-// Open opens or makes a blob directory; unfinished uploads of an earlier
-// program are gone.
-func Open(dir string) (*Blobs, error) {
+// FullError says that content would exceed what the directory may hold, in
+// bytes.
+type FullError struct{ Used, Max int64 }
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("the registry is full: it holds %s of at most %s (--registry-max-size); the space of deleted images is given back within 20 minutes", units.BytesSize(float64(e.Used)), units.BytesSize(float64(e.Max)))
+}
+
+// Full says that content was refused because there is no room for it: not more
+// is allowed, or the disk is full.
+func Full(err error) bool {
+	_, most := errors.AsType[*FullError](err)
+	return most || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// Open opens or makes a blob directory that may hold max bytes, 0 for as many as
+// the disk takes; unfinished uploads of an earlier program are gone.
+func Open(dir string, max int64) (*Blobs, error) {
 	uploads := filepath.Join(dir, "uploads")
 	if err := os.RemoveAll(uploads); err != nil {
 		return nil, fmt.Errorf("clearing unfinished uploads: %w", err)
@@ -54,7 +77,86 @@ func Open(dir string) (*Blobs, error) {
 			return nil, fmt.Errorf("making the registry's directory: %w", err)
 		}
 	}
-	return &Blobs{dir: dir, uploads: map[string]*Upload{}}, nil
+	b := &Blobs{dir: dir, max: max, uploads: map[string]*Upload{}}
+	err := b.each(func(_ ociregistry.Digest, st os.FileInfo) error {
+		b.used += st.Size()
+		return nil
+	})
+	return b, err
+}
+
+// each looks at every blob.
+func (b *Blobs) each(look func(ociregistry.Digest, os.FileInfo) error) error {
+	entries, err := os.ReadDir(filepath.Join(b.dir, "sha256"))
+	if err != nil {
+		return fmt.Errorf("listing the registry's blobs: %w", err)
+	}
+	for _, e := range entries {
+		st, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // collected meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("looking at blob %s: %w", e.Name(), err)
+		}
+		if err := look(ociregistry.Digest("sha256:"+e.Name()), st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Used is how many bytes the blobs and the unfinished uploads have.
+func (b *Blobs) Used() int64 { b.mu.Lock(); defer b.mu.Unlock(); return b.used }
+
+// take asks for n bytes more.
+func (b *Blobs) take(n int64) error {
+	err := b.tryTake(n)
+	if err != nil && b.Reclaim != nil {
+		b.Reclaim()
+		err = b.tryTake(n)
+	}
+	return err
+}
+
+func (b *Blobs) tryTake(n int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.max > 0 && b.used+n > b.max {
+		return &FullError{b.used, b.max}
+	}
+	b.used += n
+	return nil
+}
+
+func (b *Blobs) give(n int64) { b.mu.Lock(); b.used -= n; b.mu.Unlock() }
+
+// Collect removes the blobs that keep does not want and that were committed
+// before the wall time given. A blob that is committed again while it is looked
+// at stays: commits and removals exclude each other.
+func (b *Blobs) Collect(before time.Time, keep func(ociregistry.Digest) bool) (freed int64, err error) {
+	err = b.each(func(digest ociregistry.Digest, st os.FileInfo) error {
+		if !st.ModTime().Before(before) || keep(digest) {
+			return nil
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		path, err := b.path(digest)
+		if err != nil {
+			return nil // not a blob, and not ours to remove
+		}
+		now, err := os.Stat(path)
+		if err != nil || !now.ModTime().Before(before) || keep(digest) {
+			return nil
+		}
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("removing blob %s: %w", digest, err)
+		}
+		b.used -= now.Size()
+		freed += now.Size()
+		return nil
+	})
+	return freed, err
 }
 
 var sha256Digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -243,7 +345,11 @@ func (u *Upload) write(p []byte) (int, error) {
 	if u.offset >= 0 && u.offset != u.size {
 		return 0, ociregistry.ErrRangeInvalid
 	}
+	if err := u.blobs.take(int64(len(p))); err != nil {
+		return 0, err
+	}
 	n, err := u.file.Write(p)
+	u.blobs.give(int64(len(p) - n))
 	u.sum.Write(p[:n])
 	u.size += int64(n)
 	if u.offset >= 0 {
@@ -284,11 +390,31 @@ func (u *Upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 	if err := u.file.Sync(); err != nil {
 		return ociregistry.Descriptor{}, fmt.Errorf("syncing a blob: %w", err)
 	}
-	if err := os.Rename(u.file.Name(), to); err != nil {
+	if err := u.name(to); err != nil {
 		return ociregistry.Descriptor{}, fmt.Errorf("storing a blob: %w", err)
 	}
 	u.finish()
 	return ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: u.size}, nil
+}
+
+// name gives the content its name, and its age. The same content may be there.
+func (u *Upload) name(to string) error {
+	b := u.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if err := os.Chtimes(u.file.Name(), now, now); err != nil {
+		return err
+	}
+	old, err := os.Stat(to)
+	there := err == nil
+	if err := os.Rename(u.file.Name(), to); err != nil {
+		return err
+	}
+	if there {
+		b.used -= old.Size()
+	}
+	return nil
 }
 
 // Cancel drops the upload; after Commit it does nothing.
@@ -296,7 +422,9 @@ func (u *Upload) Cancel() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.closed {
-		os.Remove(u.file.Name())
+		if os.Remove(u.file.Name()) == nil {
+			u.blobs.give(u.size)
+		}
 		u.finish()
 	}
 	return nil

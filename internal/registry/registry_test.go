@@ -21,7 +21,7 @@ func digestOf(content []byte) ociregistry.Digest {
 func open(t *testing.T) (*Blobs, string) {
 	t.Helper()
 	dir := t.TempDir()
-	b, err := Open(dir)
+	b, err := Open(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestAnInterruptedUploadLeavesNothing(t *testing.T) {
 		}
 		u.Write([]byte("half"))
 	}
-	if _, err := Open(dir); err != nil { // the next program
+	if _, err := Open(dir, 0); err != nil { // the next program
 		t.Fatal(err)
 	}
 	if u, s := files(t, filepath.Join(dir, "uploads")), files(t, filepath.Join(dir, "sha256")); u != 0 || s != 0 {

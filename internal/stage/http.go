@@ -93,6 +93,10 @@ type Status struct {
 	Ephemeral bool                `json:"ephemeral"`
 	Directory string              `json:"directory"`
 	Balancers map[string][]string `json:"loadBalancers"`
+	Registry  struct {
+		Bytes int64 `json:"bytes"`
+		Max   int64 `json:"maxBytes"` // 0: what the disk takes
+	} `json:"registry"`
 }
 
 func (s *Stage) status(w http.ResponseWriter, _ *http.Request) {
@@ -101,6 +105,7 @@ func (s *Stage) status(w http.ResponseWriter, _ *http.Request) {
 		Time: s.clock.Now(), Speed: s.clock.Scale(), Up: time.Since(s.started).Round(time.Second).String(), IAM: s.config.IAM,
 		Ephemeral: s.config.Ephemeral, Directory: s.config.Dir, Balancers: s.elb.Endpoints(),
 	}
+	st.Registry.Bytes, st.Registry.Max = s.blobs.Used(), s.config.RegistryMax
 	if s.runtime.ready() {
 		st.Reason = s.runtime.why
 	}

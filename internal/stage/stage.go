@@ -47,7 +47,9 @@ type Config struct {
 	Endpoint  string  // host:port that clients use
 	Speed     float64 // stage seconds in a wall second
 	IAM       Mode
-	Log       *slog.Logger
+	// RegistryMax is how many bytes the registry may hold, 0: as many as the disk.
+	RegistryMax int64
+	Log         *slog.Logger
 	// Runtime opens what runs tasks; it is called once, by Run, so that a probe
 	// does not keep callers waiting.
 	Runtime func(context.Context, run.Config) (run.Runtime, string, error)
@@ -69,6 +71,7 @@ type Stage struct {
 	store    *store.Store
 	clock    *clock.Clock
 	balance  *balance.Balancer
+	blobs    *registry.Blobs
 	runtime  *lateRuntime
 	gateway  *wire.Gateway
 	keyMu    sync.Mutex
@@ -135,7 +138,7 @@ func (s *Stage) open() (err error) {
 	}
 	s.balance = balance.New(s.clock, c.Log)
 	s.runtime = newLateRuntime()
-	blobs, err := registry.Open(filepath.Join(c.Dir, "registry"))
+	s.blobs, err = registry.Open(filepath.Join(c.Dir, "registry"), c.RegistryMax)
 	if err != nil {
 		return err
 	}
@@ -143,7 +146,7 @@ func (s *Stage) open() (err error) {
 	s.iam = iamd.New(s.store)
 	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Admitted: s.learned.admitted, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
 	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
-	s.ecr = ecrd.New(s.store, s.clock, blobs, s.authorize)
+	s.ecr = ecrd.New(s.store, s.clock, c.Log, s.blobs, s.authorize)
 	s.ecr.Endpoint = c.Endpoint
 	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
 		return err
@@ -264,6 +267,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	})
 	g.Go(func() error { return s.balance.Run(ctx) })
 	g.Go(func() error { return s.elb.Run(ctx) })
+	g.Go(func() error { return s.ecr.Run(ctx) })
 	g.Go(func() error { return s.ecs.Control(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
 	err := g.Wait()

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"slices"
@@ -34,6 +35,7 @@ import (
 type API struct {
 	store     *store.Store
 	clock     *clock.Clock
+	log       *slog.Logger
 	blobs     *registry.Blobs
 	handler   http.Handler
 	authorize func(context.Context, *wire.Call, []wire.Check) error
@@ -48,7 +50,10 @@ type API struct {
 	images       *store.Table[image]
 	tags         *store.Table[tagRow]
 	tokens       *store.Table[token]
-	labels       *tags.Table // tags of resources, which are not image tags
+	previews     *store.Table[preview] // of lifecycle policies, the last of each repository
+	labels       *tags.Table           // tags of resources, which are not image tags
+
+	promises promises
 }
 
 type repository struct {
@@ -59,15 +64,20 @@ type repository struct {
 	ScanOnPush bool
 	Encryption string
 	Policy     string
+	Lifecycle  lifecycle
 }
 
 // layer says that a repository holds a blob.
-type layer struct{ Size int64 }
+type layer struct {
+	Size  int64
+	Since time.Time // wall time, for whoever collects
+}
 
 type image struct {
 	Digest, MediaType, ArtifactType, Subject string
 	Annotations                              map[string]string // for the list of referrers
 	Children                                 []string          // digests of an index's manifests
+	Layers                                   []string          // digests, the configuration's among them
 	Size                                     int64             // of its layers and configuration
 	ManifestSize                             int64
 	Pushed                                   time.Time
@@ -87,17 +97,20 @@ type token struct {
 const tokenLife = 12 * time.Hour
 
 // New adds ECR's tables to the store. authorize asks the policies.
-func New(s *store.Store, c *clock.Clock, b *registry.Blobs, authorize func(context.Context, *wire.Call, []wire.Check) error) *API {
+func New(s *store.Store, c *clock.Clock, log *slog.Logger, b *registry.Blobs, authorize func(context.Context, *wire.Call, []wire.Check) error) *API {
 	a := &API{
-		store: s, clock: c, blobs: b, authorize: authorize,
+		store: s, clock: c, log: log, blobs: b, authorize: authorize,
 		repositories: store.NewTable[repository](s, "ecr/repositories"),
 		layers:       store.NewTable[layer](s, "ecr/layers"),
 		images:       store.NewTable[image](s, "ecr/images"),
 		tags:         store.NewTable[tagRow](s, "ecr/tags"),
 		tokens:       store.NewTable[token](s, "ecr/tokens"),
+		previews:     store.NewTable[preview](s, "ecr/previews"),
 		labels:       tags.NewTable(s, "ecr/labels", tags.Exact),
 	}
 	rand.Read(a.urlKey[:])
+	a.promises = promises{since: time.Now(), made: map[string]time.Time{}}
+	b.Reclaim = a.reclaim
 	a.handler = registry.Handler(newBackend(a))
 	return a
 }
@@ -113,6 +126,7 @@ func (a *API) Service() *wire.Service {
 			"ImageTagMutabilityExclusionFilter": {Performed: "filter filterType"},
 			"ImageIdentifier":                   {Performed: "imageDigest imageTag"},
 			"DescribeImagesFilter":              {Performed: "tagStatus", Refused: "imageStatus"},
+			"LifecyclePolicyPreviewFilter":      {Performed: "tagStatus"},
 			"ListImagesFilter":                  {Performed: "tagStatus", Refused: "imageStatus"},
 			"EncryptionConfiguration":           {Recorded: "encryptionType", Refused: "kmsKey"},
 			"ImageScanningConfiguration":        {Recorded: "scanOnPush"},
@@ -149,6 +163,21 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("DeleteRepositoryPolicy", a.DeleteRepositoryPolicy, func(c *wire.Call, in *ecr.DeleteRepositoryPolicyInput) []wire.Check {
 			return onRepo(c, "DeleteRepositoryPolicy", in.RepositoryName)
 		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("PutLifecyclePolicy", a.PutLifecyclePolicy, func(c *wire.Call, in *ecr.PutLifecyclePolicyInput) []wire.Check {
+			return onRepo(c, "PutLifecyclePolicy", in.RepositoryName)
+		}, wire.Members{Performed: "lifecyclePolicyText registryId repositoryName"}),
+		wire.Handle("GetLifecyclePolicy", a.GetLifecyclePolicy, func(c *wire.Call, in *ecr.GetLifecyclePolicyInput) []wire.Check {
+			return onRepo(c, "GetLifecyclePolicy", in.RepositoryName)
+		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("DeleteLifecyclePolicy", a.DeleteLifecyclePolicy, func(c *wire.Call, in *ecr.DeleteLifecyclePolicyInput) []wire.Check {
+			return onRepo(c, "DeleteLifecyclePolicy", in.RepositoryName)
+		}, wire.Members{Performed: "registryId repositoryName"}),
+		wire.Handle("StartLifecyclePolicyPreview", a.StartLifecyclePolicyPreview, func(c *wire.Call, in *ecr.StartLifecyclePolicyPreviewInput) []wire.Check {
+			return onRepo(c, "StartLifecyclePolicyPreview", in.RepositoryName)
+		}, wire.Members{Performed: "lifecyclePolicyText registryId repositoryName"}),
+		wire.Handle("GetLifecyclePolicyPreview", a.GetLifecyclePolicyPreview, func(c *wire.Call, in *ecr.GetLifecyclePolicyPreviewInput) []wire.Check {
+			return onRepo(c, "GetLifecyclePolicyPreview", in.RepositoryName)
+		}, wire.Members{Performed: "filter imageIds maxResults nextToken registryId repositoryName"}),
 		wire.Handle("TagResource", a.TagResource, func(_ *wire.Call, in *ecr.TagResourceInput) []wire.Check {
 			return []wire.Check{{Action: "ecr:TagResource", Resource: aws.ToString(in.ResourceArn)}}
 		}, wire.Members{Performed: "resourceArn tags"}),
@@ -352,6 +381,7 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 		for k := range a.layers.Scan(tx, within) {
 			a.layers.Delete(tx, k)
 		}
+		a.previews.Delete(tx, repositoryKey(c.Scope, name))
 		a.repositories.Delete(tx, repositoryKey(c.Scope, name))
 		a.labels.Set(tx, c.ARN("repository/"+name), nil)
 		return nil

@@ -108,7 +108,11 @@ func (b *backend) blob(scope arn.Scope, repo string, digest ociregistry.Digest) 
 	if !ok {
 		return ociregistry.Descriptor{}, ociregistry.ErrBlobUnknown
 	}
-	return ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: l.Size}, nil
+	return l.descriptor(digest), nil
+}
+
+func (l layer) descriptor(digest ociregistry.Digest) ociregistry.Descriptor {
+	return ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: l.Size}
 }
 
 func (b *backend) GetBlob(ctx context.Context, repo string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
@@ -132,7 +136,7 @@ func (b *backend) ResolveBlob(ctx context.Context, repo string, digest ociregist
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
-	return b.blob(scope, repo, digest)
+	return b.api.present(scope, repo, digest)
 }
 
 // lookup finds an image by digest or tag.
@@ -232,7 +236,7 @@ func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ocir
 	if err != nil {
 		return nil, err
 	}
-	return upload{u, ctx, b, scope, repo}, nil
+	return &upload{Upload: u, ctx: ctx, backend: b, scope: scope, repo: repo}, nil
 }
 
 func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID string, offset int64, _ int) (ociregistry.BlobWriter, error) {
@@ -244,7 +248,7 @@ func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, uploadID stri
 	if err != nil {
 		return nil, err
 	}
-	return upload{u, ctx, b, scope, repo}, nil
+	return &upload{Upload: u, ctx: ctx, backend: b, scope: scope, repo: repo}, nil
 }
 
 // upload is an upload of one request: what completes it needs a permission of its
@@ -255,9 +259,31 @@ type upload struct {
 	backend *backend
 	scope   arn.Scope
 	repo    string
+	full    error
 }
 
-func (u upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+// Write reads a body to its end even where there is no room for it: a client
+// that is still sending would not see why.
+func (u *upload) Write(p []byte) (int, error) {
+	if u.full != nil {
+		return len(p), nil
+	}
+	n, err := u.Upload.Write(p)
+	if registry.Full(err) {
+		u.full = registryError(ociregistry.ErrDenied, err.Error()) // docker tries again after any other code, for a minute
+		u.Cancel()                                                 // what came so far takes no room
+		return len(p), nil
+	}
+	return n, err
+}
+
+// Close leaves the upload for a later request, or says that there was no room.
+func (u *upload) Close() error { return u.full }
+
+func (u *upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+	if u.full != nil {
+		return ociregistry.Descriptor{}, u.full
+	}
 	if _, err := u.backend.enter(u.ctx, "CompleteLayerUpload", u.repo); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
@@ -265,31 +291,42 @@ func (u upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, error
 	if err != nil {
 		return desc, err
 	}
-	return desc, u.backend.api.hold(u.scope, u.repo, desc)
+	return desc, asRegistryError(u.backend.api.hold(u.scope, u.repo, desc))
 }
 
 // hold notes that a repository has a blob.
 func (a *API) hold(scope arn.Scope, repo string, desc ociregistry.Descriptor) error {
 	return a.store.Update(func(tx *store.Tx) error {
-		a.layers.Put(tx, imageKey(scope, repo, string(desc.Digest)), layer{desc.Size})
+		if _, err := a.find(tx, scope, repo); err != nil {
+			return err
+		}
+		a.layers.Put(tx, imageKey(scope, repo, string(desc.Digest)), layer{desc.Size, time.Now()})
 		return nil
 	})
 }
 
 // MountBlob makes a blob of one repository known in another.
-func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregistry.Digest) (desc ociregistry.Descriptor, err error) {
 	scope, err := b.enter(ctx, "InitiateLayerUpload", to)
 	if err != nil {
-		return ociregistry.Descriptor{}, err
+		return desc, err
 	}
 	if _, err := b.enter(ctx, "GetDownloadUrlForLayer", from); err != nil {
-		return ociregistry.Descriptor{}, err
+		return desc, err
 	}
-	desc, err := b.blob(scope, from, digest)
-	if err != nil {
-		return ociregistry.Descriptor{}, err
-	}
-	return desc, b.api.hold(scope, to, desc)
+	err = b.api.store.Update(func(tx *store.Tx) error {
+		if _, err := b.api.find(tx, scope, to); err != nil {
+			return err
+		}
+		l, ok := b.api.layers.Get(tx, imageKey(scope, from, string(digest)))
+		if !ok {
+			return ociregistry.ErrBlobUnknown
+		}
+		desc = l.descriptor(digest)
+		b.api.layers.Put(tx, imageKey(scope, to, string(digest)), layer{l.Size, time.Now()})
+		return nil
+	})
+	return desc, asRegistryError(err)
 }
 
 func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents []byte, mediaType string) (ociregistry.Descriptor, error) {
@@ -317,6 +354,8 @@ func asRegistryError(err error) error {
 		return ociregistry.NewError(e.ErrorMessage(), "TAG_INVALID", nil)
 	case "InvalidParameterException":
 		return registryError(ociregistry.ErrManifestInvalid, e.ErrorMessage())
+	case "LimitExceededException":
+		return registryError(ociregistry.ErrDenied, e.ErrorMessage())
 	case "RepositoryNotFoundException":
 		return registryError(ociregistry.ErrNameUnknown, e.ErrorMessage())
 	}

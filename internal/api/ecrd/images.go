@@ -217,13 +217,12 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 				}
 			}
 			for _, tag := range t.Tags {
-				a.tags.Delete(tx, imageKey(c.Scope, name, tag))
 				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest), ImageTag: new(tag)})
 			}
 			if len(t.Tags) == 0 && i.ImageTag == nil {
 				out.ImageIds = append(out.ImageIds, types.ImageIdentifier{ImageDigest: new(t.Digest)})
 			}
-			a.images.Delete(tx, imageKey(c.Scope, name, t.Digest))
+			a.remove(tx, c.Scope, name, *t)
 			all = slices.Delete(all, at, at+1)
 		}
 		return nil
@@ -232,6 +231,14 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 		return nil, err
 	}
 	return out, nil
+}
+
+// remove takes an image and its tags from a repository.
+func (a *API) remove(tx *store.Tx, scope arn.Scope, repo string, t tagged) {
+	for _, tag := range t.Tags {
+		a.tags.Delete(tx, imageKey(scope, repo, tag))
+	}
+	a.images.Delete(tx, imageKey(scope, repo, t.Digest))
 }
 
 // indexesOf are the indexes that refer to an image, which cannot go before them.

@@ -19,7 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
-	"serin/internal/store"
+	"serin/internal/registry"
 	"serin/internal/wire"
 )
 
@@ -37,17 +37,12 @@ const (
 const DownloadPath = "/layer-bucket/"
 
 // held checks the registry and the repository, and finds a layer in it.
-func (a *API) held(c *wire.Call, registry, name *string, digest string) (l layer, ok bool, err error) {
-	if err := registryOf(c, registry); err != nil {
-		return l, false, err
+func (a *API) held(c *wire.Call, registryID, name *string, digest string) (desc ociregistry.Descriptor, ok bool, err error) {
+	if _, err := a.repository(c, registryID, name); err != nil {
+		return desc, false, err
 	}
-	a.store.View(func(tx *store.Tx) {
-		if _, err = a.find(tx, c.Scope, aws.ToString(name)); err != nil {
-			return
-		}
-		l, ok = a.layers.Get(tx, imageKey(c.Scope, aws.ToString(name), digest))
-	})
-	return l, ok, err
+	desc, unknown := a.present(c.Scope, *name, ociregistry.Digest(digest))
+	return desc, unknown == nil, nil
 }
 
 // BatchCheckLayerAvailability says which layers a repository has.
@@ -118,6 +113,8 @@ func (a *API) UploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartInput)
 			Message:    new(fmt.Sprintf("The layer part that begins at byte %d does not follow the last one: the next byte is %d", first, u.Size())),
 			RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName, UploadId: in.UploadId, LastValidByteReceived: new(u.Size() - 1),
 		}
+	case registry.Full(err):
+		return nil, &types.LimitExceededException{Message: new(err.Error())}
 	case err != nil:
 		return nil, err
 	}

@@ -36,6 +36,16 @@ func (a *API) Policy(resource arn.ARN) (*policy.Document, bool) {
 // mostPolicy is the most characters of a repository's policy, documented.
 const mostPolicy = 10240
 
+// repository reads a repository of the caller's registry.
+func (a *API) repository(c *wire.Call, registry, name *string) (r repository, err error) {
+	if err := registryOf(c, registry); err != nil {
+		return r, err
+	}
+	a.store.View(func(tx *store.Tx) { r, err = a.find(tx, c.Scope, aws.ToString(name)) })
+	return r, err
+}
+
+// change writes a repository of the caller's registry.
 func (a *API) change(ctx context.Context, registry, name *string, fn func(*repository) error) error {
 	c := wire.From(ctx)
 	if err := registryOf(c, registry); err != nil {
@@ -80,12 +90,7 @@ func (a *API) SetRepositoryPolicy(ctx context.Context, in *ecr.SetRepositoryPoli
 // GetRepositoryPolicy returns a repository's policy.
 func (a *API) GetRepositoryPolicy(ctx context.Context, in *ecr.GetRepositoryPolicyInput) (*ecr.GetRepositoryPolicyOutput, error) {
 	c := wire.From(ctx)
-	if err := registryOf(c, in.RegistryId); err != nil {
-		return nil, err
-	}
-	var r repository
-	var err error
-	a.store.View(func(tx *store.Tx) { r, err = a.find(tx, c.Scope, aws.ToString(in.RepositoryName)) })
+	r, err := a.repository(c, in.RegistryId, in.RepositoryName)
 	switch {
 	case err != nil:
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
 	"serin/internal/arn"
+	"serin/internal/registry"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
@@ -93,6 +94,9 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 		i.Subject = string(m.Subject.Digest)
 	}
 	digest, err := a.blobs.Put(contents)
+	if registry.Full(err) {
+		return i, false, &types.LimitExceededException{Message: new(err.Error())}
+	}
 	if err != nil {
 		return i, false, err
 	}
@@ -143,6 +147,7 @@ func (a *API) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m mani
 			missing = append(missing, string(p.Digest))
 		}
 		i.Size += l.Size
+		i.Layers = append(i.Layers, string(p.Digest))
 	}
 	if missing != nil {
 		return &types.LayersNotFoundException{Message: new(fmt.Sprintf(text, "Layers", strings.Join(missing, ", "), repo, scope.Account))}
