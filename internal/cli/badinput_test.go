@@ -1,8 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	logtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -87,6 +93,39 @@ func TestADirectoryOfANewerVersionIsRefused(t *testing.T) {
 	}
 }
 
+// layerPush makes a repository, and returns what pushes a layer to it.
+func layerPush(t *testing.T, c aws.Config, layer []byte) func() (int, string) {
+	t.Helper()
+	r := ecr.NewFromConfig(c)
+	if _, err := r.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: new("web")}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := out.AuthorizationData[0]
+	return func() (int, string) {
+		t.Helper()
+		in, err := http.NewRequest("POST", fmt.Sprintf("%s/v2/web/blobs/uploads/?digest=sha256:%x", *auth.ProxyEndpoint, sha256.Sum256(layer)), bytes.NewReader(layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Header.Set("Authorization", "Basic "+*auth.AuthorizationToken)
+		in.Header.Set("Content-Type", "application/octet-stream")
+		answer, err := http.DefaultClient.Do(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(text)
+	}
+}
+
 // When the disk is full a call fails and nothing of it is kept; with room again
 // the same stage goes on.
 func TestAFullDiskFailsTheCallAndTheStageGoesOn(t *testing.T) {
@@ -106,6 +145,8 @@ func TestAFullDiskFailsTheCallAndTheStageGoesOn(t *testing.T) {
 	if _, err := l.CreateLogStream(t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: group, LogStreamName: stream}); err != nil {
 		t.Fatal(err)
 	}
+	layer := bytes.Repeat([]byte("layer"), 100_000)
+	push := layerPush(t, c, layer)
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 16<<20), 0o600); err == nil {
 		t.Fatal("the disk is larger than it should be")
@@ -116,6 +157,9 @@ func TestAFullDiskFailsTheCallAndTheStageGoesOn(t *testing.T) {
 	}
 	if err := put("lost " + strings.Repeat("x", 100_000)); err == nil || !strings.Contains(err.Error(), "ServerException") && !strings.Contains(err.Error(), "ServiceUnavailable") {
 		t.Errorf("logging to a full disk gave %v", err)
+	}
+	if status, text := push(); status != http.StatusForbidden || !strings.Contains(text, `"DENIED"`) || !strings.Contains(text, "no space left on device") {
+		t.Errorf("pushing to a full disk gave %d %s", status, text)
 	}
 	// The table's file has spare pages; sooner or later it has none.
 	var failed error
@@ -151,6 +195,9 @@ func TestAFullDiskFailsTheCallAndTheStageGoesOn(t *testing.T) {
 	}
 	if err := put("kept"); err != nil {
 		t.Error("with room again:", err)
+	}
+	if status, text := push(); status != http.StatusCreated {
+		t.Errorf("with room again a push gave %d %s", status, text)
 	}
 	out, err := l.GetLogEvents(t.Context(), &cloudwatchlogs.GetLogEventsInput{LogGroupName: group, LogStreamName: stream})
 	if err != nil || len(out.Events) != 1 || *out.Events[0].Message != "kept" {

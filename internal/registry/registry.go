@@ -9,6 +9,7 @@ package registry
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -31,9 +32,31 @@ import (
 	"serin/internal/id"
 )
 
-// Handler serves the OCI distribution protocol from a backend.
+// Handler serves the OCI distribution protocol from a backend. An Answer is
+// written as it stands, other errors as the specification has them.
 func Handler(backend ociregistry.Interface) http.Handler {
-	return ociserver.New(backend, &ociserver.Options{})
+	return ociserver.New(backend, &ociserver.Options{WriteError: func(w http.ResponseWriter, _ *http.Request, err error) {
+		if a, ok := errors.AsType[*Answer](err); ok {
+			a.Write(w)
+			return
+		}
+		ociregistry.WriteError(w, err)
+	}})
+}
+
+// Answer is an error in the distribution protocol's form.
+type Answer struct {
+	Status        int
+	Code, Message string
+}
+
+func (a *Answer) Error() string { return a.Code + ": " + a.Message }
+
+// Write answers a request.
+func (a *Answer) Write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(a.Status)
+	json.NewEncoder(w).Encode(ociregistry.WireErrors{Errors: []ociregistry.WireError{{Code_: a.Code, Message: a.Message}}})
 }
 
 // Blobs is a directory of content.

@@ -43,7 +43,8 @@ type API struct {
 	// Endpoint is where clients reach the registry: host and port.
 	Endpoint string
 
-	urlKey [32]byte // signs the addresses of layers, until the program ends
+	patience time.Duration // with a client that is sending, in wall time
+	urlKey   [32]byte      // signs the addresses of layers, until the program ends
 
 	repositories *store.Table[repository]
 	layers       *store.Table[layer]
@@ -99,7 +100,7 @@ const tokenLife = 12 * time.Hour
 // New adds ECR's tables to the store. authorize asks the policies.
 func New(s *store.Store, c *clock.Clock, log *slog.Logger, b *registry.Blobs, authorize func(context.Context, *wire.Call, []wire.Check) error) *API {
 	a := &API{
-		store: s, clock: c, log: log, blobs: b, authorize: authorize,
+		store: s, clock: c, log: log, blobs: b, patience: time.Minute, authorize: authorize,
 		repositories: store.NewTable[repository](s, "ecr/repositories"),
 		layers:       store.NewTable[layer](s, "ecr/layers"),
 		images:       store.NewTable[image](s, "ecr/images"),

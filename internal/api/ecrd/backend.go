@@ -48,10 +48,31 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	call := &wire.Call{Service: "ecr", Scope: scope, Principal: t.Principal, SourceIP: source, UserAgent: r.UserAgent(), RequestID: id.UUID()}
+	if r.ContentLength != 0 { // a body that nobody reads is waited for as well
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.patience))
+	}
 	in := r.Clone(wire.WithCall(r.Context(), call))
+	in.Body = &patient{r.Body, http.NewResponseController(w), a.patience}
 	if !a.smooth(w, in, scope) {
 		a.handler.ServeHTTP(w, in)
 	}
+}
+
+// patient reads a body from a client that may be slow but must not hang: what it
+// sent of a layer is kept, and it can go on with that later.
+type patient struct {
+	io.ReadCloser
+	control  *http.ResponseController
+	patience time.Duration // wall time for each read
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	p.control.SetReadDeadline(time.Now().Add(p.patience)) // where there is no connection there is nothing to wait for
+	n, err := p.ReadCloser.Read(b)
+	if err == io.EOF { // the connection may have more requests
+		p.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func writeDenied(w http.ResponseWriter, message string) {
@@ -234,7 +255,7 @@ func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ocir
 	}
 	u, err := b.api.blobs.Start(scope.Key(repo))
 	if err != nil {
-		return nil, err
+		return nil, asRegistryError(err)
 	}
 	return &upload{Upload: u, ctx: ctx, backend: b, scope: scope, repo: repo}, nil
 }
@@ -270,8 +291,8 @@ func (u *upload) Write(p []byte) (int, error) {
 	}
 	n, err := u.Upload.Write(p)
 	if registry.Full(err) {
-		u.full = registryError(ociregistry.ErrDenied, err.Error()) // docker tries again after any other code, for a minute
-		u.Cancel()                                                 // what came so far takes no room
+		u.full = asRegistryError(err)
+		u.Cancel() // what came so far takes no room
 		return len(p), nil
 	}
 	return n, err
@@ -289,7 +310,7 @@ func (u *upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 	}
 	desc, err := u.Upload.Commit(digest)
 	if err != nil {
-		return desc, err
+		return desc, asRegistryError(invalidLayer(err))
 	}
 	return desc, asRegistryError(u.backend.api.hold(u.scope, u.repo, desc))
 }
@@ -341,19 +362,28 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents [
 	return i.descriptor(), nil
 }
 
-// asRegistryError is an error of ECR's API in the distribution protocol's form.
+// asRegistryError is an error of ECR's API, or of a full disk, as ECR's registry
+// answers it: codes and statuses are as observed, where they are not the
+// specification's.
 func asRegistryError(err error) error {
+	if registry.Full(err) { // after any other code docker tries again, for a minute
+		return registryError(ociregistry.ErrDenied, err.Error())
+	}
 	e, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
 		return err
 	}
 	switch e.ErrorCode() {
-	case "LayersNotFoundException", "ReferencedImagesNotFoundException":
+	case "LayersNotFoundException":
+		return registryError(ociregistry.ErrBlobUploadUnknown, e.ErrorMessage())
+	case "ReferencedImagesNotFoundException":
 		return registryError(ociregistry.ErrManifestBlobUnknown, e.ErrorMessage())
 	case "ImageTagAlreadyExistsException":
-		return ociregistry.NewError(e.ErrorMessage(), "TAG_INVALID", nil)
+		return &registry.Answer{Status: http.StatusBadRequest, Code: "TAG_INVALID", Message: e.ErrorMessage()}
+	case "InvalidLayerException":
+		return &registry.Answer{Status: http.StatusBadRequest, Code: "BLOB_UPLOAD_INVALID", Message: e.ErrorMessage()}
 	case "InvalidParameterException":
-		return registryError(ociregistry.ErrManifestInvalid, e.ErrorMessage())
+		return &registry.Answer{Status: http.StatusMethodNotAllowed, Code: "UNSUPPORTED", Message: e.ErrorMessage()}
 	case "LimitExceededException":
 		return registryError(ociregistry.ErrDenied, e.ErrorMessage())
 	case "RepositoryNotFoundException":

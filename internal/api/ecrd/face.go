@@ -11,9 +11,8 @@ import (
 	"strconv"
 	"strings"
 
-	"cuelabs.dev/go/oci/ociregistry"
-
 	"serin/internal/arn"
+	"serin/internal/registry"
 	"serin/internal/store"
 )
 
@@ -28,6 +27,13 @@ func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bo
 	if r.Method == http.MethodDelete && !strings.Contains(path, "/blobs/uploads/") {
 		writeRegistryError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "images are deleted by ecr:BatchDeleteImage")
 		return true
+	}
+	if path == "_catalog" {
+		writeRegistryError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "repositories are listed by ecr:DescribeRepositories")
+		return true
+	}
+	if strings.HasSuffix(path, "/tags/list") {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	}
 	if repo, uploadID, ok := cutLast(path, "/blobs/uploads/"); ok {
 		if r.Method == http.MethodPost {
@@ -45,27 +51,44 @@ func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bo
 			writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
 			return true
 		}
-		return r.Method == http.MethodPut && tooLarge(w, r)
+		if !strings.Contains(reference, ":") && !distributionTag.MatchString(reference) {
+			writeRegistryError(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("'%s' is not a tag: it must satisfy %s", reference, distributionTag))
+			return true
+		}
+		return r.Method == http.MethodPut && refused(w, r, scope, strings.TrimSuffix(path, "/manifests/"+reference), reference)
 	}
 	return false
 }
 
-// tooLarge refuses a manifest before it fills the memory.
-func tooLarge(w http.ResponseWriter, r *http.Request) bool {
-	if r.ContentLength <= mostManifest {
-		body, err := io.ReadAll(io.LimitReader(r.Body, mostManifest+1))
-		if err != nil {
-			writeRegistryError(w, http.StatusBadRequest, "MANIFEST_INVALID", "the manifest ends before its end: "+err.Error())
-			return true
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if len(body) <= mostManifest {
-			return false
-		}
+// mostDrained is how much of a body that is refused is read, in bytes.
+const mostDrained = 1 << 30
+
+// refused answers a manifest that is too large, before it fills the memory,
+// that is no JSON, or that is sent under another's digest.
+func refused(w http.ResponseWriter, r *http.Request, scope arn.Scope, repo, reference string) bool {
+	body, err := io.ReadAll(io.LimitReader(r.Body, mostManifest+1))
+	switch {
+	case err != nil:
+		writeRegistryError(w, http.StatusBadRequest, "MANIFEST_INVALID", "the manifest ends before its end: "+err.Error())
+		return true
+	case len(body) > mostManifest:
+		io.Copy(io.Discard, io.LimitReader(r.Body, mostDrained)) // a client that is still sending would not see why
+		writeRegistryError(w, http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", fmt.Sprintf("a manifest can have at most %d bytes", mostManifest))
+		return true
+	case !json.Valid(body):
+		writeRegistryError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", invalidJSON)
+		return true
+	case strings.HasPrefix(reference, "sha256:") && reference != digestOf(body):
+		writeRegistryError(w, http.StatusBadRequest, "MANIFEST_INVALID", otherDigest(scope, repo, reference))
+		return true
 	}
-	writeRegistryError(w, http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", fmt.Sprintf("a manifest can have at most %d bytes", mostManifest))
-	return true
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return false
 }
+
+// distributionTag is a tag that the distribution protocol takes; ECR's API takes
+// longer ones.
+var distributionTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
 var digestForm = regexp.MustCompile(`^[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}$`)
 
@@ -78,9 +101,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 func writeRegistryError(w http.ResponseWriter, status int, code, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(ociregistry.WireErrors{Errors: []ociregistry.WireError{{Code_: code, Message: message}}})
+	(&registry.Answer{Status: status, Code: code, Message: message}).Write(w)
 }
 
 // mountOrUpload makes an upload of a mount that cannot be: of a blob that the

@@ -110,7 +110,7 @@ func (a *API) UploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartInput)
 		return nil, noUpload(c, in.RepositoryName, in.UploadId)
 	case errors.Is(err, ociregistry.ErrRangeInvalid):
 		return nil, &types.InvalidLayerPartException{
-			Message:    new(fmt.Sprintf("The layer part that begins at byte %d does not follow the last one: the next byte is %d", first, u.Size())),
+			Message:    new(fmt.Sprintf("First byte of the layer part is %d instead of %d", first, u.Size())), // observed
 			RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName, UploadId: in.UploadId, LastValidByteReceived: new(u.Size() - 1),
 		}
 	case registry.Full(err):
@@ -119,6 +119,15 @@ func (a *API) UploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartInput)
 		return nil, err
 	}
 	return &ecr.UploadLayerPartOutput{RegistryId: new(c.Scope.Account), RepositoryName: in.RepositoryName, UploadId: in.UploadId, LastByteReceived: &last}, nil
+}
+
+// invalidLayer is a layer of another digest in ECR's words, observed; any other
+// error is as it was.
+func invalidLayer(err error) error {
+	if errors.Is(err, ociregistry.ErrDigestInvalid) {
+		return &types.InvalidLayerException{Message: new("None of the provided layer digests match the calculated layer digest")}
+	}
+	return err
 }
 
 // CompleteLayerUpload verifies a layer and gives it to the repository.
@@ -142,7 +151,7 @@ func (a *API) CompleteLayerUpload(ctx context.Context, in *ecr.CompleteLayerUplo
 	case u.Size() == 0:
 		return nil, &types.EmptyUploadException{Message: new(fmt.Sprintf("The upload with id '%s' has no layer parts", u.ID()))}
 	case u.ShortestPart() < leastPart:
-		return nil, &types.LayerPartTooSmallException{Message: new(fmt.Sprintf("Every layer part but the last must have at least %d bytes, one has %d", leastPart, u.ShortestPart()))}
+		return nil, &types.LayerPartTooSmallException{Message: new("All layer parts except the last part should be at least 5MB")} // observed
 	case there:
 		u.Cancel()
 		return nil, &types.LayerAlreadyExistsException{Message: new(fmt.Sprintf("Layer with digest '%s' already exists in the repository with name '%s' in the registry with id '%s'", digest, *in.RepositoryName, c.Scope.Account))}
@@ -152,7 +161,7 @@ func (a *API) CompleteLayerUpload(ctx context.Context, in *ecr.CompleteLayerUplo
 	case errors.Is(err, ociregistry.ErrBlobUploadUnknown):
 		return nil, noUpload(c, in.RepositoryName, in.UploadId)
 	case errors.Is(err, ociregistry.ErrDigestInvalid):
-		return nil, &types.InvalidLayerException{Message: new(fmt.Sprintf("The layer of upload '%s' is not of digest '%s': %s", u.ID(), digest, err))}
+		return nil, invalidLayer(err)
 	case err != nil:
 		return nil, err
 	}

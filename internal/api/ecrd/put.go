@@ -42,14 +42,14 @@ func (a *API) PutImage(ctx context.Context, in *ecr.PutImageInput) (*ecr.PutImag
 	if err := registryOf(c, in.RegistryId); err != nil {
 		return nil, err
 	}
-	name, tag, manifest := aws.ToString(in.RepositoryName), aws.ToString(in.ImageTag), aws.ToString(in.ImageManifest)
+	name, tag, contents := aws.ToString(in.RepositoryName), aws.ToString(in.ImageTag), aws.ToString(in.ImageManifest)
 	if in.ImageTag != nil && !imageTag.MatchString(tag) {
 		return nil, invalid("imageTag '%s' must have at most 300 letters, digits and _.-, and not begin with . or -", tag)
 	}
-	if digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest))); in.ImageDigest != nil && *in.ImageDigest != digest {
-		return nil, &types.ImageDigestDoesNotMatchException{Message: new(fmt.Sprintf("The image digest '%s' does not match the digest '%s' of the image manifest", *in.ImageDigest, digest))}
+	if in.ImageDigest != nil && *in.ImageDigest != digestOf([]byte(contents)) {
+		return nil, &types.ImageDigestDoesNotMatchException{Message: new(otherDigest(c.Scope, name, *in.ImageDigest))}
 	}
-	i, there, err := a.put(c.Scope, name, tag, []byte(manifest), aws.ToString(in.ImageManifestMediaType))
+	i, there, err := a.put(c.Scope, name, tag, []byte(contents), aws.ToString(in.ImageManifestMediaType))
 	if err != nil {
 		return nil, err
 	}
@@ -61,30 +61,42 @@ func (a *API) PutImage(ctx context.Context, in *ecr.PutImageInput) (*ecr.PutImag
 		return nil, &types.ImageAlreadyExistsException{Message: new(fmt.Sprintf("%s already exists in the repository with name '%s' in registry with id '%s'", what, name, c.Scope.Account))}
 	}
 	return &ecr.PutImageOutput{Image: &types.Image{
-		RegistryId: new(c.Scope.Account), RepositoryName: &name, ImageManifest: &manifest, ImageManifestMediaType: new(i.MediaType),
+		RegistryId: new(c.Scope.Account), RepositoryName: &name, ImageManifest: &contents, ImageManifestMediaType: new(i.MediaType),
 		ImageId: &types.ImageIdentifier{ImageDigest: new(i.Digest), ImageTag: in.ImageTag},
 	}}, nil
+}
+
+func digestOf(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
+
+// otherDigest is the text, observed, about an image sent under another's digest.
+func otherDigest(scope arn.Scope, repo, digest string) string {
+	return fmt.Sprintf("The image with digest '%s' in repository '%s' and registry ID '%s' does not match the image digest that Amazon ECR has calculated.", digest, repo, scope.Account)
 }
 
 // imageTag is the distribution specification's rule with ECR's length.
 var imageTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,299}$`)
 
+// badManifest is how ECR begins to say what is wrong with a manifest, observed.
+const (
+	badManifest = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: "
+	invalidJSON = badManifest + "'Invalid JSON syntax'"
+)
+
 // put stores a manifest for both faces; there says that nothing changed. A
 // mediaType of "" is the manifest's own.
 func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType string) (i image, there bool, err error) {
-	const manifest = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: "
 	var m manifestDocument
 	if err := json.Unmarshal(contents, &m); err != nil {
-		return i, false, &types.InvalidParameterException{Message: new(manifest + "'Invalid JSON syntax': " + err.Error())}
+		return i, false, &types.InvalidParameterException{Message: new(invalidJSON)}
 	}
 	mediaType = cmp.Or(mediaType, m.MediaType)
 	switch {
 	case len(contents) > mostManifest:
-		return i, false, &types.InvalidParameterException{Message: new(fmt.Sprintf("%s'at most %d bytes'", manifest, mostManifest))}
+		return i, false, &types.InvalidParameterException{Message: new(fmt.Sprintf("%s'at most %d bytes'", badManifest, mostManifest))}
 	case mediaType == "":
-		return i, false, &types.InvalidParameterException{Message: new(manifest + "'it has no mediaType, and imageManifestMediaType is not given'")}
+		return i, false, &types.InvalidParameterException{Message: new(badManifest + "'it has no mediaType, and imageManifestMediaType is not given'")}
 	case m.MediaType != "" && m.MediaType != mediaType:
-		return i, false, &types.InvalidParameterException{Message: new(manifest + "'it is of type " + m.MediaType + ", and was sent as " + mediaType + "'")}
+		return i, false, &types.InvalidParameterException{Message: new(badManifest + "'it is of type " + m.MediaType + ", and was sent as " + mediaType + "'")}
 	}
 	i = image{MediaType: mediaType, ArtifactType: m.ArtifactType, Annotations: m.Annotations, ManifestSize: int64(len(contents)), Pushed: a.clock.Now()}
 	if i.ArtifactType == "" && m.Config != nil { // what it is, is said by its configuration
@@ -118,7 +130,7 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 		if tag != "" {
 			have, ok := a.tags.Get(tx, imageKey(scope, repo, tag))
 			if ok && have.Digest != i.Digest && r.fixed(tag) {
-				return &types.ImageTagAlreadyExistsException{Message: new(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the repository is immutable.", tag, repo))}
+				return &types.ImageTagAlreadyExistsException{Message: new(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", tag, repo))}
 			}
 			there = had && ok && have.Digest == i.Digest
 			a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{i.Digest})
