@@ -63,6 +63,7 @@ var allowed = map[string][]string{
 	"internal/balance": {"internal/clock", "internal/arn", "internal/id"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
+	"internal/image":   {},
 	"internal/release": {}, "internal/rehearse": {"internal/release"},
 	"examples/web": {}, "examples/blog": {},
 	"internal/run/testdata/app": {},
