@@ -82,13 +82,16 @@ func freePort(t *testing.T) int {
 // pushExamples pushes the page's four images.
 func pushExamples(t *testing.T, endpoint string) {
 	t.Helper()
-	client := ecr.NewFromConfig(admin(t, endpoint))
+	registry, err := release.OpenRegistry(t.Context(), ecr.NewFromConfig(admin(t, endpoint)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for version, health := range map[string]string{"1": "", "2": "", "3": "broken", "4": ""} {
-		image, err := release.Program{File: binary, Args: []string{exampleVerb}, Env: []string{"VERSION=" + version, "HEALTH=" + health, "PATH=/app"}, Port: "8080"}.Image("amd64")
+		image, err := example(binary, "VERSION="+version, "HEALTH="+health, "PATH=/app").Build(t.Context(), t.TempDir(), testWriter{t})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := release.Push(t.Context(), client, image, "shop", version); err != nil {
+		if _, err := registry.Push(t.Context(), image, "shop", version, func(release.Layer) {}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,9 +25,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"serin/examples/blog"
+	"serin/internal/image"
 	"serin/internal/policy"
 	"serin/internal/rehearse"
 	"serin/internal/release"
@@ -341,17 +343,32 @@ func (d *demo) definition(version string) (*ecs.RegisterTaskDefinitionInput, err
 	return release.Definition([]byte(raw), "gpu-test", d.image(version))
 }
 
+// example is the image of the example service, which is this program.
+func example(program string, env ...string) image.Spec {
+	return image.Spec{Source: program, Kind: image.Binary, Platform: v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, Cmd: []string{exampleVerb}, Env: env, Ports: []string{"8080"}}
+}
+
 // push builds a version of the example and pushes it with the job's rights.
 func (d *demo) push(ctx context.Context, version string, env ...string) error {
 	began := time.Now()
-	image, err := release.Program{File: d.program, Args: []string{exampleVerb}, Env: append(env, "VERSION="+version, "PATH=/app"), Port: "8080"}.Image(runtime.GOARCH)
+	scratch, err := os.MkdirTemp("", "serin-image-")
 	if err != nil {
 		return err
 	}
-	_, digest, err := release.Push(ctx, ecr.NewFromConfig(d.deployer), image, d.repository, version)
+	defer os.RemoveAll(scratch)
+	made, err := example(d.program, append(env, "VERSION="+version, "PATH=/app")...).Build(ctx, scratch, d.err)
 	if err != nil {
 		return err
 	}
+	registry, err := release.OpenRegistry(ctx, ecr.NewFromConfig(d.deployer))
+	if err != nil {
+		return err
+	}
+	ref, err := registry.Push(ctx, made, d.repository, version, func(release.Layer) {})
+	if err != nil {
+		return err
+	}
+	_, digest, _ := strings.Cut(ref, "@")
 	d.say("image %s:%s of %s, pushed in %s: %s", d.repository, version, filepath.Base(d.program), time.Since(began).Round(time.Millisecond), digest[:19])
 	return nil
 }
