@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"serin/internal/image"
 	"serin/internal/release"
 	"serin/internal/stage"
 	"serin/internal/store"
@@ -34,6 +37,14 @@ func (e *usageError) Error() string { return e.message }
 
 func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
+// hintedError is an error with the way out of it.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
 // fail prints an error, and the way out where we know it, and returns its code.
 func (a *app) fail(err error) int {
 	if errors.Is(err, errDetached) {
@@ -52,8 +63,20 @@ func (a *app) fail(err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		code = exitUsage
 	}
+	if e, ok := errors.AsType[*image.InputError](err); ok {
+		code, hint = exitUsage, e.Hint
+	}
+	if e, ok := errors.AsType[*image.ToolError](err); ok {
+		hint = e.Hint
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok && (e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden) {
+		code = exitDenied
+	}
+	if e, ok := errors.AsType[*hintedError](err); ok && e.hint != "" {
+		hint = e.hint
+	}
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED) && hint == "":
 		hint = "no stage answers at " + a.target.endpoint + "; start one with: serin up -d"
 	case errors.Is(err, store.ErrInUse):
 		hint = "serin down ends the other stage; or give this one a --data directory of its own"
