@@ -722,7 +722,7 @@ func TestDockerSaysWhyItIsRefused(t *testing.T) {
 	r.must("docker", "push", fixed) // the same image is no other
 	r.moved("the same push twice", traffic{sent: 2, manifests: 2})
 	first := *r.tagged("team/fixed", "1").ImageDigest
-	r.refused("", "docker", "push", image("two", "team/fixed:1")) // by whichever words
+	r.refused("tag invalid: The image tag '1' already exists in the 'team/fixed' repository and cannot be overwritten because the tag is immutable.", "docker", "push", image("two", "team/fixed:1"))
 	if got := *r.tagged("team/fixed", "1").ImageDigest; got != first {
 		t.Errorf("the tag was moved from %s to %s", first, got)
 	}

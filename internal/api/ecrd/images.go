@@ -156,7 +156,7 @@ func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*e
 			return t.is(i) && (len(in.AcceptedMediaTypes) == 0 || slices.Contains(in.AcceptedMediaTypes, t.MediaType))
 		})
 		if at < 0 {
-			out.Failures = append(out.Failures, failure(i))
+			out.Failures = append(out.Failures, imageFailure(i))
 			continue
 		}
 		manifest, err := a.manifest(all[at].image)
@@ -171,8 +171,8 @@ func (a *API) BatchGetImage(ctx context.Context, in *ecr.BatchGetImageInput) (*e
 	return out, nil
 }
 
-// failure is why no image is the one that is asked for.
-func failure(i types.ImageIdentifier) types.ImageFailure {
+// imageFailure is why no image is the one that is asked for.
+func imageFailure(i types.ImageIdentifier) types.ImageFailure {
 	f := types.ImageFailure{ImageId: &i, FailureCode: types.ImageFailureCodeImageNotFound, FailureReason: new("Requested image not found")}
 	switch {
 	case i.ImageDigest == nil && i.ImageTag == nil:
@@ -199,7 +199,7 @@ func (a *API) BatchDeleteImage(ctx context.Context, in *ecr.BatchDeleteImageInpu
 		for _, i := range in.ImageIds {
 			at := slices.IndexFunc(all, func(t tagged) bool { return t.is(i) })
 			if at < 0 {
-				out.Failures = append(out.Failures, failure(i))
+				out.Failures = append(out.Failures, imageFailure(i))
 				continue
 			}
 			t := &all[at]

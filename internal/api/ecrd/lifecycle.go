@@ -34,9 +34,10 @@ func (l lifecycle) due() time.Time {
 	return l.Evaluated.Add(evaluateEvery)
 }
 
+// evaluatedAt is the epoch before the first evaluation, as observed.
 func (l lifecycle) evaluatedAt() *time.Time {
 	if l.Evaluated.IsZero() {
-		return nil
+		return new(time.Unix(0, 0))
 	}
 	return new(l.Evaluated)
 }
@@ -47,32 +48,47 @@ type preview struct {
 	Images []expiry
 }
 
-// lifecycleText validates a policy's text.
-func lifecycleText(member, text string) error {
-	const form = "Invalid parameter at '%s' failed to satisfy constraint: '%s'"
-	if n := utf8.RuneCountInString(text); n < leastLifecycleText || n > mostLifecycleText {
-		return &types.InvalidParameterException{Message: new(fmt.Sprintf(form, member, fmt.Sprintf("it must have %d to %d characters, got %d", leastLifecycleText, mostLifecycleText, n)))}
+// readLifecycle validates a policy.
+func readLifecycle(text string) ([]lifecycleRule, error) {
+	refused := func(why string) error {
+		return &types.InvalidParameterException{Message: new("Invalid parameter at 'LifecyclePolicyText' failed to satisfy constraint: '" + why + "'")}
 	}
-	if _, err := parseRules(text); err != nil {
-		return &types.InvalidParameterException{Message: new(fmt.Sprintf(form, member, "Lifecycle policy validation failure: "+err.Error()))}
+	if n := utf8.RuneCountInString(text); n < leastLifecycleText {
+		return nil, refused(fmt.Sprintf("Member must have length greater than or equal to %d", leastLifecycleText))
+	} else if n > mostLifecycleText {
+		return nil, refused(fmt.Sprintf("Member must have length less than or equal to %d", mostLifecycleText))
 	}
-	return nil
+	rules, err := parseRules(text)
+	if err != nil {
+		return nil, refused(err.Error())
+	}
+	return rules, nil
 }
 
 // PutLifecyclePolicy replaces a repository's lifecycle policy.
 func (a *API) PutLifecyclePolicy(ctx context.Context, in *ecr.PutLifecyclePolicyInput) (*ecr.PutLifecyclePolicyOutput, error) {
-	text := aws.ToString(in.LifecyclePolicyText)
-	if err := lifecycleText("LifecyclePolicyText", text); err != nil {
+	l, err := a.newLifecycle(aws.ToString(in.LifecyclePolicyText))
+	if err != nil {
 		return nil, err
 	}
-	err := a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
-		r.Lifecycle = lifecycle{Text: text, Put: a.clock.Now()}
+	err = a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
+		r.Lifecycle = l
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &ecr.PutLifecyclePolicyOutput{LifecyclePolicyText: &text, RegistryId: new(wire.From(ctx).Scope.Account), RepositoryName: in.RepositoryName}, nil
+	return &ecr.PutLifecyclePolicyOutput{LifecyclePolicyText: &l.Text, RegistryId: new(wire.From(ctx).Scope.Account), RepositoryName: in.RepositoryName}, nil
+}
+
+// newLifecycle is a policy that is put now.
+func (a *API) newLifecycle(text string) (lifecycle, error) {
+	rules, err := readLifecycle(text)
+	if err != nil {
+		return lifecycle{}, err
+	}
+	text, err = policyText(rules)
+	return lifecycle{Text: text, Put: a.clock.Now()}, err
 }
 
 func noLifecycle(c *wire.Call, name *string) error {
@@ -115,7 +131,7 @@ func (a *API) DeleteLifecyclePolicy(ctx context.Context, in *ecr.DeleteLifecycle
 func (a *API) StartLifecyclePolicyPreview(ctx context.Context, in *ecr.StartLifecyclePolicyPreviewInput) (*ecr.StartLifecyclePolicyPreviewOutput, error) {
 	c := wire.From(ctx)
 	if in.LifecyclePolicyText != nil {
-		if err := lifecycleText("LifecyclePolicyText", *in.LifecyclePolicyText); err != nil {
+		if _, err := readLifecycle(*in.LifecyclePolicyText); err != nil {
 			return nil, err
 		}
 	}

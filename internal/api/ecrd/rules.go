@@ -1,7 +1,6 @@
 package ecrd
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -17,23 +16,28 @@ import (
 // pure; lifecycle.go performs it. The rules of the evaluation are documented:
 // https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html
 
-// lifecycleRule is a rule in the policy's own JSON.
+// lifecycleRule is a rule in the policy's own JSON, in the order in which ECR
+// tells it.
 type lifecycleRule struct {
 	Priority    int    `json:"rulePriority"`
-	Description string `json:"description"`
+	Description string `json:"description,omitempty"`
 	Selection   struct {
 		TagStatus      string   `json:"tagStatus"`
-		TagPatternList []string `json:"tagPatternList"`
-		TagPrefixList  []string `json:"tagPrefixList"`
-		StorageClass   string   `json:"storageClass"`
+		TagPatternList []string `json:"tagPatternList,omitempty"`
+		TagPrefixList  []string `json:"tagPrefixList,omitempty"`
+		StorageClass   string   `json:"storageClass,omitempty"`
 		CountType      string   `json:"countType"`
-		CountUnit      string   `json:"countUnit"`
+		CountUnit      string   `json:"countUnit,omitempty"`
 		CountNumber    int      `json:"countNumber"`
 	} `json:"selection"`
 	Action struct {
 		Type               string `json:"type"`
-		TargetStorageClass string `json:"targetStorageClass"`
+		TargetStorageClass string `json:"targetStorageClass,omitempty"`
 	} `json:"action"`
+}
+
+type lifecyclePolicy struct {
+	Rules []lifecycleRule `json:"rules"`
 }
 
 // Limits of a lifecycle policy, documented.
@@ -45,43 +49,65 @@ const (
 )
 
 // parseRules reads and validates a policy, and returns its rules in the order of
-// their evaluation.
+// their evaluation. The texts of a policy as a whole are as observed; those of a
+// single rule are ours, and name the rule and the member where ECR's name a
+// schema.
 func parseRules(text string) ([]lifecycleRule, error) {
-	var policy struct {
-		Rules []lifecycleRule `json:"rules"`
-	}
-	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	var policy lifecyclePolicy
+	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&policy); err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("there is something after the policy's end")
+		return nil, unreadable(fmt.Errorf("there is something after the policy's end"))
 	}
 	rules := policy.Rules
 	if n := len(rules); n < 1 || n > mostRules {
-		return nil, fmt.Errorf("rules must be 1 to %d, got %d", mostRules, n)
+		return nil, failure("rules must be 1 to %d, got %d", mostRules, n)
 	}
 	slices.SortStableFunc(rules, func(a, b lifecycleRule) int { return cmp.Compare(a.Priority, b.Priority) })
-	selections := map[string]int{}
+	selected := map[string]int{}
 	for i, r := range rules {
-		if err := r.check(); err != nil {
-			return nil, fmt.Errorf("rule of priority %d: %w", r.Priority, err)
-		}
 		s := r.Selection
-		if i > 0 && rules[i-1].Priority == r.Priority {
-			return nil, fmt.Errorf("rulePriority %d is that of two rules", r.Priority)
+		switch {
+		case i > 0 && rules[i-1].Priority == r.Priority:
+			return nil, failure("Duplicate priority in multiple rules")
+		case s.TagStatus == "tagged" && len(s.TagPatternList)+len(s.TagPrefixList) == 0:
+			return nil, failure("Must specify tagPrefixList or tagPatternList when tagStatus=TAGGED.")
+		case s.TagStatus == "any" && i != len(rules)-1:
+			return nil, failure("Rule for tagStatus=ANY must have the lowest priority per storage class")
 		}
-		if s.TagStatus == "any" && i != len(rules)-1 {
-			return nil, fmt.Errorf("rule of priority %d: only the rule of the highest rulePriority can have the tagStatus 'any'", r.Priority)
+		if err := r.check(); err != nil {
+			return nil, failure("rule of rulePriority %d: %w", r.Priority, err)
 		}
 		what := fmt.Sprint(s.TagStatus, s.TagPatternList, s.TagPrefixList)
-		if same, twice := selections[what]; twice {
-			return nil, fmt.Errorf("rules of priorities %d and %d select the same images: tagStatus '%s' with the same tags", same, r.Priority, s.TagStatus)
+		if same, twice := selected[what]; twice && s.TagStatus == "untagged" {
+			return nil, failure("Only one rule can select Untagged images per storage class.")
+		} else if twice {
+			return nil, failure("rules of rulePriority %d and %d have the same tags", same, r.Priority)
 		}
-		selections[what] = r.Priority
+		selected[what] = r.Priority
 	}
 	return rules, nil
+}
+
+func failure(format string, args ...any) error {
+	return fmt.Errorf("Lifecycle policy validation failure: "+format, args...)
+}
+
+func unreadable(err error) error {
+	return fmt.Errorf("Lifecycle policy parsing failure: Could not map policyString into LifecyclePolicy. (%w)", err)
+}
+
+// policyText is a policy as ECR tells it, observed: compact, its rules by their
+// priority.
+func policyText(rules []lifecycleRule) (string, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(lifecyclePolicy{rules})
+	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
 var (
@@ -97,8 +123,6 @@ func (r lifecycleRule) check() error {
 		return fmt.Errorf("rulePriority must be 1 or more")
 	case !slices.Contains([]string{"tagged", "untagged", "any"}, s.TagStatus):
 		return fmt.Errorf("selection.tagStatus must be tagged, untagged or any, got '%s'", s.TagStatus)
-	case s.TagStatus == "tagged" && tags == 0:
-		return fmt.Errorf("selection.tagPatternList or tagPrefixList must be given with tagStatus 'tagged'")
 	case s.TagStatus != "tagged" && tags > 0:
 		return fmt.Errorf("selection.tagPatternList and tagPrefixList go with tagStatus 'tagged' only")
 	case s.TagPatternList != nil && s.TagPrefixList != nil:

@@ -73,6 +73,21 @@ func TestWhatALifecyclePolicyExpires(t *testing.T) {
 	}
 }
 
+func TestALifecyclePolicyIsToldInOneForm(t *testing.T) {
+	read, err := parseRules(`{ "rules": [
+		{"action": {"type": "expire"}, "rulePriority": 7, "selection": {"countNumber": 3, "countType": "imageCountMoreThan", "tagStatus": "any"}},
+		{"rulePriority": 2, "description": "<old> & untagged", "selection": {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 14}, "action": {"type": "expire"}}
+	]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"rules":[{"rulePriority":2,"description":"<old> & untagged","selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}},` +
+		`{"rulePriority":7,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}`
+	if got, err := policyText(read); err != nil || got != want {
+		t.Errorf("the policy reads\n%s %v\nwant\n%s", got, err, want)
+	}
+}
+
 func TestALifecyclePolicyThatIsNotOne(t *testing.T) {
 	days := `"countType":"sinceImagePushed","countUnit":"days","countNumber":14`
 	for _, c := range []struct{ policy, want string }{
@@ -80,11 +95,11 @@ func TestALifecyclePolicyThatIsNotOne(t *testing.T) {
 		{`{"rules":[{"rulePriority":1,"selektion":{}}]}`, "selektion"},
 		{rules(rule(1, `"tagStatus":"untagged",`+days)) + "}", "after the policy's end"},
 		{rules(rule(0, `"tagStatus":"untagged",`+days)), "rulePriority"},
-		{rules(rule(1, `"tagStatus":"untagged",`+days), rule(1, `"tagStatus":"any",`+days)), "rulePriority 1"},
-		{rules(rule(1, `"tagStatus":"any",`+days), rule(2, `"tagStatus":"untagged",`+days)), "'any'"},
-		{rules(rule(1, `"tagStatus":"untagged",`+days), rule(2, `"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":1`)), "same images"},
+		{rules(rule(1, `"tagStatus":"untagged",`+days), rule(1, `"tagStatus":"any",`+days)), "Duplicate priority in multiple rules"},
+		{rules(rule(1, `"tagStatus":"any",`+days), rule(2, `"tagStatus":"untagged",`+days)), "Rule for tagStatus=ANY must have the lowest priority"},
+		{rules(rule(1, `"tagStatus":"untagged",`+days), rule(2, `"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":1`)), "Only one rule can select Untagged images"},
 		{rules(rule(1, `"tagStatus":"sometimes",`+days)), "tagStatus"},
-		{rules(rule(1, `"tagStatus":"tagged",`+days)), "tagPatternList"},
+		{rules(rule(1, `"tagStatus":"tagged",`+days)), "Must specify tagPrefixList or tagPatternList when tagStatus=TAGGED."},
 		{rules(rule(1, `"tagStatus":"untagged","tagPrefixList":["v"],`+days)), "tagPrefixList"},
 		{rules(rule(1, `"tagStatus":"tagged","tagPrefixList":["v"],"tagPatternList":["v*"],`+days)), "not both"},
 		{rules(rule(1, `"tagStatus":"tagged","tagPatternList":["*a*b*c*d*"],`+days)), "wildcards"},

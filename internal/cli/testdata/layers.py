@@ -92,7 +92,7 @@ for content in [b"config", b"layer", b"other"]:
     push(content, "fixed")
 two = manifest(b"config", b"other")
 ecr.put_image(repositoryName="fixed", imageTag="1", imageManifest=one)
-refused("ImageTagAlreadyExistsException", "The image tag '1' already exists in the 'fixed' repository and cannot be overwritten because the repository is immutable.",
+refused("ImageTagAlreadyExistsException", "The image tag '1' already exists in the 'fixed' repository and cannot be overwritten because the tag is immutable.",
         ecr.put_image, repositoryName="fixed", imageTag="1", imageManifest=two)
 refused("ImageAlreadyExistsException", "and tag '1' already exists", ecr.put_image, repositoryName="fixed", imageTag="1", imageManifest=one)
 ecr.put_image(repositoryName="fixed", imageTag="2", imageManifest=two)
