@@ -16,10 +16,12 @@ import (
 	"syscall"
 	"time"
 
+	"cuelabs.dev/go/oci/ociregistry/ociauth"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"serin/internal/oidc"
+	"serin/internal/registry"
 	"serin/internal/run"
 	"serin/internal/stage"
 )
@@ -31,6 +33,7 @@ type upFlags struct {
 	ephemeral, detach, verbose        bool
 	speed                             float64
 	registryMax                       string
+	mirrors                           []string
 }
 
 func (a *app) up() *cobra.Command {
@@ -56,6 +59,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
 	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
+	fl.StringArrayVar(&f.mirrors, "upstream", nil, "where the pull through cache finds a registry: HOST=URL, such as public.ecr.aws=http://localhost:5000; may be repeated")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
 	return c
@@ -112,6 +116,10 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 			return nil, usage("--registry-max-size must be a size such as 500MiB or 20GiB, got %q", f.registryMax)
 		}
 	}
+	upstream, err := upstreams(f.mirrors)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := dataDir(f.dir, f.ephemeral)
 	if err != nil {
 		return nil, err
@@ -121,12 +129,36 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
 		},
 	})
+}
+
+// upstreams is where the pull through cache finds a registry: at its own address,
+// or at the mirror that --upstream names. It signs in as docker login did.
+func upstreams(mirrors []string) (func(host string) (*registry.Remote, error), error) {
+	at := map[string]*url.URL{}
+	for _, m := range mirrors {
+		host, address, _ := strings.Cut(m, "=")
+		u, err := url.Parse(address)
+		if err != nil || host == "" || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
+			return nil, usage("--upstream must be HOST=URL, such as public.ecr.aws=http://localhost:5000, got %q", m)
+		}
+		at[host] = u
+	}
+	return func(host string) (*registry.Remote, error) {
+		credentials, err := ociauth.LoadWithEnv(nil, os.Environ())
+		if err != nil {
+			return nil, fmt.Errorf("reading Docker's configuration: %w", err)
+		}
+		if u := at[host]; u != nil {
+			return registry.NewRemote(u.Host, u.Scheme == "http", credentials)
+		}
+		return registry.NewRemote(host, false, credentials)
+	}, nil
 }
 
 func dataDir(dir string, ephemeral bool) (string, error) {
@@ -165,6 +197,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	if f.registryMax != "" {
 		args = append(args, "--registry-max-size", f.registryMax)
+	}
+	for _, m := range f.mirrors {
+		args = append(args, "--upstream", m)
 	}
 	if f.verbose {
 		args = append(args, "--verbose")

@@ -161,6 +161,11 @@ func (s *Stage) linkedRole(call *wire.Call, service string) error {
 	return s.iam.LinkedRole(call.Scope.Account, service)
 }
 
+// registrySession is ECR acting as a role of a template or a cache rule.
+func (s *Stage) registrySession(role string) (wire.Principal, error) {
+	return s.serviceSession(ecsd.Actor{Role: role, Service: "ecr.amazonaws.com", Session: "ecr"})
+}
+
 // serviceSession is a service acting as a role that trusts it.
 func (s *Stage) serviceSession(as ecsd.Actor) (wire.Principal, error) {
 	parsed, err := arn.Parse(as.Role)
@@ -179,6 +184,9 @@ func (s *Stage) serviceSession(as ecsd.Actor) (wire.Principal, error) {
 			p.Resource = &policy.Named{Name: trustOf(r.Name), Document: r.Trust}
 		}
 		text := fmt.Sprintf("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", as.Role)
+		if as.Service == "ecr.amazonaws.com" { // AWS documents no text
+			text = fmt.Sprintf("ECR was unable to assume the role '%s'. Please verify that the role exists and that its trust policy allows the service %s.", as.Role, as.Service)
+		}
 		call := &wire.Call{Service: "sts", Operation: "AssumeRole", RequestID: id.UUID(), Scope: parsed.Scope(), Principal: wire.Principal{ARN: as.Service, Service: as.Service, Account: parsed.Account}}
 		s.decide(call, request, p, policy.Decision{Reason: policy.NoResourceAllow, Kind: policy.KindTrust}, text)
 		if !found || s.config.IAM != Report {

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -319,6 +320,13 @@ func TestAMountNeedsBothRepositories(t *testing.T) {
 		}
 		const digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 		if _, err := r.CompleteLayerUpload(ctx, &ecr.CompleteLayerUploadInput{RepositoryName: new("base"), UploadId: begun.UploadId, LayerDigests: []string{digest}}); err != nil {
+			t.Fatal(err)
+		}
+		manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":2},"layers":[]}`, digest)
+		if _, err := r.PutImage(ctx, &ecr.PutImageInput{RepositoryName: new("base"), ImageManifest: &manifest}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.PutAccountSetting(ctx, &ecr.PutAccountSettingInput{Name: new("BLOB_MOUNTING"), Value: new("ENABLED")}); err != nil {
 			t.Fatal(err)
 		}
 		token, err := ecr.NewFromConfig(c).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})

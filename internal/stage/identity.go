@@ -259,9 +259,8 @@ func (s *Stage) policiesFor(p wire.Principal, check wire.Check) (policies policy
 			policies.Resource = &policy.Named{Name: trustOf(role.Name), Document: role.Trust}
 		}
 	case resource.Service == "ecr":
-		if d, ok := s.ecr.Policy(resource); ok {
-			name, _ := resource.Under("repository/")
-			policies.Resource = &policy.Named{Name: "the policy of repository " + name, Document: d}
+		if d, name, ok := s.ecr.Policy(resource, check.Action); ok {
+			policies.Resource = &policy.Named{Name: name, Document: d}
 		}
 	}
 	return policies, there

@@ -49,7 +49,9 @@ type Config struct {
 	IAM       Mode
 	// RegistryMax is how many bytes the registry may hold, 0: as many as the disk.
 	RegistryMax int64
-	Log         *slog.Logger
+	// Upstream is a registry that the pull through cache is in front of.
+	Upstream func(host string) (*registry.Remote, error)
+	Log      *slog.Logger
 	// Runtime opens what runs tasks; it is called once, by Run, so that a probe
 	// does not keep callers waiting.
 	Runtime func(context.Context, run.Config) (run.Runtime, string, error)
@@ -111,6 +113,11 @@ func New(c Config) (*Stage, error) {
 	if !arn.IsAccount(c.Account) {
 		return nil, fmt.Errorf("the account must have 12 digits, got %q", c.Account)
 	}
+	if c.Upstream == nil {
+		c.Upstream = func(host string) (*registry.Remote, error) {
+			return nil, fmt.Errorf("this stage reaches no other registry, and not %s", host)
+		}
+	}
 	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, err
@@ -146,7 +153,7 @@ func (s *Stage) open() (err error) {
 	s.iam = iamd.New(s.store)
 	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Admitted: s.learned.admitted, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
 	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
-	s.ecr = ecrd.New(s.store, s.clock, c.Log, s.blobs, s.authorize)
+	s.ecr = ecrd.New(s.store, s.clock, c.Log, s.blobs, ecrd.Deps{Authorize: s.authorize, Session: s.registrySession, Upstream: c.Upstream})
 	s.ecr.Endpoint = c.Endpoint
 	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
 		return err

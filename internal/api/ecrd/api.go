@@ -22,6 +22,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
+	"golang.org/x/sync/singleflight"
+
 	"serin/internal/arn"
 	"serin/internal/clock"
 	"serin/internal/id"
@@ -39,6 +41,8 @@ type API struct {
 	blobs     *registry.Blobs
 	handler   http.Handler
 	authorize func(context.Context, *wire.Call, []wire.Check) error
+	session   func(role string) (wire.Principal, error)
+	upstream  func(host string) (*registry.Remote, error)
 
 	// Endpoint is where clients reach the registry: host and port.
 	Endpoint string
@@ -51,10 +55,14 @@ type API struct {
 	images       *store.Table[image]
 	tags         *store.Table[tagRow]
 	tokens       *store.Table[token]
+	settings     *store.Table[settings]
+	templates    *store.Table[template]
+	rules        *store.Table[cacheRule]
 	previews     *store.Table[preview] // of lifecycle policies, the last of each repository
 	labels       *tags.Table           // tags of resources, which are not image tags
 
-	promises promises
+	promises  promises
+	importing singleflight.Group
 }
 
 type repository struct {
@@ -85,7 +93,10 @@ type image struct {
 	Pulled                                   time.Time
 }
 
-type tagRow struct{ Digest string }
+type tagRow struct {
+	Digest  string
+	Checked time.Time // with the registry behind the repository, stage time
+}
 
 // token is an authorization token: it carries its asker's permissions.
 type token struct {
@@ -97,15 +108,28 @@ type token struct {
 // tokenLife is how long an authorization token lasts, documented.
 const tokenLife = 12 * time.Hour
 
-// New adds ECR's tables to the store. authorize asks the policies.
-func New(s *store.Store, c *clock.Clock, log *slog.Logger, b *registry.Blobs, authorize func(context.Context, *wire.Call, []wire.Check) error) *API {
+// Deps is what ECR needs of others.
+type Deps struct {
+	// Authorize asks the policies.
+	Authorize func(context.Context, *wire.Call, []wire.Check) error
+	// Session is ECR acting as a role that trusts it.
+	Session func(role string) (wire.Principal, error)
+	// Upstream is a registry that the pull through cache is in front of.
+	Upstream func(host string) (*registry.Remote, error)
+}
+
+// New adds ECR's tables to the store.
+func New(s *store.Store, c *clock.Clock, log *slog.Logger, b *registry.Blobs, d Deps) *API {
 	a := &API{
-		store: s, clock: c, log: log, blobs: b, patience: time.Minute, authorize: authorize,
+		store: s, clock: c, log: log, blobs: b, patience: time.Minute, authorize: d.Authorize, session: d.Session, upstream: d.Upstream,
 		repositories: store.NewTable[repository](s, "ecr/repositories"),
 		layers:       store.NewTable[layer](s, "ecr/layers"),
 		images:       store.NewTable[image](s, "ecr/images"),
 		tags:         store.NewTable[tagRow](s, "ecr/tags"),
 		tokens:       store.NewTable[token](s, "ecr/tokens"),
+		settings:     store.NewTable[settings](s, "ecr/settings"),
+		templates:    store.NewTable[template](s, "ecr/templates"),
+		rules:        store.NewTable[cacheRule](s, "ecr/rules"),
 		previews:     store.NewTable[preview](s, "ecr/previews"),
 		labels:       tags.NewTable(s, "ecr/labels", tags.Exact),
 	}
@@ -124,19 +148,22 @@ func (a *API) Service() *wire.Service {
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types: map[string]wire.Members{
-			"ImageTagMutabilityExclusionFilter": {Performed: "filter filterType"},
-			"ImageIdentifier":                   {Performed: "imageDigest imageTag"},
-			"DescribeImagesFilter":              {Performed: "tagStatus", Refused: "imageStatus"},
-			"LifecyclePolicyPreviewFilter":      {Performed: "tagStatus"},
-			"ListImagesFilter":                  {Performed: "tagStatus", Refused: "imageStatus"},
-			"EncryptionConfiguration":           {Recorded: "encryptionType", Refused: "kmsKey"},
-			"ImageScanningConfiguration":        {Recorded: "scanOnPush"},
-			"Tag":                               {Performed: "Key Value"},
+			"ImageTagMutabilityExclusionFilter":                    {Performed: "filter filterType"},
+			"ImageIdentifier":                                      {Performed: "imageDigest imageTag"},
+			"DescribeImagesFilter":                                 {Performed: "tagStatus", Refused: "imageStatus"},
+			"LifecyclePolicyPreviewFilter":                         {Performed: "tagStatus"},
+			"ListImagesFilter":                                     {Performed: "tagStatus", Refused: "imageStatus"},
+			"EncryptionConfigurationForRepositoryCreationTemplate": {Recorded: "encryptionType", Refused: "kmsKey"},
+			"EncryptionConfiguration":                              {Recorded: "encryptionType", Refused: "kmsKey"},
+			"ImageScanningConfiguration":                           {Recorded: "scanOnPush"},
+			"Tag":                                                  {Performed: "Key Value"},
 		},
 	}
 	onRepo := func(c *wire.Call, action string, name *string) []wire.Check {
 		return []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + aws.ToString(name))}}
 	}
+	// Operations on a registry have no resource, documented.
+	onRegistry := func(action string) []wire.Check { return []wire.Check{{Action: "ecr:" + action, Resource: "*"}} }
 	s.Register(
 		wire.Handle("CreateRepository", a.CreateRepository, func(c *wire.Call, in *ecr.CreateRepositoryInput) []wire.Check {
 			checks := onRepo(c, "CreateRepository", in.RepositoryName)
@@ -191,6 +218,54 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("GetAuthorizationToken", a.GetAuthorizationToken, func(*wire.Call, *ecr.GetAuthorizationTokenInput) []wire.Check {
 			return []wire.Check{{Action: "ecr:GetAuthorizationToken", Resource: "*"}}
 		}, wire.Members{Performed: "registryIds"}),
+		wire.Handle("PutImageScanningConfiguration", a.PutImageScanningConfiguration, func(c *wire.Call, in *ecr.PutImageScanningConfigurationInput) []wire.Check {
+			return onRepo(c, "PutImageScanningConfiguration", in.RepositoryName)
+		}, wire.Members{Performed: "registryId repositoryName", Recorded: "imageScanningConfiguration"}),
+		wire.Handle("GetAccountSetting", a.GetAccountSetting, func(*wire.Call, *ecr.GetAccountSettingInput) []wire.Check {
+			return onRegistry("GetAccountSetting")
+		}, wire.Members{Performed: "name"}),
+		wire.Handle("PutAccountSetting", a.PutAccountSetting, func(*wire.Call, *ecr.PutAccountSettingInput) []wire.Check {
+			return onRegistry("PutAccountSetting")
+		}, wire.Members{Performed: "name value"}),
+		wire.Handle("PutRegistryPolicy", a.PutRegistryPolicy, func(*wire.Call, *ecr.PutRegistryPolicyInput) []wire.Check {
+			return onRegistry("PutRegistryPolicy")
+		}, wire.Members{Performed: "policyText"}),
+		wire.Handle("GetRegistryPolicy", a.GetRegistryPolicy, func(*wire.Call, *ecr.GetRegistryPolicyInput) []wire.Check {
+			return onRegistry("GetRegistryPolicy")
+		}, wire.Members{}),
+		wire.Handle("DeleteRegistryPolicy", a.DeleteRegistryPolicy, func(*wire.Call, *ecr.DeleteRegistryPolicyInput) []wire.Check {
+			return onRegistry("DeleteRegistryPolicy")
+		}, wire.Members{}),
+		wire.Handle("DescribeRegistry", a.DescribeRegistry, func(*wire.Call, *ecr.DescribeRegistryInput) []wire.Check {
+			return onRegistry("DescribeRegistry")
+		}, wire.Members{}),
+		wire.Handle("CreateRepositoryCreationTemplate", a.CreateRepositoryCreationTemplate, func(c *wire.Call, in *ecr.CreateRepositoryCreationTemplateInput) []wire.Check {
+			return append(onRegistry("CreateRepositoryCreationTemplate"), passRole(c, in.CustomRoleArn)...)
+		}, wire.Members{Performed: "appliedFor customRoleArn description imageTagMutability imageTagMutabilityExclusionFilters lifecyclePolicy prefix repositoryPolicy resourceTags", Recorded: "encryptionConfiguration"}),
+		wire.Handle("UpdateRepositoryCreationTemplate", a.UpdateRepositoryCreationTemplate, func(c *wire.Call, in *ecr.UpdateRepositoryCreationTemplateInput) []wire.Check {
+			return append(onRegistry("UpdateRepositoryCreationTemplate"), passRole(c, in.CustomRoleArn)...)
+		}, wire.Members{Performed: "appliedFor customRoleArn description imageTagMutability imageTagMutabilityExclusionFilters lifecyclePolicy prefix repositoryPolicy resourceTags", Recorded: "encryptionConfiguration"}),
+		wire.Handle("DeleteRepositoryCreationTemplate", a.DeleteRepositoryCreationTemplate, func(*wire.Call, *ecr.DeleteRepositoryCreationTemplateInput) []wire.Check {
+			return onRegistry("DeleteRepositoryCreationTemplate")
+		}, wire.Members{Performed: "prefix"}),
+		wire.Handle("DescribeRepositoryCreationTemplates", a.DescribeRepositoryCreationTemplates, func(*wire.Call, *ecr.DescribeRepositoryCreationTemplatesInput) []wire.Check {
+			return onRegistry("DescribeRepositoryCreationTemplates")
+		}, wire.Members{Performed: "maxResults nextToken prefixes"}),
+		wire.Handle("CreatePullThroughCacheRule", a.CreatePullThroughCacheRule, func(c *wire.Call, in *ecr.CreatePullThroughCacheRuleInput) []wire.Check {
+			return append(onRegistry("CreatePullThroughCacheRule"), passRole(c, in.CustomRoleArn)...)
+		}, wire.Members{Performed: "customRoleArn ecrRepositoryPrefix registryId upstreamRegistry upstreamRegistryUrl upstreamRepositoryPrefix", Recorded: "credentialArn"}),
+		wire.Handle("UpdatePullThroughCacheRule", a.UpdatePullThroughCacheRule, func(c *wire.Call, in *ecr.UpdatePullThroughCacheRuleInput) []wire.Check {
+			return append(onRegistry("UpdatePullThroughCacheRule"), passRole(c, in.CustomRoleArn)...)
+		}, wire.Members{Performed: "customRoleArn ecrRepositoryPrefix registryId", Recorded: "credentialArn"}),
+		wire.Handle("DeletePullThroughCacheRule", a.DeletePullThroughCacheRule, func(*wire.Call, *ecr.DeletePullThroughCacheRuleInput) []wire.Check {
+			return onRegistry("DeletePullThroughCacheRule")
+		}, wire.Members{Performed: "ecrRepositoryPrefix registryId"}),
+		wire.Handle("DescribePullThroughCacheRules", a.DescribePullThroughCacheRules, func(*wire.Call, *ecr.DescribePullThroughCacheRulesInput) []wire.Check {
+			return onRegistry("DescribePullThroughCacheRules")
+		}, wire.Members{Performed: "ecrRepositoryPrefixes maxResults nextToken registryId"}),
+		wire.Handle("ValidatePullThroughCacheRule", a.ValidatePullThroughCacheRule, func(*wire.Call, *ecr.ValidatePullThroughCacheRuleInput) []wire.Check {
+			return onRegistry("ValidatePullThroughCacheRule")
+		}, wire.Members{Performed: "ecrRepositoryPrefix registryId"}),
 		wire.Handle("PutImageTagMutability", a.PutImageTagMutability, func(c *wire.Call, in *ecr.PutImageTagMutabilityInput) []wire.Check {
 			return onRepo(c, "PutImageTagMutability", in.RepositoryName)
 		}, wire.Members{Performed: "imageTagMutability imageTagMutabilityExclusionFilters registryId repositoryName"}),
@@ -226,6 +301,13 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "repositoryName imageIds registryId"}),
 	)
 	return s
+}
+
+func passRole(c *wire.Call, role *string) []wire.Check {
+	if aws.ToString(role) == "" {
+		return nil
+	}
+	return []wire.Check{{Action: "iam:PassRole", Resource: *role, Context: map[string][]string{"iam:PassedToService": {"ecr.amazonaws.com"}}}}
 }
 
 func invalid(format string, args ...any) error {
@@ -274,7 +356,8 @@ func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInpu
 	if err != nil {
 		return nil, err
 	}
-	r := repository{Name: name, Created: a.clock.Now(), Encryption: "AES256"}
+	r := plainRepository()
+	r.Name, r.Created = name, a.clock.Now()
 	if err := r.setMutability(cmp.Or(in.ImageTagMutability, types.ImageTagMutabilityMutable), in.ImageTagMutabilityExclusionFilters); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
 
 	"serin/internal/arn"
@@ -104,22 +105,51 @@ func registryError(base ociregistry.Error, message string) error {
 	return ociregistry.NewError(message, base.Code(), nil)
 }
 
-// enter asks the policies and finds the repository.
-func (b *backend) enter(ctx context.Context, action, repo string) (scope arn.Scope, err error) {
+// may asks the policies.
+func (b *backend) may(ctx context.Context, action, repo string) error {
 	c := *wire.From(ctx)
 	c.Operation = action
-	if err := b.api.authorize(ctx, &c, []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + repo)}}); err != nil {
-		message := err.Error()
-		if denial, ok := errors.AsType[interface {
-			error
-			ErrorMessage() string
-		}](err); ok {
-			message = denial.ErrorMessage()
-		}
-		return c.Scope, registryError(ociregistry.ErrDenied, message)
+	err := b.api.authorize(ctx, &c, []wire.Check{{Action: "ecr:" + action, Resource: c.ARN("repository/" + repo)}})
+	if err == nil {
+		return nil
 	}
-	b.api.store.View(func(tx *store.Tx) { _, err = b.api.find(tx, c.Scope, repo) })
-	return c.Scope, asRegistryError(err)
+	message := err.Error()
+	if denial, ok := errors.AsType[interface {
+		error
+		ErrorMessage() string
+	}](err); ok {
+		message = denial.ErrorMessage()
+	}
+	return registryError(ociregistry.ErrDenied, message)
+}
+
+// enter asks the policies and finds the repository.
+func (b *backend) enter(ctx context.Context, action, repo string) (scope arn.Scope, err error) {
+	scope = wire.From(ctx).Scope
+	if err := b.may(ctx, action, repo); err != nil {
+		return scope, err
+	}
+	b.api.store.View(func(tx *store.Tx) { _, err = b.api.find(tx, scope, repo) })
+	return scope, asRegistryError(err)
+}
+
+// enterToPush is enter for what begins a push: a repository that is not there is
+// made, if a template is for that and the pusher may make it.
+func (b *backend) enterToPush(ctx context.Context, repo string) (scope arn.Scope, err error) {
+	scope, err = b.enter(ctx, "InitiateLayerUpload", repo)
+	if !errors.Is(err, ociregistry.ErrNameUnknown) {
+		return scope, err
+	}
+	var t template
+	var ok bool
+	b.api.store.View(func(tx *store.Tx) { t, ok = b.api.templateFor(tx, scope, repo, types.RCTAppliedForCreateOnPush) })
+	if !ok {
+		return scope, err
+	}
+	if err := b.may(ctx, "CreateRepository", repo); err != nil {
+		return scope, err
+	}
+	return scope, asRegistryError(b.api.makeFrom(scope, repo, t))
 }
 
 func (b *backend) blob(scope arn.Scope, repo string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
@@ -160,21 +190,22 @@ func (b *backend) ResolveBlob(ctx context.Context, repo string, digest ociregist
 	return b.api.present(scope, repo, digest)
 }
 
-// lookup finds an image by digest or tag.
+// lookup finds an image by digest or tag, here or in the registry behind the
+// repository.
 func (b *backend) lookup(ctx context.Context, repo, digest, tag string) (image, error) {
-	scope, err := b.enter(ctx, "BatchGetImage", repo)
-	if err != nil {
+	scope := wire.From(ctx).Scope
+	if err := b.may(ctx, "BatchGetImage", repo); err != nil {
 		return image{}, err
 	}
-	var i image
-	var ok bool
-	b.api.store.View(func(tx *store.Tx) {
-		if tag != "" {
-			t, _ := b.api.tags.Get(tx, imageKey(scope, repo, tag))
-			digest = t.Digest
-		}
-		i, ok = b.api.images.Get(tx, imageKey(scope, repo, digest))
-	})
+	if err := b.through(ctx, scope, repo, digest, tag); err != nil {
+		return image{}, err
+	}
+	var err error
+	b.api.store.View(func(tx *store.Tx) { _, err = b.api.find(tx, scope, repo) })
+	if err != nil {
+		return image{}, asRegistryError(err)
+	}
+	i, ok := b.api.stored(scope, repo, digest, tag)
 	if !ok {
 		return i, registryError(ociregistry.ErrManifestUnknown, "Requested image not found")
 	}
@@ -249,7 +280,7 @@ func (b *backend) PushBlob(ctx context.Context, repo string, desc ociregistry.De
 }
 
 func (b *backend) PushBlobChunked(ctx context.Context, repo string, _ int) (ociregistry.BlobWriter, error) {
-	scope, err := b.enter(ctx, "InitiateLayerUpload", repo)
+	scope, err := b.enterToPush(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +359,7 @@ func (a *API) hold(scope arn.Scope, repo string, desc ociregistry.Descriptor) er
 
 // MountBlob makes a blob of one repository known in another.
 func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregistry.Digest) (desc ociregistry.Descriptor, err error) {
-	scope, err := b.enter(ctx, "InitiateLayerUpload", to)
+	scope, err := b.enterToPush(ctx, to)
 	if err != nil {
 		return desc, err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,25 +105,39 @@ func writeRegistryError(w http.ResponseWriter, status int, code, message string)
 	(&registry.Answer{Status: status, Code: code, Message: message}).Write(w)
 }
 
-// mountOrUpload makes an upload of a mount that cannot be: of a blob that the
-// other repository does not hold, or that its sender may not read there. Builders
-// try to mount what they once pulled, and have the blob if they must send it.
+// mountOrUpload makes an upload of a mount that cannot be: of a blob that no image
+// of the other repository has, or that its sender may not read there, or where
+// the registry does not mount. Builders try to mount what they once pulled, and
+// have the blob if they must send it.
 func (a *API) mountOrUpload(r *http.Request, scope arn.Scope) {
 	q := r.URL.Query()
 	if !q.Has("mount") {
 		return
 	}
-	held := false
-	a.store.View(func(tx *store.Tx) { _, held = a.layers.Get(tx, imageKey(scope, q.Get("from"), q.Get("mount"))) })
-	if held {
-		_, err := (&backend{api: a}).enter(r.Context(), "GetDownloadUrlForLayer", q.Get("from"))
-		held = err == nil
+	mountable := a.mountable(scope, q.Get("from"), q.Get("mount"))
+	if mountable {
+		mountable = (&backend{api: a}).may(r.Context(), "GetDownloadUrlForLayer", q.Get("from")) == nil
 	}
-	if !held {
+	if !mountable {
 		q.Del("mount")
 		q.Del("from")
 		r.URL.RawQuery = q.Encode()
 	}
+}
+
+// mountable says that the registry mounts, and that an image of a repository has
+// a blob; what the pull through cache has is not mounted, documented.
+func (a *API) mountable(scope arn.Scope, repo, digest string) bool {
+	if _, cache := a.throughRule(scope, repo); cache || a.settingsOf(scope).value(mounting) != "ENABLED" {
+		return false
+	}
+	found := false
+	a.store.View(func(tx *store.Tx) {
+		for _, i := range a.images.Scan(tx, imageKey(scope, repo, "")) {
+			found = found || slices.Contains(i.Layers, digest)
+		}
+	})
+	return found
 }
 
 // outOfOrder answers a chunk that does not follow the one before it.

@@ -3,6 +3,8 @@ package ecrd
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -14,23 +16,37 @@ import (
 	"serin/internal/wire"
 )
 
-// Policy is the policy of a repository, for whoever decides. It is parsed each
-// time: few repositories have one.
-func (a *API) Policy(resource arn.ARN) (*policy.Document, bool) {
-	name, ok := resource.Under("repository/")
+// Policy is what the policy of a repository and that of its registry say of an
+// action, for whoever decides, and their name. Policies are parsed each time: few
+// have one.
+func (a *API) Policy(resource arn.ARN, action string) (d *policy.Document, name string, ok bool) {
+	repo, ok := resource.Under("repository/")
 	if !ok {
-		return nil, false
+		return nil, "", false
 	}
 	var r repository
-	a.store.View(func(tx *store.Tx) { r, _ = a.repositories.Get(tx, repositoryKey(resource.Scope(), name)) })
-	if r.Policy == "" {
-		return nil, false
+	a.store.View(func(tx *store.Tx) { r, _ = a.repositories.Get(tx, repositoryKey(resource.Scope(), repo)) })
+	d = &policy.Document{}
+	if r.Policy != "" {
+		d.Statements, name = mustParse(r.Policy), "the policy of repository "+repo
 	}
-	d, err := policy.Parse(r.Policy, policy.Resource)
+	s := a.settingsOf(resource.Scope())
+	if s.Policy != "" && (s.value(policyScope) != "V1" || slices.ContainsFunc(scopeV1, func(known string) bool { return strings.EqualFold(known, action) })) {
+		d.Statements = append(d.Statements, mustParse(s.Policy)...)
+		if name != "" {
+			name += " and "
+		}
+		name += "the policy of registry " + resource.Account
+	}
+	return d, name, name != ""
+}
+
+func mustParse(text string) []policy.Statement {
+	d, err := policy.Parse(text, policy.Resource)
 	if err != nil { // validated when it was written
-		panic(fmt.Sprintf("ecrd: repository %s has a broken policy: %v", name, err))
+		panic(fmt.Sprintf("ecrd: a policy that was kept is broken: %v", err))
 	}
-	return d, true
+	return d.Statements
 }
 
 // mostPolicy is the most characters of a repository's policy, documented.
@@ -68,14 +84,21 @@ func noPolicy(c *wire.Call, name *string) error {
 	return &types.RepositoryPolicyNotFoundException{Message: new(fmt.Sprintf("Repository policy does not exist for the repository with name '%s' in the registry with id '%s'", aws.ToString(name), c.Scope.Account))}
 }
 
+func checkRepositoryPolicy(text string) error {
+	if _, err := policy.Parse(text, policy.Resource); err != nil {
+		return invalid("PolicyText failed to satisfy constraint: '%s'", err)
+	}
+	if len(text) > mostPolicy {
+		return invalid("PolicyText can have at most %d characters", mostPolicy)
+	}
+	return nil
+}
+
 // SetRepositoryPolicy replaces a repository's policy.
 func (a *API) SetRepositoryPolicy(ctx context.Context, in *ecr.SetRepositoryPolicyInput) (*ecr.SetRepositoryPolicyOutput, error) {
 	text := aws.ToString(in.PolicyText)
-	if _, err := policy.Parse(text, policy.Resource); err != nil {
-		return nil, invalid("PolicyText failed to satisfy constraint: '%s'", err)
-	}
-	if len(text) > mostPolicy {
-		return nil, invalid("PolicyText can have at most %d characters", mostPolicy)
+	if err := checkRepositoryPolicy(text); err != nil {
+		return nil, err
 	}
 	err := a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
 		r.Policy = text

@@ -133,7 +133,7 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 				return &types.ImageTagAlreadyExistsException{Message: new(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", tag, repo))}
 			}
 			there = had && ok && have.Digest == i.Digest
-			a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{i.Digest})
+			a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{Digest: i.Digest})
 		}
 		a.images.Put(tx, key, i)
 		return nil

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,7 @@ type shelf struct {
 	ctx   context.Context
 	url   string
 	token string
+	deny  string // an action that nobody may do
 }
 
 func newShelf(t *testing.T, max int64) *shelf {
@@ -45,7 +48,12 @@ func newShelf(t *testing.T, max int64) *shelf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = New(rows, c, slog.New(slog.DiscardHandler), s.blobs, func(context.Context, *wire.Call, []wire.Check) error { return nil })
+	s.api = New(rows, c, slog.New(slog.DiscardHandler), s.blobs, Deps{Authorize: func(_ context.Context, _ *wire.Call, checks []wire.Check) error {
+		if slices.ContainsFunc(checks, func(c wire.Check) bool { return c.Action == s.deny }) {
+			return errors.New(s.deny + " is denied")
+		}
+		return nil
+	}})
 	if err := rows.Load(); err != nil {
 		t.Fatal(err)
 	}
