@@ -78,6 +78,15 @@ func newWorldRegistry(t *testing.T, repositories ...string) *worldRegistry {
 	return r
 }
 
+// mounts has the registry mount blobs across repositories, which a new account's
+// does not.
+func (r *worldRegistry) mounts() {
+	r.t.Helper()
+	if _, err := r.ecr.PutAccountSetting(r.t.Context(), &ecr.PutAccountSettingInput{Name: new("BLOB_MOUNTING"), Value: new("ENABLED")}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *worldRegistry) count(resp *http.Response) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -521,6 +530,7 @@ func TestCranePushesCopiesAndPulls(t *testing.T) {
 	}
 	m := r.described("team/web", image, *image.ImageManifestMediaType, "1")
 
+	r.mounts()
 	do("copy", ref+"1", r.host+"/team/other:copied")
 	r.moved("the copy to another repository", traffic{mounted: 2, manifests: 1})
 	if got := r.tagged("team/other", "copied"); *got.ImageDigest != digest || *got.ImageSizeInBytes != *image.ImageSizeInBytes {
@@ -607,6 +617,7 @@ func TestOrasAttachesAndDiscovers(t *testing.T) {
 	}
 	r.moved("the pulls", traffic{fetched: 2})
 
+	r.mounts()
 	do("copy", "--recursive", "--from-plain-http", "--to-plain-http", ref, r.host+"/team/other:1")
 	r.moved("the copy with what is attached", traffic{mounted: 3, manifests: 3}) // the tag comes last, by itself
 	discover(r.host + "/team/other:1")

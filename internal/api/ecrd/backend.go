@@ -42,7 +42,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeDenied(w, "Your authorization token has expired. Reauthenticate and try again.")
 		return
 	}
-	scope, ok := scopeOf(r.Host, t.Scope)
+	scope, ok := scopeOf(r.Host, t)
 	if !ok {
 		writeDenied(w, "The token is for account "+t.Scope.Account+" in "+t.Scope.Region+", not for "+r.Host)
 		return
@@ -82,14 +82,16 @@ func writeDenied(w http.ResponseWriter, message string) {
 
 var awsHost = regexp.MustCompile(`^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(:\d+)?$`)
 
-// scopeOf honours the account and region of AWS's host name form.
-func scopeOf(host string, own arn.Scope) (arn.Scope, bool) {
+// scopeOf honours the account and region of AWS's host name form. A token is for
+// one region, and for every account whose policies let its bearer in, documented;
+// an account's administrator is that account's alone.
+func scopeOf(host string, t token) (arn.Scope, bool) {
 	m := awsHost.FindStringSubmatch(host)
 	if m == nil {
-		return own, true
+		return t.Scope, true
 	}
 	s := arn.Scope{Account: m[1], Region: m[2]}
-	return s, s == own
+	return s, s == t.Scope || s.Region == t.Scope.Region && !t.Principal.Admin
 }
 
 // backend is the registry's content, one repository at a time, behind the

@@ -197,7 +197,7 @@ func (t template) view() *types.RepositoryCreationTemplate {
 	return &types.RepositoryCreationTemplate{
 		Prefix: new(t.Prefix), AppliedFor: t.AppliedFor, Description: new(t.Description), CreatedAt: new(t.Created), UpdatedAt: new(t.Updated),
 		ImageTagMutability: types.ImageTagMutability(t.Settings.Mutability), ImageTagMutabilityExclusionFilters: t.Settings.filters(),
-		EncryptionConfiguration: &types.EncryptionConfigurationForRepositoryCreationTemplate{EncryptionType: types.EncryptionType(t.Settings.Encryption), KmsKey: new("")},
+		EncryptionConfiguration: &types.EncryptionConfigurationForRepositoryCreationTemplate{EncryptionType: types.EncryptionType(t.Settings.Encryption)},
 		RepositoryPolicy:        new(t.Policy), LifecyclePolicy: new(t.Lifecycle), ResourceTags: tags.Out[types.Tag](t.Tags), CustomRoleArn: orNil(t.Role),
 	}
 }

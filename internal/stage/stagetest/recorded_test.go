@@ -28,6 +28,18 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 	s, c := RunT(t, 1)
 	ctx := t.Context()
 	i, e, r, l := iam.NewFromConfig(c), ecs.NewFromConfig(c), ecr.NewFromConfig(c), elb.NewFromConfig(c)
+	keyed := func(t ecrtypes.EncryptionType) *ecrtypes.EncryptionConfigurationForRepositoryCreationTemplate {
+		return &ecrtypes.EncryptionConfigurationForRepositoryCreationTemplate{EncryptionType: t}
+	}
+	secret := func(name string) *string {
+		return new("arn:aws:secretsmanager:us-east-1:" + Account + ":secret:ecr-pullthroughcache/" + name)
+	}
+	templates := func() (any, error) {
+		return r.DescribeRepositoryCreationTemplates(ctx, &ecr.DescribeRepositoryCreationTemplatesInput{})
+	}
+	cacheRules := func() (any, error) {
+		return r.DescribePullThroughCacheRules(ctx, &ecr.DescribePullThroughCacheRulesInput{})
+	}
 	recorded := map[string]bool{} // service/Structure.member → seen to come back
 	for _, service := range s.Services() {
 		for _, row := range service.Supported() {
@@ -76,6 +88,12 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			}},
 		{"ecr", "CreateRepository", &ecr.CreateRepositoryInput{RepositoryName: new("web"), EncryptionConfiguration: &ecrtypes.EncryptionConfiguration{EncryptionType: ecrtypes.EncryptionTypeKms}, ImageScanningConfiguration: &ecrtypes.ImageScanningConfiguration{ScanOnPush: true}}, call(ctx, r.CreateRepository),
 			func() (any, error) { return r.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{}) }},
+		{"ecr", "PutImageScanningConfiguration", &ecr.PutImageScanningConfigurationInput{RepositoryName: new("web"), ImageScanningConfiguration: &ecrtypes.ImageScanningConfiguration{ScanOnPush: true}}, call(ctx, r.PutImageScanningConfiguration),
+			func() (any, error) { return r.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{}) }},
+		{"ecr", "CreateRepositoryCreationTemplate", &ecr.CreateRepositoryCreationTemplateInput{Prefix: new("team"), AppliedFor: []ecrtypes.RCTAppliedFor{ecrtypes.RCTAppliedForCreateOnPush}, EncryptionConfiguration: keyed(ecrtypes.EncryptionTypeKms)}, call(ctx, r.CreateRepositoryCreationTemplate), templates},
+		{"ecr", "UpdateRepositoryCreationTemplate", &ecr.UpdateRepositoryCreationTemplateInput{Prefix: new("team"), EncryptionConfiguration: keyed(ecrtypes.EncryptionTypeKmsDsse)}, call(ctx, r.UpdateRepositoryCreationTemplate), templates},
+		{"ecr", "CreatePullThroughCacheRule", &ecr.CreatePullThroughCacheRuleInput{EcrRepositoryPrefix: new("hub"), UpstreamRegistryUrl: new("registry-1.docker.io"), CredentialArn: secret("a")}, call(ctx, r.CreatePullThroughCacheRule), cacheRules},
+		{"ecr", "UpdatePullThroughCacheRule", &ecr.UpdatePullThroughCacheRuleInput{EcrRepositoryPrefix: new("hub"), CredentialArn: secret("b")}, call(ctx, r.UpdatePullThroughCacheRule), cacheRules},
 		{"ecs", "CreateCluster", &ecs.CreateClusterInput{}, call(ctx, e.CreateCluster), nil},
 		{"ecs", "RegisterTaskDefinition", &ecs.RegisterTaskDefinitionInput{
 			Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("128"), TaskRoleArn: new("arn:aws:iam::" + Account + ":role/r"), RuntimePlatform: &types.RuntimePlatform{CpuArchitecture: types.CPUArchitectureX8664, OperatingSystemFamily: types.OSFamilyLinux},
