@@ -226,14 +226,22 @@ func (b *Blobs) Open(desc ociregistry.Descriptor, from, to int64) (ociregistry.B
 		f.Close()
 		return nil, ociregistry.ErrRangeInvalid
 	}
-	return &reader{io.NewSectionReader(f, from, to-from), f, desc}, nil
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("reading blob %s: %w", desc.Digest, err)
+	}
+	return &reader{io.LimitedReader{R: f, N: to - from}, f, desc}, nil
 }
 
 type reader struct {
-	*io.SectionReader
-	f    *os.File
-	desc ociregistry.Descriptor
+	io.LimitedReader // of f
+	f                *os.File
+	desc             ociregistry.Descriptor
 }
+
+// WriteTo lets the kernel copy where w is an HTTP response: that looks for a file,
+// or a LimitedReader of one, and for nothing that contains it.
+func (r *reader) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, &r.LimitedReader) }
 
 func (r *reader) Close() error                       { return r.f.Close() }
 func (r *reader) Descriptor() ociregistry.Descriptor { return r.desc }

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -142,6 +145,77 @@ func TestManyRequestsAboutOneUpload(t *testing.T) {
 		}
 		if served != 1 {
 			t.Fatalf("%d of the requests completed the upload", served)
+		}
+	}
+}
+
+// fromFile is a writer like an HTTP response: it tells whether it was given a file.
+type fromFile struct {
+	bytes.Buffer
+	file bool
+}
+
+func (w *fromFile) ReadFrom(r io.Reader) (int64, error) {
+	if l, ok := r.(*io.LimitedReader); ok {
+		_, w.file = l.R.(*os.File)
+	}
+	return w.Buffer.ReadFrom(r)
+}
+
+func TestAResponseIsGivenTheFile(t *testing.T) {
+	b, _ := open(t)
+	digest, err := b.Put([]byte("0123456789"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to int64
+		want     string
+	}{{0, -1, "0123456789"}, {3, 7, "3456"}, {7, 20, "789"}, {10, -1, ""}} {
+		r, err := b.Open(ociregistry.Descriptor{Digest: digest}, c.from, c.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		var w fromFile
+		if n, err := io.Copy(&w, r); err != nil || w.String() != c.want || n != int64(len(c.want)) || !w.file {
+			t.Errorf("bytes %d to %d are %q, %d bytes, %v; given a file: %v", c.from, c.to, w.String(), n, err, w.file)
+		}
+	}
+}
+
+func BenchmarkPull(b *testing.B) {
+	blobs, err := Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	content := make([]byte, 64<<20)
+	digest, err := blobs.Put(content)
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		r, err := blobs.Open(ociregistry.Descriptor{Digest: digest}, 0, -1)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		defer r.Close()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		io.Copy(w, r)
+	}))
+	defer server.Close()
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		resp, err := http.Get(server.URL)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, make([]byte, 256<<10))
+		resp.Body.Close()
+		if err != nil || n != int64(len(content)) {
+			b.Fatalf("%d bytes came: %v", n, err)
 		}
 	}
 }
