@@ -61,8 +61,9 @@ func (a *Answer) Write(w http.ResponseWriter) {
 
 // Blobs is a directory of content.
 type Blobs struct {
-	dir string
-	max int64 // bytes of it
+	dir   string
+	named *os.File // the directory of the blobs
+	max   int64    // bytes of it
 
 	// Reclaim, if there is one, is called when there is no room, before that is
 	// said: it may call Collect.
@@ -100,8 +101,12 @@ func Open(dir string, max int64) (*Blobs, error) {
 			return nil, fmt.Errorf("making the registry's directory: %w", err)
 		}
 	}
-	b := &Blobs{dir: dir, max: max, uploads: map[string]*Upload{}}
-	err := b.each(func(_ ociregistry.Digest, st os.FileInfo) error {
+	named, err := os.Open(filepath.Join(dir, "sha256"))
+	if err != nil {
+		return nil, fmt.Errorf("opening the registry's directory: %w", err)
+	}
+	b := &Blobs{dir: dir, named: named, max: max, uploads: map[string]*Upload{}}
+	err = b.each(func(_ ociregistry.Digest, st os.FileInfo) error {
 		b.used += st.Size()
 		return nil
 	})
@@ -445,7 +450,8 @@ func (u *Upload) name(to string) error {
 	if there {
 		b.used -= old.Size()
 	}
-	return nil
+	// The name must be on the disk before a row says that the blob is there.
+	return b.named.Sync()
 }
 
 // Cancel drops the upload; after Commit it does nothing.

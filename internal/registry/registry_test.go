@@ -185,7 +185,7 @@ func TestAResponseIsGivenTheFile(t *testing.T) {
 }
 
 func BenchmarkPull(b *testing.B) {
-	blobs, err := Open(b.TempDir())
+	blobs, err := Open(b.TempDir(), 0)
 	if err != nil {
 		b.Fatal(err)
 	}
