@@ -69,6 +69,7 @@ var allowed = map[string][]string{
 	"internal/run/testdata/app": {},
 	"cmd/serin":                 {"internal/cli"},
 	"bench/load":                {},
+	"bench/registry":            {},
 	"internal/stage/stagetest":  {"internal/stage", "internal/run"},
 }
 

@@ -92,13 +92,15 @@ func parseRules(text string) ([]lifecycleRule, error) {
 	return rules, nil
 }
 
-func failure(format string, args ...any) error {
-	return fmt.Errorf("Lifecycle policy validation failure: "+format, args...)
-}
+// How ECR begins to say what is wrong with a policy, observed.
+const (
+	notValid    = "Lifecycle policy validation failure: "
+	notReadable = "Lifecycle policy parsing failure: Could not map policyString into LifecyclePolicy."
+)
 
-func unreadable(err error) error {
-	return fmt.Errorf("Lifecycle policy parsing failure: Could not map policyString into LifecyclePolicy. (%w)", err)
-}
+func failure(format string, args ...any) error { return fmt.Errorf(notValid+format, args...) }
+
+func unreadable(err error) error { return fmt.Errorf("%s (%w)", notReadable, err) }
 
 // policyText is a policy as ECR tells it, observed: compact, its rules by their
 // priority.

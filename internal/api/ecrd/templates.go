@@ -104,9 +104,10 @@ func (a *API) mayMake(scope arn.Scope, t template, resource string) error {
 	return a.authorize(context.Background(), call, checks)
 }
 
+// prefixForm is that of templates and cache rules.
 var (
-	templatePrefix = regexp.MustCompile(`^((?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*/?|ROOT)$`)
-	roleARN        = regexp.MustCompile(`^arn:aws[a-z-]*:iam::(\d{12}):role/.+$`)
+	prefixForm = regexp.MustCompile(`^((?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*/?|ROOT)$`)
+	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::(\d{12}):role/.+$`)
 )
 
 func checkRole(scope arn.Scope, role string) error {
@@ -212,7 +213,7 @@ func orNil(s string) *string {
 // CreateRepositoryCreationTemplate makes a template.
 func (a *API) CreateRepositoryCreationTemplate(ctx context.Context, in *ecr.CreateRepositoryCreationTemplateInput) (*ecr.CreateRepositoryCreationTemplateOutput, error) {
 	c, prefix, now := wire.From(ctx), aws.ToString(in.Prefix), a.clock.Now()
-	if !templatePrefix.MatchString(prefix) || len(prefix) > 256 {
+	if !prefixForm.MatchString(prefix) || len(prefix) > 256 {
 		return nil, invalid("prefix '%s' must be %s, or a repository's name of at most 256 characters", prefix, root)
 	}
 	if len(in.AppliedFor) == 0 {

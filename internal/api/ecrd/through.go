@@ -73,22 +73,22 @@ var upstreams = map[string]struct {
 }
 
 var (
-	azureHost  = regexp.MustCompile(`^[a-zA-Z0-9]+\.azurecr\.io$`)
-	secretARN  = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):(\d{12}):secret:ecr-pullthroughcache/.+$`)
-	rulePrefix = regexp.MustCompile(`^((?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*/?|ROOT)$`)
+	azureHost = regexp.MustCompile(`^[a-zA-Z0-9]+\.azurecr\.io$`)
+	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):(\d{12}):secret:ecr-pullthroughcache/.+$`)
 )
 
 // check validates a new rule, and finds out its kind.
 func (r *cacheRule) check(scope arn.Scope) error {
 	for name, prefix := range map[string]string{"ecrRepositoryPrefix": r.Prefix, "upstreamRepositoryPrefix": r.UpstreamPrefix} {
-		if !rulePrefix.MatchString(prefix) || len(prefix) < 2 || len(prefix) > 30 {
+		if !prefixForm.MatchString(prefix) || len(prefix) < 2 || len(prefix) > 30 {
 			return invalid("%s '%s' must be %s, or have 2 to 30 characters of a repository's name", name, prefix, root)
 		}
 	}
 	if r.Prefix == root && r.UpstreamPrefix != root {
 		return invalid("upstreamRepositoryPrefix cannot be given with the ecrRepositoryPrefix %s", root)
 	}
-	kind, signIn := r.Kind, false
+	var kind types.UpstreamRegistry
+	signIn := false
 	if known, ok := upstreams[r.Upstream]; ok {
 		kind, signIn = known.kind, known.signIn
 	} else if azureHost.MatchString(r.Upstream) {
