@@ -295,12 +295,7 @@ func fromProxy(t *testing.T, program string) string {
 	return filepath.Join(dir, name)
 }
 
-// buildkit is BuildKit's module. Its go.mod excludes versions, so go install does
-// not take it.
-const buildkit = "github.com/moby/buildkit@v0.34.2"
-
-// buildKit starts a daemon and returns its client's command. To build BuildKit
-// takes minutes at first, so that is done only if it is asked for.
+// buildKit starts a daemon and returns its client's command.
 func (r *worldRegistry) buildKit() (build func(args ...string) []string) {
 	r.t.Helper()
 	if err := syscall.Mount(r.dir, r.dir, "", syscall.MS_BIND, ""); err != nil {
@@ -312,11 +307,8 @@ func (r *worldRegistry) buildKit() (build func(args ...string) []string) {
 	}
 	daemon, err := exec.LookPath("buildkitd")
 	client, err2 := exec.LookPath("buildctl")
-	switch {
-	case (err != nil || err2 != nil) && os.Getenv("SERIN_BUILD_BUILDKIT") == "":
-		r.t.Skip("there is no buildkitd and buildctl here; SERIN_BUILD_BUILDKIT=1 builds them from the module proxy, which takes minutes the first time")
-	case err != nil || err2 != nil:
-		daemon, client = r.builtBuildKit()
+	if err != nil || err2 != nil {
+		r.t.Skip("there is no buildkitd and buildctl here; .ci/buildkit DIR builds them")
 	}
 	address := "unix://" + filepath.Join(r.dir, "buildkit.sock")
 	said, err := os.Create(filepath.Join(r.dir, "buildkitd.log"))
@@ -341,22 +333,6 @@ func (r *worldRegistry) buildKit() (build func(args ...string) []string) {
 		return append([]string{client, "--addr", address, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
 			"--local", "context=context", "--local", "dockerfile=context"}, args...)
 	}
-}
-
-func (r *worldRegistry) builtBuildKit() (daemon, client string) {
-	r.t.Helper()
-	raw, err := exec.Command("go", "mod", "download", "-json", buildkit).CombinedOutput()
-	var module struct{ Dir string }
-	if err != nil || json.Unmarshal(raw, &module) != nil {
-		r.t.Skipf("%s cannot be had here: %s", buildkit, raw)
-	}
-	dir := r.t.TempDir()
-	build := exec.Command("go", "-C", module.Dir, "build", "-o", dir+"/", "./cmd/buildkitd", "./cmd/buildctl")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		r.t.Skipf("%s cannot be built here: %s", buildkit, out)
-	}
-	return filepath.Join(dir, "buildkitd"), filepath.Join(dir, "buildctl")
 }
 
 // BuildKit pushes an image of two platforms as an index with an attestation for
