@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -316,6 +317,22 @@ func invalid(format string, args ...any) error {
 
 var repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
+// checkName refuses what no repository can be called, in ECR's words, observed.
+func checkName(name string) error {
+	why := ""
+	switch {
+	case len(name) < 2:
+		why = "must have length greater than or equal to 2"
+	case len(name) > 256:
+		why = "must have length less than or equal to 256"
+	case !repositoryName.MatchString(name):
+		why = "must satisfy regular expression '" + strings.Trim(repositoryName.String(), "^$") + "'"
+	default:
+		return nil
+	}
+	return &types.InvalidParameterException{Message: new("Invalid parameter at 'repositoryName' failed to satisfy constraint: '" + why + "'")}
+}
+
 // registryOf checks that the caller's own registry is meant.
 func registryOf(c *wire.Call, id *string) error {
 	if id != nil && *id != c.Scope.Account {
@@ -346,8 +363,8 @@ func (a *API) find(tx *store.Tx, scope arn.Scope, name string) (repository, erro
 func (a *API) CreateRepository(ctx context.Context, in *ecr.CreateRepositoryInput) (*ecr.CreateRepositoryOutput, error) {
 	c := wire.From(ctx)
 	name := aws.ToString(in.RepositoryName)
-	if !repositoryName.MatchString(name) || len(name) < 2 || len(name) > 256 {
-		return nil, invalid("repositoryName '%s' must have 2 to 256 characters and satisfy %s", name, repositoryName)
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	if err := registryOf(c, in.RegistryId); err != nil {
 		return nil, err
