@@ -36,6 +36,10 @@ var edges = map[Stage][]Stage{
 	BakeTime:         {CleanUp},
 }
 
+// worksMeanwhile are the stages that do their work while their hooks run; the
+// others do nothing but wait for them.
+var worksMeanwhile = map[Stage]bool{ReconcileService: true, TestShift: true, ProductionShift: true}
+
 // enter does the bookkeeping of a new stage.
 func (d *decision) enter(next Stage) {
 	allowed := false
@@ -47,12 +51,13 @@ func (d *decision) enter(next Stage) {
 	}
 	d.s.Stage, d.s.Since = next, d.now
 	d.tell(Entered, string(next))
+	d.call(next)
 }
 
 // reconcileService brings a service with several revisions back to one: all
 // traffic on the source, no tasks of others.
 func (d *decision) reconcileService() {
-	if d.o.Production == 0 && d.o.Test == 0 && d.o.Others.Left() == 0 && (!d.s.HasSource || d.o.Source.Healthy >= d.o.Desired) {
+	if d.o.Production == 0 && d.o.Test == 0 && d.o.Others.Left() == 0 && (!d.s.HasSource || d.o.Source.Healthy >= d.o.Desired) && d.free() {
 		d.enter(PreScaleUp)
 	}
 }
@@ -76,7 +81,9 @@ func (d *decision) testShift() {
 			return
 		}
 	}
-	d.enter(PostTestShift)
+	if d.free() {
+		d.enter(PostTestShift)
+	}
 }
 
 func (d *decision) postTestShift() { d.enter(PreProduction) }
@@ -95,7 +102,7 @@ func (d *decision) preProduction() {
 // bake of its own, the final bake follows.
 func (d *decision) productionShift() {
 	last := d.s.Step >= d.s.Config.Steps()
-	if d.s.Config.Traffic && d.o.Production != d.s.Production {
+	if d.s.Config.Traffic && d.o.Production != d.s.Production || !d.free() {
 		return
 	}
 	if last {

@@ -103,6 +103,7 @@ type Moment struct {
 func Preview(c Config, desired int, hasSource bool) []Moment {
 	start := time.Unix(0, 0)
 	now := start
+	c.Hooks = nil // as if they answered at once
 	s := Begin(c, hasSource, false)
 	o := Observed{Desired: desired}
 	if hasSource {

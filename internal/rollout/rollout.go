@@ -86,6 +86,7 @@ type Config struct {
 	MinimumHealthy int  // percent of the desired count, rolling only
 	Maximum        int  // percent of the desired count, rolling only
 	Breaker        Breaker
+	Hooks          *Hooks `json:",omitempty"`
 }
 
 // Breaker is the deployment circuit breaker's configuration.
@@ -152,6 +153,8 @@ type State struct {
 	Production Permille
 	Test       Permille
 
+	Calls *Calls `json:",omitempty"` // of hooks
+
 	Failures      int
 	SeenToStart   int  // failures to start that were counted
 	SeenUnhealthy int  // failures of health checks that were counted
@@ -200,6 +203,7 @@ type Observed struct {
 	Stop       bool   // a user asked to roll back
 	Superseded bool   // a newer deployment takes over
 	Broken     string // the traffic resources are not as they must be: why
+	Answers    *Answers
 }
 
 // Wanted is the levels that the world is to be brought to.
@@ -230,7 +234,9 @@ const (
 	Failed      EventKind = "failed"       // Reason: why
 	RollingBack EventKind = "rolling back" // the source takes over again
 	RolledBack  EventKind = "rolled back"
-	GaveUp      EventKind = "gave up" // failed, and nothing to go back to or not asked to
+	HookCalled  EventKind = "hook called" // Reason: the stage
+	HookEnded   EventKind = "hook ended"  // Reason: the stage and the call's status
+	GaveUp      EventKind = "gave up"     // failed, and nothing to go back to or not asked to
 )
 
 // Begin is the state of a new deployment.
@@ -331,12 +337,20 @@ func (d *decision) advance() {
 		d.roll()
 		return
 	}
-	if limit := d.s.Since.Add(stageLimit); d.s.Shifted.IsZero() && d.s.Baked.IsZero() && d.s.Stage != CleanUp {
+	if back := d.hear(); back != "" {
+		d.fail("hook execution failure(s) detected", "Service deployment rolled back because "+back, true)
+		return
+	}
+	held, paused := d.waits()
+	if limit := d.s.Since.Add(stageLimit); d.s.Shifted.IsZero() && d.s.Baked.IsZero() && d.s.Stage != CleanUp && !paused {
 		if !d.now.Before(limit) {
 			d.fail("the "+string(d.s.Stage)+" stage timed out.", "Service deployment rolled back because the "+string(d.s.Stage)+" lifecycle stage timed out.", true)
 			return
 		}
 		d.wake(limit)
+	}
+	if held && !worksMeanwhile[d.s.Stage] {
+		return
 	}
 	stages[d.s.Stage](d)
 }
@@ -388,6 +402,7 @@ func (d *decision) rollBack(reason string) {
 		return
 	}
 	d.s.Status, d.s.Reason = RollbackInProgress, reason
+	d.s.abandon()
 	d.s.Rollback = Rollback{Reason: reason, Started: d.now}
 	d.s.Production, d.s.Test = 0, 0
 	d.s.Shifted, d.s.Baked = time.Time{}, time.Time{}
@@ -431,6 +446,7 @@ func (d *decision) end(status Status, reason string) {
 }
 
 func (d *decision) complete() {
+	d.s.abandon()
 	if d.s.Monitor == Monitoring {
 		d.s.Monitor = MonitoringComplete
 	}

@@ -17,10 +17,11 @@ var rewrite = flag.Bool("rewrite", false, "regenerate the traces of the stories 
 // A story is a text file of commands; under each stands, after "> ", what the
 // decision then says. Commands:
 //
-//	given KEY=VALUE …      a new deployment
+//	given KEY=VALUE …      a new deployment; hook1=pause:STAGE,STAGE:TIMEOUT:continue
 //	source|target KEY=N …  what is observed of a revision
 //	weights production=N test=N
 //	advance DURATION
+//	answer HOOK yes|no REASON   what a hook says to the calls that wait
 //	desired N, others N, stop, supersede, broken TEXT
 //	follow                 the world does at once what is wanted
 type story struct {
@@ -114,6 +115,17 @@ func (x *story) command(line string) error {
 		if _, ok := args["min"]; ok {
 			c.MinimumHealthy, c.Maximum = number("min"), number("max")
 		}
+		var hooks []Hook
+		for i := 1; args[fmt.Sprint("hook", i)] != ""; i++ {
+			h, err := hookOf(args[fmt.Sprint("hook", i)])
+			if err != nil {
+				return err
+			}
+			hooks = append(hooks, h)
+		}
+		if hooks != nil {
+			c.Hooks = &Hooks{hooks}
+		}
 		n := number("desired")
 		hasSource := args["source"] != "no"
 		x.o = Observed{Desired: n}
@@ -139,6 +151,12 @@ func (x *story) command(line string) error {
 			return err
 		}
 		x.now = x.now.Add(d)
+	case "answer":
+		n, err := strconv.Atoi(words[1])
+		if err != nil || x.s.Calls == nil {
+			return fmt.Errorf("nobody waits for hook %s", words[1])
+		}
+		x.o.Answers = answers(x.o.Answers, x.s, n-1, words[2] == "yes", strings.Join(words[3:], " "))
 	case "stop":
 		x.o.Stop = true
 	case "supersede":
@@ -162,6 +180,34 @@ func (x *story) command(line string) error {
 	return nil
 }
 
+// hookOf reads KIND:STAGE,STAGE:TIMEOUT[:continue].
+func hookOf(text string) (Hook, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) < 3 {
+		return Hook{}, fmt.Errorf("a hook is KIND:STAGES:TIMEOUT, got %q", text)
+	}
+	timeout, err := time.ParseDuration(parts[2])
+	h := Hook{Pause: parts[0] == "pause", Timeout: timeout, Continue: len(parts) > 3}
+	for _, stage := range strings.Split(parts[1], ",") {
+		h.Stages = append(h.Stages, Stage(stage))
+	}
+	return h, err
+}
+
+// answers adds a hook's answer to all calls of it that wait.
+func answers(before *Answers, s State, hook int, ok bool, reason string) *Answers {
+	var list []Answer
+	if before != nil {
+		list = append(list, before.List...)
+	}
+	for _, c := range s.Calls.List {
+		if c.Hook == hook && c.Status == Waiting {
+			list = append(list, Answer{c.Hook, c.Stage, c.Step, ok, reason})
+		}
+	}
+	return &Answers{list}
+}
+
 func ideal(o Observed, w Wanted) Observed {
 	o.Source.Running, o.Source.Healthy, o.Source.Pending = w.Source, w.Source, 0
 	o.Target.Running, o.Target.Healthy, o.Target.Pending = w.Target, w.Target, 0
@@ -177,6 +223,13 @@ func (x *story) decide() {
 	line := fmt.Sprintf("> %s %s source=%d target=%d production=%d test=%d failures=%d", x.s.Status, x.s.Stage, x.w.Source, x.w.Target, x.w.Production, x.w.Test, x.s.Failures)
 	if !x.w.WakeAt.IsZero() {
 		line += " wake=" + x.w.WakeAt.Sub(x.now).String()
+	}
+	if x.s.Calls != nil {
+		for _, c := range x.s.Calls.List {
+			if c.Status == Waiting {
+				line += fmt.Sprintf(" waits=hook%d", c.Hook+1)
+			}
+		}
 	}
 	if x.w.Others > 0 {
 		line += fmt.Sprintf(" others=%d", x.w.Others)
@@ -200,6 +253,9 @@ func TestPromises(t *testing.T) {
 			c.Maximum = 200
 		}
 		c.Traffic = c.Strategy != Rolling
+		if r.IntN(2) == 0 {
+			c.Hooks = randomHooks(r)
+		}
 		n := 1 + r.IntN(5)
 		if c.Strategy == Rolling && n*c.Maximum/100 <= n && (n*c.MinimumHealthy+99)/100 >= n {
 			c.Maximum = 200 // AWS cannot move either; that is the user's configuration
@@ -225,6 +281,9 @@ func TestPromises(t *testing.T) {
 			}
 			check(t, seed, c, n, hasSource, before, s, o, w)
 			o = drift(r, o, w, &mishaps)
+			if hook := r.IntN(3); s.Calls != nil && r.IntN(4) == 0 {
+				o.Answers = answers(o.Answers, s, hook, r.IntN(20) > 0, "it said no")
+			}
 			switch {
 			case r.IntN(3) == 0 && !w.WakeAt.IsZero():
 				now = w.WakeAt
@@ -242,6 +301,21 @@ func TestPromises(t *testing.T) {
 	}
 }
 
+func randomHooks(r *rand.Rand) *Hooks {
+	all := []Stage{ReconcileService, PreScaleUp, PostScaleUp, TestShift, PostTestShift, PreProduction, ProductionShift, PostProduction}
+	h := &Hooks{}
+	for range 1 + r.IntN(3) {
+		hook := Hook{Pause: r.IntN(2) == 0, Timeout: time.Duration(1+r.IntN(100)) * time.Hour, Continue: r.IntN(2) == 0}
+		for _, s := range all {
+			if r.IntN(3) == 0 {
+				hook.Stages = append(hook.Stages, s)
+			}
+		}
+		h.List = append(h.List, hook)
+	}
+	return h
+}
+
 func check(t *testing.T, seed uint64, c Config, n int, hasSource bool, before, s State, o Observed, w Wanted) {
 	t.Helper()
 	if w.Production < 0 || w.Production > All || w.Test < 0 || w.Test > All || w.Source < 0 || w.Target < 0 {
@@ -255,6 +329,19 @@ func check(t *testing.T, seed uint64, c Config, n int, hasSource bool, before, s
 			t.Fatalf("seed %d: %d+%d tasks over the maximum", seed, w.Source, w.Target)
 		}
 		return
+	}
+	if s.Calls != nil {
+		for _, call := range s.Calls.List {
+			if call.Status != Waiting {
+				continue
+			}
+			if s.Status != InProgress {
+				t.Fatalf("seed %d: %s waits for a hook", seed, s.Status)
+			}
+			if call.Stage != s.Stage {
+				t.Fatalf("seed %d: the stage %s was left while its hook had not answered", seed, call.Stage)
+			}
+		}
 	}
 	if s.Status == InProgress && hasSource && s.Stage != CleanUp && w.Source != n {
 		t.Fatalf("seed %d: the source was cut to %d in %s", seed, w.Source, s.Stage)
