@@ -498,17 +498,16 @@ func (d *demo) see(ctx context.Context, deployment string, want release.Verdict,
 	if d.load != nil {
 		before = d.load.Seen()
 	}
-	end, err := release.Watch(ctx, ecs.NewFromConfig(d.admin), deployment, 100*time.Millisecond, func(dep ecstypes.ServiceDeployment) {
+	end, err := release.Watch(ctx, ecs.NewFromConfig(d.admin), deployment, 100*time.Millisecond, func(dep ecstypes.ServiceDeployment) bool {
 		line := progress(dep)
 		if line != last {
 			d.say("%s%s", line, d.shares(&before))
 			last = line
 		}
 		if each != nil && failed == nil {
-			if failed = each(dep); failed != nil {
-				cancel()
-			}
+			failed = each(dep)
 		}
+		return failed != nil
 	})
 	if failed != nil {
 		return failed
@@ -516,7 +515,7 @@ func (d *demo) see(ctx context.Context, deployment string, want release.Verdict,
 	if err != nil {
 		return err
 	}
-	if got := release.VerdictOf(end.Status); got != want {
+	if got := release.VerdictOf(end); got != want {
 		return fmt.Errorf("the deployment ended %s: %s", end.Status, aws.ToString(end.StatusReason))
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,12 +29,23 @@ type waitFlags struct {
 	timeout time.Duration
 	every   time.Duration
 	events  bool
+	through bool // pauses
+	// answered are pauses that may be told as waiting for a moment yet.
+	answered []string
+}
+
+// pauses says that a deployment waits for an answer that nobody gave.
+func (w waitFlags) pauses(d types.ServiceDeployment) bool {
+	return release.VerdictOf(d) == release.Paused && slices.ContainsFunc(release.Waiting(d), func(h types.DeploymentLifecycleHookDetail) bool {
+		return !slices.Contains(w.answered, aws.ToString(h.HookId))
+	})
 }
 
 func (w *waitFlags) add(c *cobra.Command) {
 	c.Flags().DurationVar(&w.timeout, "timeout", 0, "give up waiting after this long; the deployment goes on (0: never)")
 	c.Flags().DurationVar(&w.every, "interval", 2*time.Second, "how often to look")
 	c.Flags().BoolVar(&w.events, "events", false, "one JSON object for each change")
+	c.Flags().BoolVar(&w.through, "through-pauses", false, "go on waiting while the deployment waits for an approval")
 }
 
 func (a *app) deploy() *cobra.Command {
@@ -50,7 +62,7 @@ The file has AWS's own shape, as describe-task-definition prints it; read-only
 fields are dropped. --image replaces the image of the container.
 
 Exit codes: 0 deployed and stable, 1 failed, 3 rolled back, 4 still running
-when the time was up, 6 denied.`,
+when the time was up, 5 paused until somebody approves (serin approve), 6 denied.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if s.Name == "" {
@@ -146,6 +158,60 @@ as asked, 0 when it had gone too far and succeeded, 1 when it failed.`,
 	return c
 }
 
+func (a *app) approve() *cobra.Command {
+	var s release.Service
+	var w waitFlags
+	var hook string
+	var back, noWait bool
+	c := &cobra.Command{
+		Use:   "approve",
+		Short: "Let a paused deployment go on, or send it back",
+		Long: `Answer the pauses that the service's newest deployment waits at, or the one that
+--hook names, and see the deployment through. Exit codes are those of deploy: 5
+when it pauses again, at the next step for instance.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx := c.Context()
+			client, deployment, err := a.current(ctx, s, true)
+			if err != nil {
+				return err
+			}
+			d, err := release.Describe(ctx, client, deployment)
+			if err != nil {
+				return err
+			}
+			action := types.DeploymentLifecycleHookActionContinue
+			if back {
+				action = types.DeploymentLifecycleHookActionRollback
+			}
+			for _, h := range release.Waiting(d) {
+				if hook != "" && hook != aws.ToString(h.HookId) {
+					continue
+				}
+				if err := release.Answer(ctx, client, deployment, *h.HookId, action); err != nil {
+					return err
+				}
+				w.answered = append(w.answered, *h.HookId)
+				fmt.Fprintf(a.err, "%s: %s %s\n", strings.ToLower(string(action)), d.LifecycleStage, *h.HookId)
+			}
+			if w.answered == nil {
+				return fmt.Errorf("deployment %s waits for no such approval: it is %s", deployment, progress(d))
+			}
+			if noWait {
+				return nil
+			}
+			return a.follow(ctx, client, deployment, w)
+		},
+	}
+	a.targetFlags(c)
+	serviceFlags(c, &s)
+	w.add(c)
+	c.Flags().StringVar(&hook, "hook", "", "id of the pause to answer (default: all that wait)")
+	c.Flags().BoolVar(&back, "rollback", false, "send the deployment back instead")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for the verdict")
+	return c
+}
+
 func (a *app) current(ctx context.Context, s release.Service, changes bool) (*ecs.Client, string, error) {
 	if s.Name == "" {
 		return nil, "", usage("--service must be given")
@@ -168,32 +234,43 @@ func (a *app) follow(ctx context.Context, client *ecs.Client, deployment string,
 		defer cancel()
 	}
 	last := ""
-	d, err := release.Watch(wait, client, deployment, w.every, func(d types.ServiceDeployment) {
+	d, err := release.Watch(wait, client, deployment, w.every, func(d types.ServiceDeployment) bool {
+		enough := !w.through && w.pauses(d)
 		line := progress(d)
 		if line == last {
-			return
+			return enough
 		}
 		last = line
 		if w.events {
 			json.NewEncoder(a.out).Encode(event(d))
-			return
+		} else {
+			fmt.Fprintln(a.out, time.Now().Format("15:04:05"), line)
 		}
-		fmt.Fprintln(a.out, time.Now().Format("15:04:05"), line)
+		return enough
 	})
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		parts := strings.Split(deployment, "/")
-		fmt.Fprintf(a.err, "serin: detached; the deployment goes on. To attach again: serin watch --cluster %s --service %s\n", parts[1], parts[2])
+		fmt.Fprintf(a.err, "serin: detached; the deployment goes on. To attach again: serin watch%s\n", flagsOf(deployment))
 		return errDetached
 	}
 	if err != nil {
 		return err
 	}
-	verdict := release.VerdictOf(d.Status)
+	verdict := release.VerdictOf(d)
 	a.code = exitOf(verdict)
+	if verdict == release.Paused {
+		fmt.Fprintf(a.err, "serin: the deployment waits for an approval until %s. To give it: serin approve%s; to go back: add --rollback\n", release.Waiting(d)[0].ExpiresAt.UTC().Format(time.RFC3339), flagsOf(deployment))
+		return nil
+	}
 	if a.code != exitOK && os.Getenv("GITHUB_ACTIONS") == "true" {
 		fmt.Fprintf(a.out, "::error::%s: %s\n", d.Status, aws.ToString(d.StatusReason))
 	}
 	return nil
+}
+
+// flagsOf are the flags that name a deployment's service.
+func flagsOf(deployment string) string {
+	parts := strings.Split(deployment, "/")
+	return fmt.Sprintf(" --cluster %s --service %s", parts[1], parts[2])
 }
 
 // progress is one line of a deployment: stage, weights, counts.
@@ -202,6 +279,9 @@ func progress(d types.ServiceDeployment) string {
 	fmt.Fprint(&b, d.Status)
 	if d.LifecycleStage != "" {
 		fmt.Fprint(&b, " ", d.LifecycleStage)
+	}
+	if release.VerdictOf(d) == release.Paused {
+		fmt.Fprint(&b, " (paused)")
 	}
 	if t := d.TargetServiceRevision; t != nil {
 		fmt.Fprintf(&b, "  target %s", summary(*t))

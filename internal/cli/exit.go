@@ -117,6 +117,8 @@ func exitOf(v release.Verdict) int {
 		return exitRolledBack
 	case release.Running:
 		return exitTimedOut
+	case release.Paused:
+		return exitPaused
 	}
 	return exitFailed
 }

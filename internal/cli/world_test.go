@@ -166,13 +166,8 @@ func TestAKilledStageGoesOnWhereItWas(t *testing.T) {
 	canary := func(dep ecstypes.ServiceDeployment) bool {
 		return dep.LifecycleStage == ecstypes.ServiceDeploymentLifecycleStageProductionTrafficShift && aws.ToFloat64(dep.TargetServiceRevision.RequestedProductionTrafficWeight) == 10
 	}
-	watching, stop := context.WithCancel(ctx)
-	release.Watch(watching, ecs.NewFromConfig(d.admin), deployment, 20*time.Millisecond, func(dep ecstypes.ServiceDeployment) {
-		if canary(dep) {
-			stop()
-		}
-	})
-	stop()
+	_, err = release.Watch(ctx, ecs.NewFromConfig(d.admin), deployment, 20*time.Millisecond, canary)
+	must(err)
 	before := tasksOf(t, d)
 	must(cmd.Process.Kill())
 	cmd.Wait()
@@ -183,7 +178,7 @@ func TestAKilledStageGoesOnWhereItWas(t *testing.T) {
 	if dep.Status != ecstypes.ServiceDeploymentStatusInProgress {
 		t.Fatalf("after the restart it is %s", dep.Status)
 	}
-	end, err := release.Watch(ctx, ecs.NewFromConfig(again.admin), deployment, 50*time.Millisecond, func(ecstypes.ServiceDeployment) {})
+	end, err := release.Watch(ctx, ecs.NewFromConfig(again.admin), deployment, 50*time.Millisecond, func(ecstypes.ServiceDeployment) bool { return false })
 	must(err)
 	if end.Status != ecstypes.ServiceDeploymentStatusSuccessful {
 		t.Fatalf("it ended %s: %s", end.Status, aws.ToString(end.StatusReason))

@@ -86,25 +86,49 @@ const (
 	Failed                    // stopped, or a rollback that failed
 	RolledBack                // stable on the source
 	Running                   // not ended
+	Paused                    // not ended, and waits for somebody's word
 )
 
-// VerdictOf reads the status. A rollback is never a success.
-func VerdictOf(s types.ServiceDeploymentStatus) Verdict {
-	switch s {
+// VerdictOf reads a deployment. A rollback is never a success.
+func VerdictOf(d types.ServiceDeployment) Verdict {
+	switch d.Status {
 	case types.ServiceDeploymentStatusSuccessful:
 		return Deployed
 	case types.ServiceDeploymentStatusRollbackSuccessful:
 		return RolledBack
 	case types.ServiceDeploymentStatusStopped, types.ServiceDeploymentStatusRollbackFailed:
 		return Failed
+	case types.ServiceDeploymentStatusInProgress:
+		if Waiting(d) != nil {
+			return Paused
+		}
 	}
 	return Running
 }
 
+// Waiting is the hooks of a deployment that wait for somebody's word.
+func Waiting(d types.ServiceDeployment) (hooks []types.DeploymentLifecycleHookDetail) {
+	for _, h := range d.LifecycleHookDetails {
+		if h.TargetType == types.DeploymentLifecycleHookTargetTypePause && h.Status == types.DeploymentLifecycleHookStatusAwaitingAction {
+			hooks = append(hooks, h)
+		}
+	}
+	return hooks
+}
+
+// Answer tells a paused deployment to go on, or to go back.
+func Answer(ctx context.Context, c *ecs.Client, deployment, hook string, action types.DeploymentLifecycleHookAction) error {
+	_, err := c.ContinueServiceDeployment(ctx, &ecs.ContinueServiceDeploymentInput{ServiceDeploymentArn: &deployment, HookId: &hook, Action: action})
+	if err != nil {
+		return fmt.Errorf("answering the pause: %w", err)
+	}
+	return nil
+}
+
 // Watch describes a deployment every interval and calls see with each look,
-// until it has ended or ctx does. Transient errors are passed over for a
-// minute.
-func Watch(ctx context.Context, c *ecs.Client, deployment string, every time.Duration, see func(types.ServiceDeployment)) (types.ServiceDeployment, error) {
+// until it has ended, see says that this is enough, or ctx ends. Transient errors
+// are passed over for a minute.
+func Watch(ctx context.Context, c *ecs.Client, deployment string, every time.Duration, see func(types.ServiceDeployment) (enough bool)) (types.ServiceDeployment, error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var last types.ServiceDeployment
@@ -114,8 +138,8 @@ func Watch(ctx context.Context, c *ecs.Client, deployment string, every time.Dur
 		switch {
 		case err == nil:
 			failing, last = time.Time{}, d
-			see(d)
-			if VerdictOf(d.Status) != Running {
+			enough := see(d)
+			if v := VerdictOf(d); enough || v != Running && v != Paused {
 				return d, nil
 			}
 		case ctx.Err() != nil:

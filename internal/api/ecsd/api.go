@@ -115,6 +115,7 @@ type deployment struct {
 	Created        time.Time
 	Updated        time.Time
 	StopRequested  bool
+	Answers        []rollout.Answer // of hooks
 	Superseded     bool
 	Resolved       bool   // the target groups were chosen
 	Broken         string // why the traffic resources cannot be used

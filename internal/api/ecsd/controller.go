@@ -237,6 +237,9 @@ func (c *control) live(main, alternate, rule string) (string, error) {
 // observe takes the snapshot that the decision is made on.
 func (c *control) observe() rollout.Observed {
 	o := rollout.Observed{Desired: c.s.Desired, Stop: c.d.StopRequested, Broken: c.d.Broken}
+	if c.d.Answers != nil {
+		o.Answers = &rollout.Answers{List: c.d.Answers}
+	}
 	o.Target = c.look(c.d.Target)
 	if c.d.Source != "" {
 		o.Source = c.look(c.d.Source)

@@ -101,6 +101,7 @@ func (a *API) deploymentView(d deployment, tx *store.Tx) types.ServiceDeployment
 		Alarms:                   &types.ServiceDeploymentAlarms{Status: types.ServiceDeploymentRollbackMonitorsStatusDisabled},
 		DeploymentCircuitBreaker: &types.ServiceDeploymentCircuitBreaker{Status: types.ServiceDeploymentRollbackMonitorsStatus(st.Monitor), FailureCount: int32(st.Failures), Threshold: int32(d.Threshold)},
 		SourceServiceRevisions:   []types.ServiceRevisionSummary{},
+		LifecycleHookDetails:     hookDetails(d),
 	}
 	if st.Reason != "" {
 		v.StatusReason = new(st.Reason)

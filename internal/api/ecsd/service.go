@@ -141,6 +141,9 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("StopServiceDeployment", a.StopServiceDeployment, func(c *wire.Call, in *ecs.StopServiceDeploymentInput) []wire.Check {
 			return []wire.Check{ofService("StopServiceDeployment", aws.ToString(in.ServiceDeploymentArn))}
 		}, wire.Members{Performed: "serviceDeploymentArn stopType"}),
+		wire.Handle("ContinueServiceDeployment", a.ContinueServiceDeployment, func(c *wire.Call, in *ecs.ContinueServiceDeploymentInput) []wire.Check {
+			return []wire.Check{ofService("ContinueServiceDeployment", aws.ToString(in.ServiceDeploymentArn))}
+		}, wire.Members{Performed: "action hookId serviceDeploymentArn"}),
 
 		wire.Handle("ListTasks", a.ListTasks, func(c *wire.Call, in *ecs.ListTasksInput) []wire.Check {
 			checks := inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
@@ -224,13 +227,15 @@ var memberTypes = map[string]wire.Members{
 	"CapacityProviderStrategyItem": {Recorded: "capacityProvider base weight"},
 	"DeploymentController":         {Performed: "type"},
 	"DeploymentConfiguration": {
-		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker linearConfiguration maximumPercent minimumHealthyPercent strategy",
-		Refused:   "alarms earlySuccessCriteria lifecycleHooks"},
-	"CanaryConfiguration":      {Performed: "canaryBakeTimeInMinutes canaryPercent"},
-	"LinearConfiguration":      {Performed: "stepBakeTimeInMinutes stepPercent"},
-	"DeploymentCircuitBreaker": {Performed: "enable rollback resetOnHealthyTask thresholdConfiguration"},
-	"ThresholdConfiguration":   {Performed: "type value"},
-	"CreatedAt":                {Performed: "after before"},
+		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
+		Refused:   "alarms earlySuccessCriteria"},
+	"DeploymentLifecycleHook":                     {Performed: "lifecycleStages targetType timeoutConfiguration", Refused: "hookDetails hookTargetArn roleArn"},
+	"DeploymentLifecycleHookTimeoutConfiguration": {Performed: "action timeoutInMinutes"},
+	"CanaryConfiguration":                         {Performed: "canaryBakeTimeInMinutes canaryPercent"},
+	"LinearConfiguration":                         {Performed: "stepBakeTimeInMinutes stepPercent"},
+	"DeploymentCircuitBreaker":                    {Performed: "enable rollback resetOnHealthyTask thresholdConfiguration"},
+	"ThresholdConfiguration":                      {Performed: "type value"},
+	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
 		Performed: "command cpu entryPoint environment essential image logConfiguration memory name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
 		Recorded:  "dockerLabels memoryReservation",

@@ -243,7 +243,7 @@ func checkConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) erro
 			return invalid("Invalid deployment circuit breaker threshold value.")
 		}
 	}
-	return nil
+	return checkHooks(c)
 }
 
 func bakeOf(c *types.CanaryConfiguration) *int32 {
@@ -292,6 +292,12 @@ func mergeConfig(old types.DeploymentConfiguration, in *types.DeploymentConfigur
 		if c.Strategy != types.DeploymentStrategyLinear {
 			c.LinearConfiguration = nil
 		}
+		if c.Strategy == types.DeploymentStrategyRolling {
+			c.LifecycleHooks = nil
+		}
+	}
+	if in.LifecycleHooks != nil {
+		c.LifecycleHooks = mergeHooks(in.LifecycleHooks)
 	}
 	c.BakeTimeInMinutes = cmp.Or(in.BakeTimeInMinutes, c.BakeTimeInMinutes)
 	c.MaximumPercent = cmp.Or(in.MaximumPercent, c.MaximumPercent)
@@ -353,6 +359,7 @@ func rolloutConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) ro
 			r.Breaker.Threshold, r.Breaker.Value = rollout.ThresholdType(t.Type), int(t.Value)
 		}
 	}
+	r.Hooks = rolloutHooks(c.LifecycleHooks)
 	return r
 }
 
