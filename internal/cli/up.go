@@ -157,8 +157,23 @@ func upstreams(mirrors []string) (func(host string) (*registry.Remote, error), e
 		if u := at[host]; u != nil {
 			return registry.NewRemote(u.Host, u.Scheme == "http", credentials)
 		}
-		return registry.NewRemote(host, false, credentials)
+		return registry.NewRemote(host, false, hub{credentials})
 	}, nil
+}
+
+// hub is a Docker configuration that knows what docker login calls Docker Hub.
+type hub struct{ ociauth.Config }
+
+func (h hub) EntryForRegistry(host string) (ociauth.ConfigEntry, error) {
+	if host != "registry-1.docker.io" {
+		return h.Config.EntryForRegistry(host)
+	}
+	for _, name := range []string{"index.docker.io", "https://index.docker.io/v1/"} { // in the file, and in a credential helper
+		if e, err := h.Config.EntryForRegistry(name); err == nil && e != (ociauth.ConfigEntry{}) {
+			return e, nil
+		}
+	}
+	return ociauth.ConfigEntry{}, nil
 }
 
 func dataDir(dir string, ephemeral bool) (string, error) {

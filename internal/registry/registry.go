@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -251,8 +252,13 @@ func (r *reader) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, &r.Limi
 func (r *reader) Close() error                       { return r.f.Close() }
 func (r *reader) Descriptor() ociregistry.Descriptor { return r.desc }
 
-// Put stores content that is at hand.
+// Put stores content that is at hand. What is there already needs no room.
 func (b *Blobs) Put(content []byte) (ociregistry.Digest, error) {
+	sum := sha256.Sum256(content)
+	digest := ociregistry.Digest("sha256:" + hex.EncodeToString(sum[:]))
+	if b.renew(digest) {
+		return digest, nil
+	}
 	u, err := b.Start("")
 	if err != nil {
 		return "", err
@@ -261,10 +267,18 @@ func (b *Blobs) Put(content []byte) (ociregistry.Digest, error) {
 	if _, err := u.Write(content); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(content)
-	digest := ociregistry.Digest("sha256:" + hex.EncodeToString(sum[:]))
 	_, err = u.Commit(digest)
 	return digest, err
+}
+
+// renew says that a blob is there, and makes it as young as one that is committed
+// now. What has a name was verified.
+func (b *Blobs) renew(digest ociregistry.Digest) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	path, err := b.path(digest)
+	now := time.Now()
+	return err == nil && os.Chtimes(path, now, now) == nil
 }
 
 // Upload is a blob that is being written. It can be left and resumed by its id
@@ -279,20 +293,16 @@ type Upload struct {
 	sum     hash.Hash
 	size    int64
 	offset  int64 // where the present writer must go on, -1: anywhere
-	touched time.Time
 	closed  bool
+	touched atomic.Int64 // wall time, in nanoseconds; read without the lock
 
 	last, shortest int64 // part of WritePart, and of those before it, in bytes
 }
 
-// uploadLife is how long an upload that nobody goes on with is kept; ECR keeps
-// its own for a day.
-const uploadLife = 24 * time.Hour
-
 // Start begins an upload into a repository.
 func (b *Blobs) Start(repo string) (*Upload, error) {
-	b.expire()
-	u := &Upload{blobs: b, id: id.UUID(), repo: repo, sum: sha256.New(), offset: -1, touched: time.Now(), shortest: math.MaxInt64}
+	u := &Upload{blobs: b, id: id.UUID(), repo: repo, sum: sha256.New(), offset: -1, shortest: math.MaxInt64}
+	u.touch()
 	f, err := os.Create(filepath.Join(b.dir, "uploads", u.id))
 	if err != nil {
 		return nil, fmt.Errorf("starting an upload: %w", err)
@@ -304,18 +314,40 @@ func (b *Blobs) Start(repo string) (*Upload, error) {
 	return u, nil
 }
 
-func (b *Blobs) expire() {
-	b.mu.Lock()
-	uploads := slices.Collect(maps.Values(b.uploads))
-	b.mu.Unlock()
-	for _, u := range uploads {
-		u.mu.Lock()
-		old := time.Since(u.touched) > uploadLife
-		u.mu.Unlock()
-		if old {
+// Expire drops the uploads that nobody has touched since a wall time.
+func (b *Blobs) Expire(before time.Time) {
+	for _, u := range b.list() {
+		if u.lastTouched().Before(before) && u.mu.TryLock() { // one that is locked is in use
+			u.cancel()
+			u.mu.Unlock()
+		}
+	}
+}
+
+// Abandon drops the uploads of the repositories that are chosen.
+func (b *Blobs) Abandon(chosen func(repo string) bool) {
+	for _, u := range b.list() {
+		if chosen(u.repo) {
 			u.Cancel()
 		}
 	}
+}
+
+// Active are the repositories with uploads that were touched since a wall time.
+func (b *Blobs) Active(since time.Time) map[string]bool {
+	repos := map[string]bool{}
+	for _, u := range b.list() {
+		if !u.lastTouched().Before(since) {
+			repos[u.repo] = true
+		}
+	}
+	return repos
+}
+
+func (b *Blobs) list() []*Upload {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.uploads))
 }
 
 // Resume goes on with an upload. A wrong offset is only told when something is
@@ -327,7 +359,8 @@ func (b *Blobs) Resume(repo, uploadID string, offset int64) (*Upload, error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.offset, u.touched = offset, time.Now()
+	u.offset = offset
+	u.touch()
 	return u, nil
 }
 
@@ -381,6 +414,7 @@ func (u *Upload) write(p []byte) (int, error) {
 	if u.offset >= 0 && u.offset != u.size {
 		return 0, ociregistry.ErrRangeInvalid
 	}
+	u.touch()
 	if err := u.blobs.take(int64(len(p))); err != nil {
 		return 0, err
 	}
@@ -396,6 +430,10 @@ func (u *Upload) write(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+func (u *Upload) touch() { u.touched.Store(time.Now().UnixNano()) }
+
+func (u *Upload) lastTouched() time.Time { return time.Unix(0, u.touched.Load()) }
 
 // Close leaves the upload for a later Resume.
 func (u *Upload) Close() error { return nil }
@@ -435,6 +473,14 @@ func (u *Upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 
 // name gives the content its name, and its age. The same content may be there.
 func (u *Upload) name(to string) error {
+	if err := u.rename(to); err != nil {
+		return err
+	}
+	return u.blobs.named.Sync() // before a row says that the blob is there
+}
+
+// rename excludes whoever collects: it must not remove what has just come.
+func (u *Upload) rename(to string) error {
 	b := u.blobs
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -450,21 +496,24 @@ func (u *Upload) name(to string) error {
 	if there {
 		b.used -= old.Size()
 	}
-	// The name must be on the disk before a row says that the blob is there.
-	return b.named.Sync()
+	return nil
 }
 
 // Cancel drops the upload; after Commit it does nothing.
 func (u *Upload) Cancel() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.cancel()
+	return nil
+}
+
+func (u *Upload) cancel() {
 	if !u.closed {
 		if os.Remove(u.file.Name()) == nil {
 			u.blobs.give(u.size)
 		}
 		u.finish()
 	}
-	return nil
 }
 
 func (u *Upload) finish() {

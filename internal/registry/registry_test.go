@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
 )
@@ -227,5 +228,69 @@ func TestDigestsAreNotPaths(t *testing.T) {
 		if _, err := b.Content(digest); !errors.Is(err, ociregistry.ErrDigestInvalid) {
 			t.Errorf("%s gives %v", digest, err)
 		}
+	}
+}
+
+// What is committed while somebody collects stays, even if it was looked at
+// before; and an upload is as old as its end.
+func TestCollectingLeavesWhatHasJustCome(t *testing.T) {
+	b, dir := open(t)
+	content := []byte("a layer")
+	digest, err := b.Put(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func(u *Upload) {
+		t.Helper()
+		if _, err := u.Commit(digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := func() *Upload {
+		t.Helper()
+		u, err := b.Start("web")
+		if err == nil {
+			_, err = u.Write(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	early := begin()
+	path := filepath.Join(dir, "sha256", string(digest[len("sha256:"):]))
+	if err := os.Chtimes(path, time.Time{}, time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	before, looks := time.Now(), 0
+	freed, err := b.Collect(before, func(ociregistry.Digest) bool {
+		if looks++; looks == 1 {
+			commit(early)
+		}
+		return false
+	})
+	if err != nil || freed != 0 || files(t, filepath.Dir(path)) != 1 {
+		t.Errorf("%d bytes are freed of what has just come: %v", freed, err)
+	}
+	if b.Used() != int64(len(content)) {
+		t.Errorf("%d bytes are used", b.Used())
+	}
+	if freed, err := b.Collect(time.Now().Add(time.Second), func(ociregistry.Digest) bool { return false }); err != nil || freed != int64(len(content)) || b.Used() != 0 {
+		t.Errorf("%d bytes are freed, and %d used: %v", freed, b.Used(), err)
+	}
+}
+
+func TestWhatIsThereNeedsNoRoom(t *testing.T) {
+	b, err := Open(t.TempDir(), 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := b.Put(make([]byte, 15)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := b.Put(make([]byte, 16)); !Full(err) {
+		t.Errorf("more than there is room for gives %v", err)
 	}
 }

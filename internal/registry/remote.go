@@ -3,7 +3,10 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"sync"
+	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
 	"cuelabs.dev/go/oci/ociregistry/ociauth"
@@ -20,7 +23,7 @@ type Remote struct {
 // NewRemote is the registry at a host, with what a Docker configuration knows to
 // sign in with; nil signs in nowhere. plain is for HTTP without TLS.
 func NewRemote(host string, plain bool, credentials ociauth.Config) (*Remote, error) {
-	transport := ociauth.NewStdTransport(ociauth.StdTransportParams{Config: credentials})
+	transport := ociauth.NewStdTransport(ociauth.StdTransportParams{Config: credentials, Transport: patient()})
 	client, err := ociclient.New(host, &ociclient.Options{Transport: transport, Insecure: plain})
 	if err != nil {
 		return nil, fmt.Errorf("reaching the registry %s: %w", host, err)
@@ -31,6 +34,15 @@ func NewRemote(host string, plain bool, credentials ociauth.Config) (*Remote, er
 	}
 	return &Remote{client, scheme + "://" + host, transport}, nil
 }
+
+// patient is a transport that does not wait for ever for a registry to begin to
+// answer. How long an answer may take is its reader's business.
+var patient = sync.OnceValue(func() http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	t.ResponseHeaderTimeout = 30 * time.Second
+	return t
+})
 
 // Ping says whether the registry answers and takes the credentials.
 func (r *Remote) Ping(ctx context.Context) error {

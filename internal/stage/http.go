@@ -179,6 +179,7 @@ func (s *Stage) reset(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	err := s.store.Reset()
+	s.blobs.Abandon(func(string) bool { return true })
 	s.decisions.reset()
 	s.learned.reset()
 	if err == nil {

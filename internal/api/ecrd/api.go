@@ -48,7 +48,7 @@ type API struct {
 	// Endpoint is where clients reach the registry: host and port.
 	Endpoint string
 
-	patience time.Duration // with a client that is sending, in wall time
+	patience time.Duration // with a client that is sending, and with a registry behind, in wall time
 	urlKey   [32]byte      // signs the addresses of layers, until the program ends
 
 	repositories *store.Table[repository]
@@ -64,6 +64,8 @@ type API struct {
 
 	promises  promises
 	importing singleflight.Group
+	life      context.Context // of what goes on whoever leaves; it ends with Run
+	end       context.CancelFunc
 }
 
 type repository struct {
@@ -81,6 +83,7 @@ type repository struct {
 type layer struct {
 	Size  int64
 	Since time.Time // wall time, for whoever collects
+	Named bool      // a manifest has had it
 }
 
 type image struct {
@@ -136,7 +139,8 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, b *registry.Blobs, d 
 	}
 	rand.Read(a.urlKey[:])
 	a.promises = promises{since: time.Now(), made: map[string]time.Time{}}
-	b.Reclaim = a.reclaim
+	a.life, a.end = context.WithCancel(context.Background())
+	b.Reclaim = func() { a.reclaim(grace) }
 	a.handler = registry.Handler(newBackend(a))
 	return a
 }
@@ -490,6 +494,7 @@ func (a *API) DeleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInpu
 	if err != nil {
 		return nil, err
 	}
+	a.blobs.Abandon(func(repo string) bool { return repo == c.Scope.Key(name) })
 	return &ecr.DeleteRepositoryOutput{Repository: a.view(c.Scope, r)}, nil
 }
 

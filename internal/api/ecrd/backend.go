@@ -27,6 +27,9 @@ import (
 // token, then the distribution protocol.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.ContentLength != 0 { // a body that nobody reads is waited for as well
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.patience))
+	}
 	user, password, ok := r.BasicAuth()
 	var t token
 	known := false
@@ -49,9 +52,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	call := &wire.Call{Service: "ecr", Scope: scope, Principal: t.Principal, SourceIP: source, UserAgent: r.UserAgent(), RequestID: id.UUID()}
-	if r.ContentLength != 0 { // a body that nobody reads is waited for as well
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.patience))
-	}
 	in := r.Clone(wire.WithCall(r.Context(), call))
 	in.Body = &patient{r.Body, http.NewResponseController(w), a.patience}
 	if !a.smooth(w, in, scope) {
@@ -342,6 +342,9 @@ func (u *upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 		return ociregistry.Descriptor{}, err
 	}
 	desc, err := u.Upload.Commit(digest)
+	if errors.Is(err, ociregistry.ErrDigestInvalid) {
+		u.Cancel() // it will never be of another digest
+	}
 	if err != nil {
 		return desc, asRegistryError(invalidLayer(err))
 	}
@@ -350,11 +353,12 @@ func (u *upload) Commit(digest ociregistry.Digest) (ociregistry.Descriptor, erro
 
 // hold notes that a repository has a blob.
 func (a *API) hold(scope arn.Scope, repo string, desc ociregistry.Descriptor) error {
+	a.promise(scope, repo, string(desc.Digest), time.Now())
 	return a.store.Update(func(tx *store.Tx) error {
 		if _, err := a.find(tx, scope, repo); err != nil {
 			return err
 		}
-		a.layers.Put(tx, imageKey(scope, repo, string(desc.Digest)), layer{desc.Size, time.Now()})
+		a.layers.Put(tx, imageKey(scope, repo, string(desc.Digest)), layer{Size: desc.Size, Since: time.Now()})
 		return nil
 	})
 }
@@ -368,6 +372,7 @@ func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregi
 	if _, err := b.enter(ctx, "GetDownloadUrlForLayer", from); err != nil {
 		return desc, err
 	}
+	b.api.promise(scope, to, string(digest), time.Now())
 	err = b.api.store.Update(func(tx *store.Tx) error {
 		if _, err := b.api.find(tx, scope, to); err != nil {
 			return err
@@ -377,7 +382,7 @@ func (b *backend) MountBlob(ctx context.Context, from, to string, digest ociregi
 			return ociregistry.ErrBlobUnknown
 		}
 		desc = l.descriptor(digest)
-		b.api.layers.Put(tx, imageKey(scope, to, string(digest)), layer{l.Size, time.Now()})
+		b.api.layers.Put(tx, imageKey(scope, to, string(digest)), layer{Size: l.Size, Since: time.Now()})
 		return nil
 	})
 	return desc, asRegistryError(err)
@@ -388,7 +393,7 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents [
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
-	i, _, err := b.api.put(scope, repo, tag, contents, mediaType)
+	i, _, err := b.api.put(scope, repo, tag, contents, mediaType, time.Time{})
 	if err != nil {
 		return ociregistry.Descriptor{}, asRegistryError(err)
 	}
@@ -400,7 +405,7 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, contents [
 // specification's.
 func asRegistryError(err error) error {
 	if registry.Full(err) { // after any other code docker tries again, for a minute
-		return registryError(ociregistry.ErrDenied, err.Error())
+		return &registry.Answer{Status: http.StatusForbidden, Code: "DENIED", Message: err.Error()}
 	}
 	e, ok := errors.AsType[smithy.APIError](err)
 	if !ok {

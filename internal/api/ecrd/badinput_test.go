@@ -136,6 +136,20 @@ func TestAClientThatHangsIsLetGoAndCanGoOn(t *testing.T) {
 	}
 }
 
+func TestAStrangerThatHangsIsLetGo(t *testing.T) {
+	s := newShelf(t, 0)
+	s.api.patience = 50 * time.Millisecond
+	conn, err := net.Dial("tcp", s.api.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "PATCH /v2/web/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+	if _, err := io.Copy(io.Discard, conn); err != nil && !strings.Contains(err.Error(), "reset") { // until the registry closes it
+		t.Fatal(err)
+	}
+}
+
 // The codes and statuses that ECR's registry was observed to give.
 func TestWhatTheRegistryAnswersToWhatItRefuses(t *testing.T) {
 	s := newShelf(t, 0)

@@ -2,7 +2,6 @@ package ecrd
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -23,8 +22,18 @@ const grace = 15 * time.Minute
 // goes at that moment.
 type promises struct {
 	mu    sync.Mutex
-	since time.Time // nothing is known of promises before
-	made  map[string]time.Time
+	since time.Time            // nothing is known of promises before
+	made  map[string]time.Time // or until when, if that is later
+}
+
+// promise keeps a layer from being collected until a wall time.
+func (a *API) promise(scope arn.Scope, repo, digest string, until time.Time) {
+	a.promises.mu.Lock()
+	defer a.promises.mu.Unlock()
+	key := imageKey(scope, repo, digest)
+	if until.After(a.promises.made[key]) {
+		a.promises.made[key] = until
+	}
 }
 
 // present finds a layer, and promises it to whoever asks.
@@ -38,7 +47,9 @@ func (a *API) present(scope arn.Scope, repo string, digest ociregistry.Digest) (
 	if !ok {
 		return ociregistry.Descriptor{}, ociregistry.ErrBlobUnknown
 	}
-	a.promises.made[key] = time.Now()
+	if now := time.Now(); now.After(a.promises.made[key]) {
+		a.promises.made[key] = now
+	}
 	return l.descriptor(digest), nil
 }
 
@@ -64,6 +75,9 @@ func (a *API) Collect(before time.Time) (freed int64, err error) {
 }
 
 // dropLayers takes from repositories the layers that none of their images has.
+// While something is being pushed to a repository, what its manifest will name
+// stays, however long that takes: what no manifest ever had, and what was
+// promised.
 func (a *API) dropLayers(before time.Time) error {
 	p := &a.promises
 	p.mu.Lock()
@@ -71,16 +85,17 @@ func (a *API) dropLayers(before time.Time) error {
 	if !p.since.Before(before) {
 		return nil
 	}
-	for key, at := range p.made {
-		if at.Before(before) {
-			delete(p.made, key)
-		}
-	}
 	return a.store.Update(func(tx *store.Tx) error {
+		active := a.blobs.Active(before)
+		for key, l := range a.layers.Scan(tx, "") {
+			if repo, _, _ := cutLast(key, "|"); !l.Since.Before(before) {
+				active[repo] = true
+			}
+		}
 		needed, unknown := map[string]bool{}, map[string]bool{}
 		for key, i := range a.images.Scan(tx, "") {
 			repo, _, _ := cutLast(key, "|")
-			if i.Layers == nil && i.Size > 0 && i.Children == nil { // of a program that did not write them down
+			if i.Layers == nil && i.Children == nil { // a manifest that is not understood, or of a program that did not write them down
 				unknown[repo] = true
 			}
 			for _, digest := range i.Layers {
@@ -89,15 +104,27 @@ func (a *API) dropLayers(before time.Time) error {
 		}
 		for key, l := range a.layers.Scan(tx, "") {
 			repo, _, _ := cutLast(key, "|")
-			if _, promised := p.made[key]; !promised && !needed[key] && !unknown[repo] && l.Since.Before(before) {
+			until, promised := p.made[key]
+			switch {
+			case needed[key], unknown[repo], !l.Since.Before(before), promised && !until.Before(before):
+			case active[repo] && (promised || !l.Named):
+			default:
 				a.layers.Delete(tx, key)
+			}
+		}
+		for key, until := range p.made {
+			if repo, _, _ := cutLast(key, "|"); until.Before(before) && !active[repo] {
+				delete(p.made, key)
 			}
 		}
 		return nil
 	})
 }
 
-func (a *API) reclaim() {
+// reclaim gives back what nobody needs any longer. Uploads that nobody goes on
+// with for as long as patience are dropped.
+func (a *API) reclaim(patience time.Duration) {
+	a.blobs.Expire(time.Now().Add(-patience))
 	freed, err := a.Collect(time.Now().Add(-grace))
 	if err != nil {
 		a.log.Error("collecting the registry's garbage", "error", err)
@@ -106,12 +133,17 @@ func (a *API) reclaim() {
 	}
 }
 
+// abandoned is how long an upload is kept that nobody goes on with; ECR keeps its
+// own for a day. When there is no room it is the grace.
+const abandoned = 24 * time.Hour
+
 // collectEvery is the wall time between two looks for garbage.
 const collectEvery = 5 * time.Minute
 
 // Run collects garbage, in wall time, and performs lifecycle policies, in stage
 // time, until ctx ends.
 func (a *API) Run(ctx context.Context) error {
+	defer a.end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		tick := time.NewTicker(collectEvery)
@@ -121,7 +153,7 @@ func (a *API) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
-				a.reclaim()
+				a.reclaim(abandoned)
 			}
 		}
 	})
@@ -129,11 +161,7 @@ func (a *API) Run(ctx context.Context) error {
 		wake := make(chan struct{}, 1)
 		defer a.store.Watch(wake, a.repositories)()
 		for {
-			next, err := a.sweep()
-			if err != nil {
-				return fmt.Errorf("performing lifecycle policies: %w", err)
-			}
-			if _, err := a.clock.Wait(ctx, next, wake); err != nil {
+			if _, err := a.clock.Wait(ctx, a.sweep(), wake); err != nil {
 				return nil
 			}
 		}

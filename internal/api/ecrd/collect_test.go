@@ -12,6 +12,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
+	"serin/internal/store"
 )
 
 func TestTheSpaceOfDeletedImagesIsGivenBack(t *testing.T) {
@@ -70,12 +72,28 @@ func TestALayerThatWasPromisedIsNotCollected(t *testing.T) {
 	}
 }
 
-// A push names its layers last: whatever is collected meanwhile, what was pushed
-// or promised a moment ago must be there for its manifest.
+// age makes the layers that a manifest has had as old as can be.
+func (s *shelf) age() {
+	err := s.api.store.Update(func(tx *store.Tx) error {
+		for key, l := range s.api.layers.Scan(tx, "") {
+			if l.Named {
+				l.Since = time.Time{}
+				s.api.layers.Put(tx, key, l)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Error(err)
+	}
+}
+
+// A push names its layers last: whatever is collected meanwhile, what it was told
+// need not be sent must be there for its manifest, however old it is.
 func TestCollectingDoesNotStopPushes(t *testing.T) {
 	s := newShelf(t, 0)
+	s.api.promises.since = time.Time{} // as of a stage that has run for long
 	s.repository("web")
-	started := time.Now().Add(-time.Millisecond)
 	done := make(chan struct{})
 	var collecting sync.WaitGroup
 	collecting.Go(func() {
@@ -84,7 +102,8 @@ func TestCollectingDoesNotStopPushes(t *testing.T) {
 			case <-done:
 				return
 			default:
-				if _, err := s.api.Collect(started); err != nil {
+				s.age()
+				if _, err := s.api.Collect(time.Now().Add(-time.Minute)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -95,7 +114,7 @@ func TestCollectingDoesNotStopPushes(t *testing.T) {
 		pushing.Go(func() {
 			for i := range 20 {
 				tag := fmt.Sprintf("t%d-%d", w, i)
-				s.image("web", tag, []byte(fmt.Sprintf("layer %d", i%3))) // the same layers again and again
+				s.slowImage("web", tag, []byte(fmt.Sprintf("layer %d", w)), 2*time.Millisecond) // the same layer again and again
 				s.delete("web", tag)
 			}
 		})
@@ -103,6 +122,97 @@ func TestCollectingDoesNotStopPushes(t *testing.T) {
 	pushing.Wait()
 	close(done)
 	collecting.Wait()
+	s.api.promises.made = map[string]time.Time{}
+	if s.collect(time.Now()) == 0 {
+		t.Error("nothing was there to be collected")
+	}
+}
+
+// What no manifest ever had waits for one as long as something is pushed.
+func TestALayerWaitsForTheRestOfItsPush(t *testing.T) {
+	s := newShelf(t, 0)
+	s.api.promises.since = time.Time{}
+	s.repository("web")
+	first, second := []byte("the first layer"), []byte("the second layer, which takes long")
+	if status, text := s.push("web", first); status != http.StatusCreated {
+		t.Fatal(text)
+	}
+	_, _, header := s.do("POST", "/v2/web/blobs/uploads/", nil)
+	before := time.Now() // the first layer is older than this, and the second under way
+	if status, text, _ := s.do("PATCH", header.Get("Location"), bytes.NewReader(second)); status != http.StatusAccepted {
+		t.Fatal(text)
+	}
+	s.collect(before)
+	if status, text, _ := s.do("PUT", header.Get("Location")+"?digest="+digestOf(second), nil); status != http.StatusCreated {
+		t.Fatal(text)
+	}
+	s.collect(before)
+	if !s.there("web", digestOf(first)) {
+		t.Error("the first layer did not wait for the second")
+	}
+}
+
+// What a manifest refers to stays, in whatever form it says so.
+func TestEveryKindOfManifestKeepsItsLayers(t *testing.T) {
+	s := newShelf(t, 0)
+	s.api.promises.since = time.Time{}
+	for name, manifest := range map[string]string{
+		"schema1":  `{"schemaVersion":1,"name":"web","tag":"1","fsLayers":[{"blobSum":"%s"}]}`,
+		"artifact": `{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","artifactType":"a/b","blobs":[{"mediaType":"a/b","digest":"%s","size":1}]}`,
+		"foreign":  `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"%s","size":1}]}`,
+		"unknown":  `{"mediaType":"application/x.another","things":["%s"]}`,
+	} {
+		s.repository(name)
+		layer := []byte("a layer of " + name)
+		if status, text := s.push(name, layer); status != http.StatusCreated {
+			t.Fatal(text)
+		}
+		kind := "application/vnd.docker.distribution.manifest.v1+json"
+		if _, after, ok := strings.Cut(manifest, `"mediaType":"`); ok && name != "schema1" {
+			kind, _, _ = strings.Cut(after, `"`)
+		}
+		if status, text, _ := s.do("PUT", "/v2/"+name+"/manifests/1", strings.NewReader(fmt.Sprintf(manifest, digestOf(layer))), "Content-Type", kind); status != http.StatusCreated {
+			t.Errorf("%s: %d %s", name, status, text)
+			continue
+		}
+		s.collect(time.Now())
+		if !s.there(name, digestOf(layer)) {
+			t.Errorf("the layer of the %s manifest is gone", name)
+		}
+	}
+}
+
+// What was refused or left takes no room for longer than it must.
+func TestUploadsThatCameToNothingGiveTheirRoomBack(t *testing.T) {
+	s := newShelf(t, 0)
+	s.repository("web")
+	begin := func() string {
+		t.Helper()
+		_, _, header := s.do("POST", "/v2/web/blobs/uploads/", nil)
+		if status, text, _ := s.do("PATCH", header.Get("Location"), bytes.NewReader(make([]byte, 1000))); status != http.StatusAccepted {
+			t.Fatal(text)
+		}
+		return header.Get("Location")
+	}
+	if status, _, _ := s.do("PUT", begin()+"?digest="+digestOf([]byte("another")), nil); status != http.StatusBadRequest || s.blobs.Used() != 0 {
+		t.Errorf("a layer of another digest gives %d and leaves %d bytes", status, s.blobs.Used())
+	}
+	begin()
+	s.api.reclaim(time.Hour)
+	if s.blobs.Used() != 1000 {
+		t.Errorf("an upload of a moment ago has %d bytes", s.blobs.Used())
+	}
+	s.api.reclaim(0)
+	if s.blobs.Used() != 0 {
+		t.Errorf("an abandoned upload leaves %d bytes", s.blobs.Used())
+	}
+	begin()
+	if _, err := s.api.DeleteRepository(s.ctx, &ecr.DeleteRepositoryInput{RepositoryName: new("web"), Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if s.blobs.Used() != 0 {
+		t.Errorf("an upload to a repository that is gone leaves %d bytes", s.blobs.Used())
+	}
 }
 
 func TestARegistryThatIsFullSaysSo(t *testing.T) {

@@ -36,6 +36,17 @@ func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bo
 	if strings.HasSuffix(path, "/tags/list") {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	}
+	if repo, reference, ok := cutLast(path, "/manifests/"); ok && !strings.Contains(reference, "/") {
+		if strings.Contains(reference, ":") && !digestForm.MatchString(reference) {
+			writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
+			return true
+		}
+		if !strings.Contains(reference, ":") && !distributionTag.MatchString(reference) {
+			writeRegistryError(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("'%s' is not a tag: it must satisfy %s", reference, distributionTag))
+			return true
+		}
+		return r.Method == http.MethodPut && refused(w, r, scope, repo, reference)
+	}
 	if repo, uploadID, ok := cutLast(path, "/blobs/uploads/"); ok {
 		if r.Method == http.MethodPost {
 			a.mountOrUpload(r, scope)
@@ -45,18 +56,6 @@ func (a *API) smooth(w http.ResponseWriter, r *http.Request, scope arn.Scope) bo
 	}
 	if repo, digest, ok := cutLast(path, "/blobs/"); ok {
 		a.fromTheEnd(r, scope, repo, digest)
-		return false
-	}
-	if _, reference, ok := cutLast(path, "/manifests/"); ok {
-		if strings.Contains(reference, ":") && !digestForm.MatchString(reference) {
-			writeRegistryError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("'%s' is not a digest", reference))
-			return true
-		}
-		if !strings.Contains(reference, ":") && !distributionTag.MatchString(reference) {
-			writeRegistryError(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("'%s' is not a tag: it must satisfy %s", reference, distributionTag))
-			return true
-		}
-		return r.Method == http.MethodPut && refused(w, r, scope, strings.TrimSuffix(path, "/manifests/"+reference), reference)
 	}
 	return false
 }

@@ -14,7 +14,6 @@ import (
 
 	"serin/internal/arn"
 	"serin/internal/id"
-	"serin/internal/registry"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
@@ -26,12 +25,23 @@ import (
 // documented: at least once in 24 hours.
 const recheck = 24 * time.Hour
 
+// backOff is the stage time after which a registry that could not be asked is
+// asked again for a tag that is cached.
+const backOff = 10 * time.Minute
+
+// errAbsent says that the registry behind does not have what is asked for.
+var errAbsent = errors.New("the registry behind the repository does not have the image")
+
+// importingKey marks the calls of an import: a registry of the stage that is
+// behind another answers them with what it has, and pulls through no further.
+type importingKey struct{}
+
 // through brings what is asked for into the repository, if there is a registry
 // behind it. What may not or cannot be imported is left as it is: the lookup
 // after it says that it is not there, as ECR does, or finds what was cached.
 func (b *backend) through(ctx context.Context, scope arn.Scope, repo, digest, tag string) error {
 	rule, ok := b.api.throughRule(scope, repo)
-	if !ok {
+	if !ok || ctx.Value(importingKey{}) != nil {
 		return nil
 	}
 	there, fresh := b.api.cached(scope, repo, digest, tag)
@@ -43,23 +53,24 @@ func (b *backend) through(ctx context.Context, scope arn.Scope, repo, digest, ta
 	}
 	// One import for all who ask, and to its end whoever leaves.
 	_, err, _ := b.api.importing.Do(imageKey(scope, repo, digest+tag), func() (any, error) {
-		return nil, b.api.importImage(context.WithoutCancel(ctx), scope, rule, repo, digest, tag)
+		ctx, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), importingKey{}, true))
+		defer cancel()
+		defer context.AfterFunc(b.api.life, cancel)()
+		return nil, b.api.importImage(ctx, scope, rule, repo, digest, tag)
 	})
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ociregistry.ErrManifestUnknown), errors.Is(err, ociregistry.ErrNameUnknown):
+	if err == nil || errors.Is(err, errAbsent) {
 		return nil
 	}
 	if _, cached := b.api.stored(scope, repo, digest, tag); cached {
-		b.api.log.Warn("a cached image is served, because the registry behind it does not answer", "repository", repo, "upstream", rule.Upstream, "error", err)
-		return nil
+		b.api.log.Warn("a cached image is served, because the registry behind it cannot be asked", "repository", repo, "upstream", rule.Upstream, "error", err)
+		return b.api.renew(scope, repo, tag, b.api.clock.Now().Add(backOff-recheck))
 	}
+	b.api.log.Warn("an image cannot be pulled through the cache", "repository", repo, "upstream", rule.Upstream, "error", err)
 	if unauthorized(err) {
 		return registryError(ociregistry.ErrDenied, fmt.Sprintf("The authentication to the upstream registry failed. Verify that the credentials for %s are valid: %s", rule.Upstream, err))
 	}
-	if registry.Full(err) {
-		return asRegistryError(err)
+	if local := asRegistryError(err); local != err {
+		return local
 	}
 	return registryError(ociregistry.ErrDenied, fmt.Sprintf("The upstream registry %s cannot be pulled from: %s", rule.Upstream, err))
 }
@@ -71,14 +82,30 @@ func unauthorized(err error) bool {
 	return errors.Is(err, ociregistry.ErrUnauthorized) || errors.Is(err, ociregistry.ErrDenied)
 }
 
+// renew notes when a tag was compared with the registry behind.
+func (a *API) renew(scope arn.Scope, repo, tag string, checked time.Time) error {
+	if tag == "" {
+		return nil
+	}
+	return a.store.Update(func(tx *store.Tx) error {
+		key := imageKey(scope, repo, tag)
+		if t, ok := a.tags.Get(tx, key); ok {
+			t.Checked = checked
+			a.tags.Put(tx, key, t)
+		}
+		return nil
+	})
+}
+
 // cached says whether the repository is there, and whether what is asked for is
 // there and needs no look at the registry behind it.
 func (a *API) cached(scope arn.Scope, repo, digest, tag string) (there, fresh bool) {
 	a.store.View(func(tx *store.Tx) {
 		_, there = a.repositories.Get(tx, repositoryKey(scope, repo))
 		if tag != "" {
-			t, ok := a.tags.Get(tx, imageKey(scope, repo, tag))
-			fresh = ok && a.clock.Now().Sub(t.Checked) < recheck
+			t, _ := a.tags.Get(tx, imageKey(scope, repo, tag))
+			_, fresh = a.images.Get(tx, imageKey(scope, repo, t.Digest))
+			fresh = fresh && a.clock.Now().Sub(t.Checked) < recheck
 			return
 		}
 		_, fresh = a.images.Get(tx, imageKey(scope, repo, digest))
@@ -105,19 +132,15 @@ func (a *API) importImage(ctx context.Context, scope arn.Scope, rule cacheRule, 
 		return err
 	}
 	name := rule.upstreamOf(repo)
-	var m ociregistry.BlobReader
-	if tag != "" {
-		m, err = from.GetTag(ctx, name, tag)
-	} else {
-		m, err = from.GetManifest(ctx, name, ociregistry.Digest(digest))
+	if a.fixed(scope, repo, tag) { // it stays with its image, whatever it is behind; documented
+		return a.renew(scope, repo, tag, a.clock.Now())
+	}
+	contents, mediaType, err := a.fetchManifest(ctx, from, name, digest, tag)
+	if errors.Is(err, ociregistry.ErrManifestUnknown) || errors.Is(err, ociregistry.ErrNameUnknown) {
+		return errAbsent
 	}
 	if err != nil {
 		return err
-	}
-	defer m.Close()
-	contents, err := io.ReadAll(io.LimitReader(m, mostManifest+1))
-	if err != nil {
-		return fmt.Errorf("reading the manifest: %w", err)
 	}
 	if err := a.makeCache(scope, repo); err != nil {
 		return err
@@ -125,13 +148,45 @@ func (a *API) importImage(ctx context.Context, scope arn.Scope, rule cacheRule, 
 	if err := a.importParts(ctx, from, name, scope, repo, contents); err != nil {
 		return err
 	}
-	if _, _, err := a.put(scope, repo, tag, contents, m.Descriptor().MediaType); err != nil || tag == "" {
-		return err // an immutable tag is one of the errors, and stays, documented
+	_, _, err = a.put(scope, repo, tag, contents, mediaType, a.clock.Now())
+	return err
+}
+
+// fixed says that a tag is there and cannot be moved.
+func (a *API) fixed(scope arn.Scope, repo, tag string) (fixed bool) {
+	if tag == "" {
+		return false
 	}
-	return a.store.Update(func(tx *store.Tx) error {
-		a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{Digest: digestOf(contents), Checked: a.clock.Now()})
-		return nil
+	a.store.View(func(tx *store.Tx) {
+		r, _ := a.repositories.Get(tx, repositoryKey(scope, repo))
+		t, there := a.tags.Get(tx, imageKey(scope, repo, tag))
+		_, whole := a.images.Get(tx, imageKey(scope, repo, t.Digest))
+		fixed = there && whole && r.fixed(tag)
 	})
+	return fixed
+}
+
+// fetchManifest reads a manifest of the registry behind.
+func (a *API) fetchManifest(ctx context.Context, from ociregistry.Interface, name, digest, tag string) (contents []byte, mediaType string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	var m ociregistry.BlobReader
+	if tag != "" {
+		m, err = from.GetTag(ctx, name, tag)
+	} else {
+		m, err = from.GetManifest(ctx, name, ociregistry.Digest(digest))
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	defer m.Close()
+	if contents, err = io.ReadAll(io.LimitReader(m, mostManifest+1)); err != nil {
+		return nil, "", fmt.Errorf("reading the manifest: %w", err)
+	}
+	if digest != "" && digestOf(contents) != digest {
+		return nil, "", fmt.Errorf("the registry answers manifest %s with another", digest)
+	}
+	return contents, m.Descriptor().MediaType, nil
 }
 
 // makeCache makes the repository of a cache if it is not there, by a template if
@@ -163,30 +218,18 @@ func (a *API) importParts(ctx context.Context, from ociregistry.Interface, name 
 		if _, there := a.stored(scope, repo, string(child.Digest), ""); there {
 			continue
 		}
-		r, err := from.GetManifest(ctx, name, child.Digest)
+		contents, _, err := a.fetchManifest(ctx, from, name, string(child.Digest), "")
 		if err != nil {
 			return fmt.Errorf("fetching manifest %s: %w", child.Digest, err)
-		}
-		contents, err := io.ReadAll(io.LimitReader(r, mostManifest+1))
-		r.Close()
-		if err != nil {
-			return fmt.Errorf("fetching manifest %s: %w", child.Digest, err)
-		}
-		if digestOf(contents) != string(child.Digest) {
-			return fmt.Errorf("fetching manifest %s: it has another digest", child.Digest)
 		}
 		if err := a.importParts(ctx, from, name, scope, repo, contents); err != nil {
 			return err
 		}
-		if _, _, err := a.put(scope, repo, "", contents, child.MediaType); err != nil {
+		if _, _, err := a.put(scope, repo, "", contents, child.MediaType, time.Time{}); err != nil {
 			return err
 		}
 	}
-	parts := m.Layers
-	if m.Config != nil {
-		parts = append([]ociregistry.Descriptor{*m.Config}, parts...)
-	}
-	for _, p := range parts {
+	for _, p := range m.parts() {
 		if foreign(p.MediaType) {
 			continue
 		}
@@ -201,6 +244,10 @@ func (a *API) importParts(ctx context.Context, from ociregistry.Interface, name 
 }
 
 func (a *API) importLayer(ctx context.Context, from ociregistry.Interface, name string, scope arn.Scope, repo string, digest ociregistry.Digest) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	idle := time.AfterFunc(a.patience, cancel)
+	defer idle.Stop()
 	r, err := from.GetBlob(ctx, name, digest)
 	if err != nil {
 		return err
@@ -211,7 +258,7 @@ func (a *API) importLayer(ctx context.Context, from ociregistry.Interface, name 
 		return err
 	}
 	defer u.Cancel()
-	if _, err := io.Copy(u, r); err != nil {
+	if _, err := io.Copy(u, &watched{r, idle, a.patience}); err != nil {
 		return err
 	}
 	desc, err := u.Commit(digest)
@@ -219,6 +266,19 @@ func (a *API) importLayer(ctx context.Context, from ociregistry.Interface, name 
 		return err
 	}
 	return a.hold(scope, repo, desc)
+}
+
+// watched is read until nothing has come for a while.
+type watched struct {
+	io.Reader
+	idle     *time.Timer
+	patience time.Duration
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	w.idle.Reset(w.patience)
+	return n, err
 }
 
 // behind is the registry behind a rule. Another ECR is one of this stage, and is

@@ -161,7 +161,10 @@ func (a *API) CompleteLayerUpload(ctx context.Context, in *ecr.CompleteLayerUplo
 	case errors.Is(err, ociregistry.ErrBlobUploadUnknown):
 		return nil, noUpload(c, in.RepositoryName, in.UploadId)
 	case errors.Is(err, ociregistry.ErrDigestInvalid):
+		u.Cancel()
 		return nil, invalidLayer(err)
+	case registry.Full(err):
+		return nil, &types.LimitExceededException{Message: new(err.Error())}
 	case err != nil:
 		return nil, err
 	}
@@ -183,7 +186,9 @@ func (a *API) GetDownloadUrlForLayer(ctx context.Context, in *ecr.GetDownloadUrl
 	if !ok {
 		return nil, &types.LayersNotFoundException{Message: new(fmt.Sprintf("The layer with digest '%s' does not exist in the repository with name '%s' in the registry with id '%s'", digest, *in.RepositoryName, c.Scope.Account))}
 	}
-	expires := strconv.FormatInt(time.Now().Add(urlLife).Unix(), 10)
+	until := time.Now().Add(urlLife)
+	a.promise(c.Scope, *in.RepositoryName, digest, until)
+	expires := strconv.FormatInt(until.Unix(), 10)
 	q := url.Values{"expires": {expires}, "signature": {a.sign(digest, expires)}}
 	return &ecr.GetDownloadUrlForLayerOutput{LayerDigest: &digest, DownloadUrl: new("http://" + a.Endpoint + DownloadPath + digest + "?" + q.Encode())}, nil
 }

@@ -72,7 +72,9 @@ func (a *API) PutLifecyclePolicy(ctx context.Context, in *ecr.PutLifecyclePolicy
 		return nil, err
 	}
 	err = a.change(ctx, in.RegistryId, in.RepositoryName, func(r *repository) error {
-		r.Lifecycle = l
+		if r.Lifecycle.Text != l.Text { // the same again does not put the evaluation off
+			r.Lifecycle = l
+		}
 		return nil
 	})
 	if err != nil {
@@ -218,35 +220,41 @@ func (a *API) GetLifecyclePolicyPreview(ctx context.Context, in *ecr.GetLifecycl
 	return out, nil
 }
 
+// sweepAgain is the stage time after which a policy that could not be performed is
+// tried again.
+const sweepAgain = time.Hour
+
 // sweep performs the policies that are due, and returns when the next is.
-func (a *API) sweep() (next time.Time, err error) {
+func (a *API) sweep() (next time.Time) {
 	now := a.clock.Now()
-	due := map[string]repository{}
+	var due []string
 	a.store.View(func(tx *store.Tx) {
 		for key, r := range a.repositories.Scan(tx, "") {
-			if r.Lifecycle.Text != "" && !r.Lifecycle.due().After(now) {
-				due[key] = r
-			}
-		}
-	})
-	for key := range due {
-		if err := a.enforce(key, now); err != nil {
-			return next, err
-		}
-	}
-	a.store.View(func(tx *store.Tx) {
-		for _, r := range a.repositories.Scan(tx, "") {
-			if at := r.Lifecycle.due(); r.Lifecycle.Text != "" && (next.IsZero() || at.Before(next)) {
+			if at := r.Lifecycle.due(); r.Lifecycle.Text == "" {
+				continue
+			} else if !at.After(now) {
+				due = append(due, key)
+			} else if next.IsZero() || at.Before(next) {
 				next = at
 			}
 		}
 	})
-	return next, nil
+	for _, key := range due {
+		again := now.Add(evaluateEvery)
+		if err := a.enforce(key, now); err != nil {
+			a.log.Error("performing a lifecycle policy", "repository", key, "error", err)
+			again = now.Add(sweepAgain)
+		}
+		if next.IsZero() || again.Before(next) {
+			next = again
+		}
+	}
+	return next
 }
 
 // enforce deletes what a repository's policy expires, and what refers to an image
-// that is no longer there: signatures and the like go within a day of what they
-// are of, documented.
+// that goes: signatures and the like go within a day of what they are of,
+// documented.
 func (a *API) enforce(key string, now time.Time) error {
 	return a.store.Update(func(tx *store.Tx) error {
 		r, ok := a.repositories.Get(tx, key)
@@ -258,26 +266,45 @@ func (a *API) enforce(key string, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		gone, err := a.evaluate(tx, scope, r.Name, r.Lifecycle.Text)
+		expired, err := a.evaluate(tx, scope, r.Name, r.Lifecycle.Text)
 		if err != nil {
 			return err
 		}
-		there := map[string]bool{}
-		for _, t := range images {
-			there[t.Digest] = true
-		}
-		for _, e := range gone {
-			a.remove(tx, scope, r.Name, e.tagged)
-			delete(there, e.Digest)
-		}
-		for _, t := range images {
-			if t.Subject != "" && there[t.Digest] && !there[t.Subject] {
-				a.remove(tx, scope, r.Name, t)
-			}
+		gone := withReferrers(expired, images)
+		for _, t := range gone {
+			a.remove(tx, scope, r.Name, t)
 		}
 		r.Lifecycle.Evaluated = now
 		a.repositories.Put(tx, key, r)
 		a.log.Info("a lifecycle policy was performed", "repository", r.Name, "expired", len(gone))
 		return nil
 	})
+}
+
+// withReferrers adds to the images that go what refers to them, and to that in
+// turn; what an index that stays refers to stays.
+func withReferrers(expired []expiry, images []tagged) (gone []tagged) {
+	going := map[string]bool{}
+	for _, e := range expired {
+		gone = append(gone, e.tagged)
+		going[e.Digest] = true
+	}
+	kept := map[string]bool{}
+	for _, t := range images {
+		if !going[t.Digest] {
+			for _, child := range t.Children {
+				kept[child] = true
+			}
+		}
+	}
+	for more := true; more; {
+		more = false
+		for _, t := range images {
+			if going[t.Subject] && !going[t.Digest] && !kept[t.Digest] {
+				gone, more = append(gone, t), true
+				going[t.Digest] = true
+			}
+		}
+	}
+	return gone
 }

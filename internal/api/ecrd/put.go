@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,6 +31,24 @@ type manifestDocument struct {
 	Manifests    []ociregistry.Descriptor `json:"manifests"`
 	Subject      *ociregistry.Descriptor  `json:"subject"`
 	Annotations  map[string]string        `json:"annotations"`
+	Blobs        []ociregistry.Descriptor `json:"blobs"`    // of OCI's artifact manifest
+	FSLayers     []fsLayer                `json:"fsLayers"` // of Docker's schema 1
+}
+
+type fsLayer struct {
+	BlobSum ociregistry.Digest `json:"blobSum"`
+}
+
+// parts are the blobs that a manifest refers to.
+func (m manifestDocument) parts() []ociregistry.Descriptor {
+	parts := slices.Concat(m.Layers, m.Blobs)
+	if m.Config != nil {
+		parts = append(parts, *m.Config)
+	}
+	for _, l := range m.FSLayers {
+		parts = append(parts, ociregistry.Descriptor{Digest: l.BlobSum})
+	}
+	return parts
 }
 
 // mostManifest is the largest manifest that is taken, in bytes: the
@@ -49,7 +68,7 @@ func (a *API) PutImage(ctx context.Context, in *ecr.PutImageInput) (*ecr.PutImag
 	if in.ImageDigest != nil && *in.ImageDigest != digestOf([]byte(contents)) {
 		return nil, &types.ImageDigestDoesNotMatchException{Message: new(otherDigest(c.Scope, name, *in.ImageDigest))}
 	}
-	i, there, err := a.put(c.Scope, name, tag, []byte(contents), aws.ToString(in.ImageManifestMediaType))
+	i, there, err := a.put(c.Scope, name, tag, []byte(contents), aws.ToString(in.ImageManifestMediaType), time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +102,9 @@ const (
 )
 
 // put stores a manifest for both faces; there says that nothing changed. A
-// mediaType of "" is the manifest's own.
-func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType string) (i image, there bool, err error) {
+// mediaType of "" is the manifest's own. checked is when the tag was compared with
+// the registry behind the repository, if there is one.
+func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType string, checked time.Time) (i image, there bool, err error) {
 	var m manifestDocument
 	if err := json.Unmarshal(contents, &m); err != nil {
 		return i, false, &types.InvalidParameterException{Message: new(invalidJSON)}
@@ -133,7 +153,7 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 				return &types.ImageTagAlreadyExistsException{Message: new(fmt.Sprintf("The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", tag, repo))}
 			}
 			there = had && ok && have.Digest == i.Digest
-			a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{Digest: i.Digest})
+			a.tags.Put(tx, imageKey(scope, repo, tag), tagRow{i.Digest, checked})
 		}
 		a.images.Put(tx, key, i)
 		return nil
@@ -146,17 +166,19 @@ func (a *API) put(scope arn.Scope, repo, tag string, contents []byte, mediaType 
 func (a *API) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m manifestDocument, i *image) error {
 	const text = "%s with digests '[%s]' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist"
 	var missing []string
-	parts := m.Layers
-	if m.Config != nil {
-		parts = append(slices.Clone(parts), *m.Config)
-	}
-	for _, p := range parts {
-		if foreign(p.MediaType) {
+	for _, p := range m.parts() {
+		key := imageKey(scope, repo, string(p.Digest))
+		l, ok := a.layers.Get(tx, key)
+		if !ok && foreign(p.MediaType) {
 			continue
 		}
-		l, ok := a.layers.Get(tx, imageKey(scope, repo, string(p.Digest)))
 		if !ok {
 			missing = append(missing, string(p.Digest))
+			continue
+		}
+		if !l.Named {
+			l.Named = true
+			a.layers.Put(tx, key, l)
 		}
 		i.Size += l.Size
 		i.Layers = append(i.Layers, string(p.Digest))
@@ -178,7 +200,7 @@ func (a *API) checkReferences(tx *store.Tx, scope arn.Scope, repo string, m mani
 	return nil
 }
 
-// foreign are layers that are not pushed: clients fetch them where they are.
+// foreign are layers that need not be pushed: clients fetch them where they are.
 func foreign(mediaType string) bool {
 	return strings.Contains(mediaType, ".nondistributable.") || mediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 }

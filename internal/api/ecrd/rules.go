@@ -223,9 +223,12 @@ func expire(rules []lifecycleRule, images []tagged, now time.Time) (gone []expir
 	return gone
 }
 
+// mostDays is a time that no image is as old as; a Duration holds little more.
+const mostDays = 100_000
+
 // counts says that an image, the i-th youngest, is one too many or too old.
 func (r lifecycleRule) counts(i int, t tagged, now time.Time) bool {
-	days := time.Duration(r.Selection.CountNumber) * 24 * time.Hour
+	days := time.Duration(min(r.Selection.CountNumber, mostDays)) * 24 * time.Hour
 	switch r.Selection.CountType {
 	case "sinceImagePushed":
 		return now.Sub(t.Pushed) > days

@@ -53,6 +53,8 @@ func TestWhatALifecyclePolicyExpires(t *testing.T) {
 			[]tagged{index, ago("amd64", 20), ago("arm64", 20), ago("alone", 20)}, "alone:1 index:1"},
 		{"a pulled image is in use", rules(rule(1, `"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":10`)),
 			[]tagged{pulled, ago("never", 30, "n")}, "never:1"},
+		{"never", rules(rule(1, `"tagStatus":"any","countType":"sinceImagePushed","countUnit":"days","countNumber":999999999`)),
+			[]tagged{ago("A", 5000)}, ""},
 		{"one day is more than 24 hours", rules(rule(1, `"tagStatus":"any","countType":"sinceImagePushed","countUnit":"days","countNumber":1`)),
 			[]tagged{ago("A", 1), {image{Digest: "B", Pushed: today.Add(-24*time.Hour - time.Second)}, nil}}, "B:1"},
 	} {
@@ -115,5 +117,20 @@ func TestALifecyclePolicyThatIsNotOne(t *testing.T) {
 		if _, err := parseRules(c.policy); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s\n gives %v, want something about %s", c.policy, err, c.want)
 		}
+	}
+}
+
+// Signatures go with what they are of, and what is attached to them with them; an
+// image whose subject was never here, or that an index has, stays.
+func TestWhatGoesWithAnExpiredImage(t *testing.T) {
+	of := func(name, subject string) tagged { return tagged{image{Digest: name, Subject: subject}, nil} }
+	index := tagged{image{Digest: "index", Children: []string{"child"}}, nil}
+	images := []tagged{of("app", ""), of("signature", "app"), of("countersignature", "signature"), of("early", "not-yet-here"), of("child", "app"), index, of("other", "stays"), of("stays", "")}
+	var gone []string
+	for _, t := range withReferrers([]expiry{{images[0], 1}}, images) {
+		gone = append(gone, t.Digest)
+	}
+	if got := strings.Join(gone, " "); got != "app signature countersignature" {
+		t.Errorf("%s go", got)
 	}
 }

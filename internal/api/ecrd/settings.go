@@ -43,7 +43,7 @@ func (a *API) settingsOf(scope arn.Scope) (s settings) {
 	return s
 }
 
-// set is the value of an account setting.
+// value is that of an account setting.
 func (s settings) value(name string) string {
 	return cmp.Or(s.Account[name], accountSettings[name][0])
 }

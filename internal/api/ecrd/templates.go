@@ -65,6 +65,9 @@ func (a *API) templateFor(tx *store.Tx, scope arn.Scope, repo string, why types.
 
 // makeFrom makes a repository by a template.
 func (a *API) makeFrom(scope arn.Scope, name string, t template) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
 	resource := scope.For("ecr", "repository/"+name).String()
 	r := t.Settings
 	r.Name, r.Created, r.Policy = name, a.clock.Now(), t.Policy
@@ -225,7 +228,9 @@ func (a *API) CreateRepositoryCreationTemplate(ctx context.Context, in *ecr.Crea
 		return nil, err
 	}
 	err := a.store.Update(func(tx *store.Tx) error {
-		if _, there := a.templates.Get(tx, c.Scope.Key(prefix)); there {
+		same := strings.TrimSuffix(prefix, "/")
+		_, there := a.templates.Get(tx, c.Scope.Key(same))
+		if _, slashed := a.templates.Get(tx, c.Scope.Key(same+"/")); there || slashed {
 			return &types.TemplateAlreadyExistsException{Message: new(fmt.Sprintf("The repository creation template with prefix '%s' already exists. Specify a unique prefix and try again.", prefix))}
 		}
 		a.templates.Put(tx, c.Scope.Key(prefix), t)

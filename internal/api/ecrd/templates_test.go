@@ -63,6 +63,11 @@ func TestAPushMakesARepositoryByTheTemplate(t *testing.T) {
 	}
 	s.template(&ecr.CreateRepositoryCreationTemplateInput{Prefix: new("ROOT"), AppliedFor: push})
 	s.image("production/web", "1", []byte("a layer"))
+	for _, name := range []string{"a", strings.Repeat("a", 257)} {
+		if status, body := s.push(name, []byte("a layer")); status != http.StatusMethodNotAllowed || !strings.Contains(body, "must have length") {
+			t.Errorf("a push to a name of %d characters gives %d %s", len(name), status, body)
+		}
+	}
 
 	s.deny = "ecr:CreateRepository"
 	if status, body := s.push("other", []byte("a layer")); status != http.StatusForbidden || !strings.Contains(body, "DENIED") {

@@ -1,10 +1,13 @@
 package ecrd
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
 	"serin/internal/registry"
+	"serin/internal/store"
 	"serin/internal/wire"
 )
 
@@ -177,13 +181,12 @@ func TestARegistryOfTheStageBehindAnother(t *testing.T) {
 	if _, err := s.api.CreateRepository(there, &ecr.CreateRepositoryInput{RepositoryName: new("team/web")}); err != nil {
 		t.Fatal(err)
 	}
-	here := *s
 	scope := wire.From(there).Scope
 	token, _, err := s.api.Token(wire.From(s.ctx).Principal, scope)
 	if err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := here
+	elsewhere := *s
 	elsewhere.token = token
 	want := elsewhere.image("team/web", "1", []byte("a layer of another region"))
 	_, err = s.api.CreatePullThroughCacheRule(s.ctx, &ecr.CreatePullThroughCacheRuleInput{EcrRepositoryPrefix: new("virginia"), UpstreamRegistryUrl: new("123456789012.dkr.ecr.us-east-1.amazonaws.com"), UpstreamRepositoryPrefix: new("team")})
@@ -192,5 +195,93 @@ func TestARegistryOfTheStageBehindAnother(t *testing.T) {
 	}
 	if status, body, digest := s.manifest("virginia/web", "1"); status != http.StatusOK || digest != want {
 		t.Errorf("the pull gives %d %s %s, want %s", status, digest, body, want)
+	}
+}
+
+// Two registries behind each other answer with what they have.
+func TestRegistriesBehindEachOther(t *testing.T) {
+	s := newShelf(t, 0)
+	there := wire.WithCall(t.Context(), &wire.Call{Service: "ecr", Scope: wire.From(s.ctx).Scope, Principal: wire.From(s.ctx).Principal})
+	wire.From(there).Scope.Region = "us-east-1"
+	for ctx, region := range map[context.Context]string{s.ctx: "us-east-1", there: "eu-central-1"} {
+		if _, err := s.api.CreatePullThroughCacheRule(ctx, &ecr.CreatePullThroughCacheRuleInput{EcrRepositoryPrefix: new("ROOT"), UpstreamRegistryUrl: new("123456789012.dkr.ecr." + region + ".amazonaws.com")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, body, _ := s.manifest("team/web", "1"); status != http.StatusNotFound {
+		t.Errorf("what neither has gives %d %s", status, body)
+	}
+}
+
+// A registry that takes the call and never answers costs a cached image one wait.
+func TestARegistryBehindThatHangs(t *testing.T) {
+	upstream, cache := newShelf(t, 0), newShelf(t, 0)
+	upstream.repository("web")
+	want := upstream.image("web", "1", []byte("a layer"))
+	behindOf(t, cache, upstream)
+	if _, _, digest := cache.manifest("public/web", "1"); digest != want {
+		t.Fatal(digest)
+	}
+	var asked atomic.Int32
+	end := make(chan struct{})
+	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1); <-end }))
+	t.Cleanup(hanging.Close)
+	t.Cleanup(func() { close(end) })
+	cache.api.upstream = func(string) (*registry.Remote, error) {
+		return registry.NewRemote(strings.TrimPrefix(hanging.URL, "http://"), true, signedIn{})
+	}
+	cache.api.patience = 50 * time.Millisecond
+	cache.advance(recheck)
+	for range 2 {
+		if status, _, digest := cache.manifest("public/web", "1"); status != http.StatusOK || digest != want {
+			t.Errorf("the cached image is %d %s", status, digest)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the registry was asked %d times", n)
+	}
+	if status, body, _ := cache.manifest("public/web", "2"); status != http.StatusForbidden || !strings.Contains(body, "cannot be pulled from") {
+		t.Errorf("what is not cached gives %d %s", status, body)
+	}
+}
+
+// A tag that cannot be moved is not fetched in vain.
+func TestAFixedTagOfTheCacheStays(t *testing.T) {
+	upstream, cache := newShelf(t, 0), newShelf(t, 0)
+	upstream.repository("web")
+	want := upstream.image("web", "1", []byte("a layer"))
+	behindOf(t, cache, upstream)
+	cache.manifest("public/web", "1")
+	if _, err := cache.api.PutImageTagMutability(cache.ctx, &ecr.PutImageTagMutabilityInput{RepositoryName: new("public/web"), ImageTagMutability: types.ImageTagMutabilityImmutable}); err != nil {
+		t.Fatal(err)
+	}
+	upstream.image("web", "1", []byte("another layer"))
+	cache.advance(recheck)
+	if _, _, digest := cache.manifest("public/web", "1"); digest != want {
+		t.Errorf("the tag is %s, want %s", digest, want)
+	}
+	if cache.there("public/web", digestOf([]byte("another layer"))) {
+		t.Error("a layer was fetched in vain")
+	}
+}
+
+func TestAnIndexThatUpstreamHasInPartIsSaid(t *testing.T) {
+	upstream, cache := newShelf(t, 0), newShelf(t, 0)
+	upstream.repository("web")
+	child := upstream.image("web", "amd64", []byte("amd"))
+	index := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + child + `","size":1}]}`
+	if status, body, _ := upstream.do("PUT", "/v2/web/manifests/all", strings.NewReader(index), "Content-Type", "application/vnd.oci.image.index.v1+json"); status != http.StatusCreated {
+		t.Fatal(body)
+	}
+	behindOf(t, cache, upstream)
+	err := upstream.api.store.Update(func(tx *store.Tx) error {
+		upstream.api.images.Delete(tx, imageKey(wire.From(upstream.ctx).Scope, "web", child))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, body, _ := cache.manifest("public/web", "all"); status != http.StatusForbidden || !strings.Contains(body, "fetching manifest "+child) {
+		t.Errorf("an index without its image gives %d %s", status, body)
 	}
 }
