@@ -24,6 +24,7 @@ type Call struct {
 	Hook    int // its place in Hooks
 	Stage   Stage
 	Step    int
+	Back    bool // of a rollback: the hooks of the shifts are called again
 	Status  CallStatus
 	Began   time.Time
 	Expires time.Time
@@ -47,8 +48,14 @@ type Answer struct {
 	Hook   int
 	Stage  Stage
 	Step   int
+	Back   bool
 	OK     bool
 	Reason string // why not
+}
+
+// To says that it answers a call.
+func (a Answer) To(c Call) bool {
+	return a.Hook == c.Hook && a.Stage == c.Stage && a.Step == c.Step && a.Back == c.Back
 }
 
 // Answers are all that were given.
@@ -130,7 +137,7 @@ func (d *decision) hear() (back string) {
 func (o *Observed) answer(c Call) (Answer, bool) {
 	if o.Answers != nil {
 		for _, a := range o.Answers.List {
-			if a.Hook == c.Hook && a.Stage == c.Stage && a.Step == c.Step {
+			if a.To(c) {
 				return a, true
 			}
 		}
@@ -151,6 +158,29 @@ func (d *decision) waits() (any, pause bool) {
 		}
 	}
 	return any, pause
+}
+
+// callBack begins the calls of a rollback, documented: the hooks of a traffic shift
+// that were called are called again, now that the traffic goes the other way.
+func (d *decision) callBack() {
+	if d.s.Calls == nil {
+		return
+	}
+	called := d.s.Calls.List
+	d.s.abandon()
+	list := append([]Call(nil), d.s.Calls.List...)
+	for _, stage := range []Stage{TestShift, ProductionShift} {
+		for i, h := range d.s.Config.Hooks.List {
+			for _, c := range called {
+				if c.Hook == i && c.Stage == stage {
+					list = append(list, Call{Hook: i, Stage: stage, Back: true, Status: Waiting, Began: d.now, Expires: d.now.Add(h.Timeout)})
+					d.tell(HookCalled, string(stage))
+					break
+				}
+			}
+		}
+	}
+	d.s.Calls = &Calls{list}
 }
 
 // free says that the stage waits for no hook.

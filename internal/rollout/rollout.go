@@ -402,7 +402,7 @@ func (d *decision) rollBack(reason string) {
 		return
 	}
 	d.s.Status, d.s.Reason = RollbackInProgress, reason
-	d.s.abandon()
+	d.callBack()
 	d.s.Rollback = Rollback{Reason: reason, Started: d.now}
 	d.s.Production, d.s.Test = 0, 0
 	d.s.Shifted, d.s.Baked = time.Time{}, time.Time{}
@@ -418,13 +418,14 @@ func (d *decision) goBack() {
 		return
 	}
 	d.wake(limit)
+	d.hear() // whatever they say, there is no other way than back
 	if d.o.Production != 0 || d.o.Test != 0 {
 		return
 	}
 	if d.s.Rollback.Safe.IsZero() && (d.s.Config.Traffic || d.o.Source.Healthy >= d.o.Desired) {
 		d.s.Rollback.Safe = d.now
 	}
-	if d.o.Target.Left() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others.Left() == 0 {
+	if d.o.Target.Left() == 0 && d.o.Source.Healthy >= d.o.Desired && d.o.Others.Left() == 0 && d.free() {
 		if d.s.Rollback.Safe.IsZero() {
 			d.s.Rollback.Safe = d.now
 		}

@@ -162,9 +162,9 @@ func (d deployment) answer(hook string) (rollout.Answer, bool) {
 		return rollout.Answer{}, false
 	}
 	for _, c := range d.State.Calls.List {
-		given := slices.ContainsFunc(d.Answers, func(a rollout.Answer) bool { return a.Hook == c.Hook && a.Stage == c.Stage && a.Step == c.Step })
+		given := slices.ContainsFunc(d.Answers, func(a rollout.Answer) bool { return a.To(c) })
 		if c.Status == rollout.Waiting && hookID(d, c) == hook && !given {
-			return rollout.Answer{Hook: c.Hook, Stage: c.Stage, Step: c.Step}, true
+			return rollout.Answer{Hook: c.Hook, Stage: c.Stage, Step: c.Step, Back: c.Back}, true
 		}
 	}
 	return rollout.Answer{}, false
