@@ -33,7 +33,7 @@ type upFlags struct {
 	ephemeral, detach, verbose        bool
 	speed                             float64
 	registryMax                       string
-	mirrors                           []string
+	mirrors, functions                []string
 }
 
 func (a *app) up() *cobra.Command {
@@ -60,6 +60,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
 	fl.StringArrayVar(&f.mirrors, "upstream", nil, "where the pull through cache finds a registry: HOST=URL, such as public.ecr.aws=http://localhost:5000; may be repeated")
+	fl.StringArrayVar(&f.functions, "function", nil, "what stands in for a Lambda function of lifecycle hooks: ARN=URL, or ARN=COMMAND that reads the event and prints the answer; may be repeated")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
 	return c
@@ -120,6 +121,10 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	function, err := functions(f.functions)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := dataDir(f.dir, f.ephemeral)
 	if err != nil {
 		return nil, err
@@ -129,7 +134,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream, Function: function,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -215,6 +220,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	for _, m := range f.mirrors {
 		args = append(args, "--upstream", m)
+	}
+	for _, m := range f.functions {
+		args = append(args, "--function", m)
 	}
 	if f.verbose {
 		args = append(args, "--verbose")

@@ -82,7 +82,7 @@ func TestTheDemoDoesWhatItSays(t *testing.T) {
 }
 
 func TestUsageErrorsExit2(t *testing.T) {
-	for _, args := range [][]string{{"fly"}, {"deploy"}, {"up", "--iam", "maybe", "--port", "0", "--ephemeral"}, {"env", "--github", "ref=x"}, {"time", "10m"}, {"up", "--nonsense"}} {
+	for _, args := range [][]string{{"fly"}, {"deploy"}, {"up", "--iam", "maybe", "--port", "0", "--ephemeral"}, {"env", "--github", "ref=x"}, {"time", "10m"}, {"up", "--nonsense"}, {"up", "--function", "check=x"}, {"up", "--upstream", "quay.io"}, {"up", "--registry-max-size", "some"}} {
 		if out, code := serin(t, nil, args...); code != exitUsage || !strings.HasPrefix(out, "serin: error: ") {
 			t.Errorf("%v exits %d: %s", args, code, out)
 		}

@@ -49,6 +49,8 @@ type Config struct {
 	IAM       Mode
 	// RegistryMax is how many bytes the registry may hold, 0: as many as the disk.
 	RegistryMax int64
+	// Function invokes what stands in for a Lambda function.
+	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
 	// Upstream is a registry that the pull through cache is in front of.
 	Upstream func(host string) (*registry.Remote, error)
 	Log      *slog.Logger
@@ -118,6 +120,11 @@ func New(c Config) (*Stage, error) {
 			return nil, fmt.Errorf("this stage reaches no other registry, and not %s", host)
 		}
 	}
+	if c.Function == nil {
+		c.Function = func(context.Context, string, []byte) ([]byte, error) {
+			return nil, errors.New("Function not found: this stage has no stand-ins for functions")
+		}
+	}
 	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, err
@@ -160,7 +167,7 @@ func (s *Stage) open() (err error) {
 	}
 	s.ec2 = ec2d.New(s.store)
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
-		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside,
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside, Function: c.Function,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
@@ -276,6 +283,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.elb.Run(ctx) })
 	g.Go(func() error { return s.ecr.Run(ctx) })
 	g.Go(func() error { return s.ecs.Control(ctx) })
+	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {

@@ -9,6 +9,7 @@
 package ecsd
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -116,10 +117,13 @@ type deployment struct {
 	Updated        time.Time
 	StopRequested  bool
 	Answers        []rollout.Answer // of hooks
-	Superseded     bool
-	Resolved       bool   // the target groups were chosen
-	Broken         string // why the traffic resources cannot be used
-	Threshold      int    // of the breaker, at the last look
+	Invocations    []invocation     // of functions that said they are in progress
+	// HookDetails are what each hook's function said for its next call.
+	HookDetails map[int]map[string]json.RawMessage
+	Superseded  bool
+	Resolved    bool   // the target groups were chosen
+	Broken      string // why the traffic resources cannot be used
+	Threshold   int    // of the breaker, at the last look
 	// Counts when it ended; while it runs they are counted.
 	Final *finalCounts
 }

@@ -20,6 +20,8 @@ type Deps struct {
 	// Inside is what a task's containers find in their environment: where the
 	// stage is, and its role's credentials, if it has a role.
 	Inside func(credentials string) []string
+	// Function invokes what stands in for a Lambda function, by its ARN.
+	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
 }
 
 // Traffic is the load balancers.

@@ -18,11 +18,12 @@ import (
 	"serin/internal/wire"
 )
 
-// Limits of lifecycle hooks, documented.
+// Limits of lifecycle hooks, documented; times are in minutes.
 const (
-	mostPauses       = 10
-	longestPause     = 20160 // minutes: a fortnight
-	pauseUnlessGiven = 1440
+	mostOfAKind     = 10
+	longestPause    = 20160 // a fortnight
+	longestFunction = 1440
+	hookUnlessGiven = 1440
 )
 
 // mergeHooks fills in what a hook does not say, documented. What is sent replaces
@@ -30,7 +31,7 @@ const (
 func mergeHooks(in []types.DeploymentLifecycleHook) []types.DeploymentLifecycleHook {
 	out := []types.DeploymentLifecycleHook{}
 	for _, h := range in {
-		t := types.DeploymentLifecycleHookTimeoutConfiguration{TimeoutInMinutes: new(int32(pauseUnlessGiven)), Action: types.DeploymentLifecycleHookActionRollback}
+		t := types.DeploymentLifecycleHookTimeoutConfiguration{TimeoutInMinutes: new(int32(hookUnlessGiven)), Action: types.DeploymentLifecycleHookActionRollback}
 		if given := h.TimeoutConfiguration; given != nil {
 			if given.TimeoutInMinutes != nil {
 				t.TimeoutInMinutes = given.TimeoutInMinutes
@@ -54,26 +55,38 @@ func checkHooks(c types.DeploymentConfiguration) error {
 	if len(c.LifecycleHooks) > 0 && c.Strategy == types.DeploymentStrategyRolling {
 		return invalid("lifecycleHooks need a strategy with lifecycle stages: BLUE_GREEN, CANARY or LINEAR")
 	}
-	if n := len(c.LifecycleHooks); n > mostPauses {
-		return invalid("lifecycleHooks can have at most %d hooks of targetType PAUSE, got %d", mostPauses, n)
-	}
+	kinds := map[types.DeploymentLifecycleHookTargetType]int{}
 	for _, h := range c.LifecycleHooks {
-		switch t := h.TimeoutConfiguration; {
-		case h.TargetType == types.DeploymentLifecycleHookTargetTypeAwsLambda:
-			return invalid("Serin performs lifecycle hooks of targetType PAUSE; AWS_LAMBDA is not performed yet.")
+		kinds[h.TargetType]++
+		longest := int32(longestPause)
+		if isLambda(h) {
+			longest = longestFunction
+		}
+		target, role, minutes := aws.ToString(h.HookTargetArn), aws.ToString(h.RoleArn), *h.TimeoutConfiguration.TimeoutInMinutes
+		switch {
 		case len(h.LifecycleStages) == 0:
 			return invalid("Lifecycle stage cannot be null or empty for any deployment lifecycle hooks")
-		case *t.TimeoutInMinutes < 1 || *t.TimeoutInMinutes > longestPause:
-			return invalid("timeoutInMinutes must be between 1 and %d for a hook of targetType PAUSE, got %d", longestPause, *t.TimeoutInMinutes)
+		case isLambda(h) && (target == "" || role == ""):
+			return invalid("Role arn or Hook Target arn is missing for one or more deployment lifecycle hooks")
+		case isLambda(h) && !functionARN.MatchString(target):
+			return invalid("hookTargetArn '%s' is not the ARN of a Lambda function", target)
+		case !isLambda(h) && (target != "" || role != ""):
+			return invalid("hookTargetArn and roleArn cannot be given with targetType PAUSE")
+		case minutes < 1 || minutes > longest:
+			return invalid("timeoutInMinutes must be between 1 and %d for a hook of targetType %s, got %d", longest, h.TargetType, minutes)
+		case kinds[h.TargetType] > mostOfAKind:
+			return invalid("lifecycleHooks can have at most %d hooks of targetType %s", mostOfAKind, h.TargetType)
 		}
 		for _, stage := range h.LifecycleStages {
-			if stage == types.DeploymentLifecycleHookStageTestTrafficShift || stage == types.DeploymentLifecycleHookStageProductionTrafficShift {
+			if !isLambda(h) && (stage == types.DeploymentLifecycleHookStageTestTrafficShift || stage == types.DeploymentLifecycleHookStageProductionTrafficShift) {
 				return invalid("Invalid lifecycle stage provided for Pause Hook")
 			}
 		}
 	}
 	return nil
 }
+
+var functionARN = regexp.MustCompile(`^arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$`)
 
 // rolloutHooks is the hooks in the words of the decision.
 func rolloutHooks(list []types.DeploymentLifecycleHook) *rollout.Hooks {
@@ -83,7 +96,7 @@ func rolloutHooks(list []types.DeploymentLifecycleHook) *rollout.Hooks {
 	out := &rollout.Hooks{}
 	for _, h := range list {
 		hook := rollout.Hook{
-			Pause: true, Timeout: time.Duration(*h.TimeoutConfiguration.TimeoutInMinutes) * time.Minute, Continue: h.TimeoutConfiguration.Action == types.DeploymentLifecycleHookActionContinue,
+			Pause: !isLambda(h), Timeout: time.Duration(*h.TimeoutConfiguration.TimeoutInMinutes) * time.Minute, Continue: h.TimeoutConfiguration.Action == types.DeploymentLifecycleHookActionContinue,
 		}
 		for _, stage := range h.LifecycleStages {
 			hook.Stages = append(hook.Stages, rollout.Stage(stage))
@@ -96,11 +109,16 @@ func rolloutHooks(list []types.DeploymentLifecycleHook) *rollout.Hooks {
 // hookID names a call of a deployment's hook, in the observed form. It follows
 // from the call, so that nothing needs to remember it.
 func hookID(d deployment, c rollout.Call) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s %d", d.ARN, c.Hook, c.Stage, c.Step))
-	return "ecs-pause-" + base64.RawURLEncoding.EncodeToString(sum[:])
+	kind := "pause"
+	if !d.State.Config.Hooks.List[c.Hook].Pause {
+		kind = "lambda"
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s %d %t", d.ARN, c.Hook, c.Stage, c.Step, c.Back))
+	return "ecs-" + kind + "-" + base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// hookStatus is what ECS calls the state of a pause.
+// hookStatus is what ECS calls the state of a call; a function's is in progress
+// where a pause waits.
 var hookStatus = map[rollout.CallStatus]types.DeploymentLifecycleHookStatus{
 	rollout.Waiting: types.DeploymentLifecycleHookStatusAwaitingAction, rollout.Succeeded: types.DeploymentLifecycleHookStatusSucceeded,
 	rollout.CallFailed: types.DeploymentLifecycleHookStatusFailed, rollout.TimedOut: types.DeploymentLifecycleHookStatusTimedOut,
@@ -114,6 +132,12 @@ func hookDetails(d deployment) (list []types.DeploymentLifecycleHookDetail) {
 	for _, c := range d.State.Calls.List {
 		v := types.DeploymentLifecycleHookDetail{
 			HookId: new(hookID(d, c)), TargetType: types.DeploymentLifecycleHookTargetTypePause, Status: hookStatus[c.Status], ExpiresAt: new(c.Expires), TimeoutAction: types.DeploymentLifecycleHookActionRollback,
+		}
+		if !d.State.Config.Hooks.List[c.Hook].Pause {
+			v.TargetType, v.TargetArn = types.DeploymentLifecycleHookTargetTypeAwsLambda, d.Config.LifecycleHooks[c.Hook].HookTargetArn
+			if c.Status == rollout.Waiting {
+				v.Status = types.DeploymentLifecycleHookStatusInProgress
+			}
 		}
 		if d.State.Config.Hooks.List[c.Hook].Continue {
 			v.TimeoutAction = types.DeploymentLifecycleHookActionContinue
@@ -162,8 +186,7 @@ func (d deployment) answer(hook string) (rollout.Answer, bool) {
 		return rollout.Answer{}, false
 	}
 	for _, c := range d.State.Calls.List {
-		given := slices.ContainsFunc(d.Answers, func(a rollout.Answer) bool { return a.To(c) })
-		if c.Status == rollout.Waiting && hookID(d, c) == hook && !given {
+		if c.Status == rollout.Waiting && d.State.Config.Hooks.List[c.Hook].Pause && hookID(d, c) == hook && !d.answered(c) {
 			return rollout.Answer{Hook: c.Hook, Stage: c.Stage, Step: c.Step, Back: c.Back}, true
 		}
 	}

@@ -88,7 +88,7 @@ func (a *API) Service() *wire.Service {
 					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
 				}
 			}
-			return checks
+			return append(checks, passHookRoles(c, in.DeploymentConfiguration)...)
 		}, wire.Members{
 			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags",
 			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
@@ -102,7 +102,7 @@ func (a *API) Service() *wire.Service {
 					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
 				}
 			}
-			return checks
+			return append(checks, passHookRoles(c, in.DeploymentConfiguration)...)
 		}, wire.Members{
 			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
 			Recorded:  "networkConfiguration capacityProviderStrategy",
@@ -186,6 +186,16 @@ func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
 	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Wild: strings.HasSuffix(resource, ":*"), Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
 }
 
+// passHookRoles is what it takes to have functions invoked.
+func passHookRoles(c *wire.Call, config *types.DeploymentConfiguration) (checks []wire.Check) {
+	if config != nil {
+		for _, h := range config.LifecycleHooks {
+			checks = append(checks, passRole(c, h.RoleArn, "ecs.amazonaws.com")...)
+		}
+	}
+	return checks
+}
+
 func passRole(c *wire.Call, role *string, to string) []wire.Check {
 	if aws.ToString(role) == "" {
 		return nil
@@ -229,7 +239,7 @@ var memberTypes = map[string]wire.Members{
 	"DeploymentConfiguration": {
 		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
 		Refused:   "alarms earlySuccessCriteria"},
-	"DeploymentLifecycleHook":                     {Performed: "lifecycleStages targetType timeoutConfiguration", Refused: "hookDetails hookTargetArn roleArn"},
+	"DeploymentLifecycleHook":                     {Performed: "hookTargetArn lifecycleStages roleArn targetType timeoutConfiguration", Refused: "hookDetails"},
 	"DeploymentLifecycleHookTimeoutConfiguration": {Performed: "action timeoutInMinutes"},
 	"CanaryConfiguration":                         {Performed: "canaryBakeTimeInMinutes canaryPercent"},
 	"LinearConfiguration":                         {Performed: "stepBakeTimeInMinutes stepPercent"},

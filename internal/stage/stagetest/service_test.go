@@ -22,14 +22,17 @@ type world struct {
 	t      *testing.T
 	ecs    *ecs.Client
 	elb    *elb.Client
+	iam    *iam.Client
 	groups [2]string
 	rule   string
 }
 
-func newWorld(t *testing.T) *world {
-	_, c := RunT(t, 600)
-	w := &world{t: t, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c)}
-	ctx, i := t.Context(), iam.NewFromConfig(c)
+func newWorld(t *testing.T) *world { return newWorldWith(t, nil) }
+
+func newWorldWith(t *testing.T, f Function) *world {
+	_, c := RunWith(t, 600, f)
+	w := &world{t: t, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c)}
+	ctx, i := t.Context(), w.iam
 	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("infra"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)}))
 	w.must(i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("infra"), PolicyArn: new("arn:aws:iam::aws:policy/AmazonECSInfrastructureRolePolicyForLoadBalancers")}))
 	w.must(w.ecs.CreateCluster(ctx, &ecs.CreateClusterInput{}))

@@ -23,6 +23,15 @@ const Account = "111111111111"
 // administrator's SDK configuration.
 func RunT(t testing.TB, speed float64) (*stage.Stage, aws.Config) {
 	t.Helper()
+	return RunWith(t, speed, nil)
+}
+
+// Function stands in for Lambda functions.
+type Function func(ctx context.Context, functionARN string, event []byte) ([]byte, error)
+
+// RunWith is RunT with functions.
+func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +41,7 @@ func RunT(t testing.TB, speed float64) (*stage.Stage, aws.Config) {
 		t.Fatal(err)
 	}
 	s, err := stage.New(stage.Config{
-		Dir: t.TempDir(), Ephemeral: true, Account: Account, Region: "us-east-1", Endpoint: "localhost:" + port, Speed: speed, IAM: stage.Enforce,
+		Dir: t.TempDir(), Ephemeral: true, Account: Account, Region: "us-east-1", Endpoint: "localhost:" + port, Speed: speed, IAM: stage.Enforce, Function: f,
 		Log:     slog.New(slog.DiscardHandler),
 		Runtime: func(context.Context, run.Config) (run.Runtime, string, error) { return run.NewFake(), "a test", nil },
 	})
