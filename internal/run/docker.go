@@ -161,8 +161,18 @@ func (d *Docker) start(ctx context.Context, t *dockerTask, at int, c Container, 
 	return created.ID, nil
 }
 
+// remove removes a container. If somebody is at it already, it waits until it is
+// gone: a stage that ends meets its own agent.
 func (d *Docker) remove(ctx context.Context, id string) error {
 	_, err := d.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if cerrdefs.IsConflict(err) {
+		gone := d.api.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+		select {
+		case <-gone.Result:
+			return nil
+		case err = <-gone.Error:
+		}
+	}
 	if cerrdefs.IsNotFound(err) {
 		return nil
 	}

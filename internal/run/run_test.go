@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -432,4 +433,24 @@ func BenchmarkStart(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Whoever ends a stage meets its own agent: both remove what has ended.
+func TestATaskCanBeRemovedByTwoAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, r Runtime, image string) {
+		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"exit"} })
+		ended(t, task)
+		var removing sync.WaitGroup
+		for range 4 {
+			removing.Go(func() {
+				if err := task.Remove(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		removing.Wait()
+		if left, err := r.Tasks(t.Context()); err != nil || len(left) != 0 {
+			t.Errorf("%d tasks are left, %v", len(left), err)
+		}
+	})
 }

@@ -161,7 +161,6 @@ func (a *API) CompleteLayerUpload(ctx context.Context, in *ecr.CompleteLayerUplo
 	case errors.Is(err, ociregistry.ErrBlobUploadUnknown):
 		return nil, noUpload(c, in.RepositoryName, in.UploadId)
 	case errors.Is(err, ociregistry.ErrDigestInvalid):
-		u.Cancel()
 		return nil, invalidLayer(err)
 	case registry.Full(err):
 		return nil, &types.LimitExceededException{Message: new(err.Error())}

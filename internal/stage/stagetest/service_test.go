@@ -296,7 +296,7 @@ func TestWhatAServiceMayNotBe(t *testing.T) {
 		"canaryPercent must be between 0.1 and 100.0":                 {Strategy: types.DeploymentStrategyCanary, CanaryConfiguration: &types.CanaryConfiguration{CanaryPercent: new(0.05)}},
 		"bakeTimeInMinutes must be between 0 and 1440":                {Strategy: types.DeploymentStrategyRolling, BakeTimeInMinutes: new(int32(2000))},
 		"Invalid deployment circuit breaker threshold value.":         {Strategy: types.DeploymentStrategyRolling, DeploymentCircuitBreaker: &types.DeploymentCircuitBreaker{ThresholdConfiguration: &types.ThresholdConfiguration{Type: types.ThresholdTypeCount}}},
-		"does not perform deploymentConfiguration.lifecycleHooks":     {Strategy: types.DeploymentStrategyRolling, LifecycleHooks: []types.DeploymentLifecycleHook{{TargetType: types.DeploymentLifecycleHookTargetTypePause}}},
+		"does not perform deploymentConfiguration.alarms":             {Strategy: types.DeploymentStrategyRolling, Alarms: &types.DeploymentAlarms{AlarmNames: []string{"a"}, Enable: true}},
 	} {
 		_, err := w.create("1", c)
 		api, ok := errors.AsType[smithy.APIError](err)
