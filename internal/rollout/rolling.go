@@ -4,17 +4,25 @@ import "time"
 
 var zero time.Time
 
-// roll replaces tasks under the two percentages until only the target is left.
+// roll replaces tasks under the two percentages until only the target is left; with
+// early success criteria, until enough of the target is healthy for the bake.
 func (d *decision) roll() {
-	if d.o.Target.Healthy < d.o.Desired || d.o.Source.Left() > 0 || d.o.Others.Left() > 0 {
-		d.s.Baked = zero
-		return
+	early, left := d.s.Config.Early, d.o.Source.Left() > 0 || d.o.Others.Left() > 0
+	if !d.s.Settled {
+		if d.o.Target.Healthy < early.required(d.o.Desired) || !early.Enabled && left {
+			d.s.Baked = zero
+			return
+		}
+		if d.s.Baked.IsZero() {
+			d.s.Baked = d.now
+		}
+		if end := d.s.Baked.Add(d.s.Config.Bake); d.now.Before(end) {
+			d.wake(end)
+			return
+		}
+		d.s.Settled = true
 	}
-	if d.s.Baked.IsZero() {
-		d.s.Baked = d.now
-	}
-	if end := d.s.Baked.Add(d.s.Config.Bake); d.now.Before(end) {
-		d.wake(end)
+	if left && !early.Deferred {
 		return
 	}
 	d.tell(Completed, "")

@@ -85,8 +85,25 @@ type Config struct {
 	TestTraffic    bool // a test rule is to be shifted, too
 	MinimumHealthy int  // percent of the desired count, rolling only
 	Maximum        int  // percent of the desired count, rolling only
+	Early          Early
 	Breaker        Breaker
 	Hooks          *Hooks `json:",omitempty"`
+}
+
+// Early is the early success criteria of a rolling deployment.
+type Early struct {
+	Enabled  bool
+	Healthy  int  // percent of the desired count
+	Deferred bool // the source's tasks go after the success, not before
+}
+
+// required is how many tasks of the target must be healthy, documented: at least
+// one, where any are wanted.
+func (e Early) required(desired int) int {
+	if !e.Enabled {
+		return desired
+	}
+	return min(max((desired*e.Healthy+99)/100, 1), desired)
 }
 
 // Breaker is the deployment circuit breaker's configuration.
@@ -148,6 +165,7 @@ type State struct {
 	Step    int       // production shifts begun
 	Shifted time.Time // when the present step's weights were in force, zero before
 	Baked   time.Time // when the final bake began, zero before
+	Settled bool      // early success: the bake is over, and the source's tasks go
 
 	// Requested weights of the target; the source has the rest.
 	Production Permille
@@ -402,6 +420,7 @@ func (d *decision) rollBack(reason string) {
 		return
 	}
 	d.s.Status, d.s.Reason = RollbackInProgress, reason
+	d.s.Settled = false
 	d.callBack()
 	d.s.Rollback = Rollback{Reason: reason, Started: d.now}
 	d.s.Production, d.s.Test = 0, 0
@@ -465,6 +484,10 @@ func (d *decision) levels() {
 	case Pending:
 		d.out.Source, d.out.Others = n, d.o.Others.Active()
 	case InProgress, RollbackRequested:
+		if d.s.Settled {
+			d.out.Target, d.out.Others = n, 0
+			return
+		}
 		if d.s.Config.Strategy == Rolling {
 			d.out.Source, d.out.Target, d.out.Others = replace(d.s.Config, n, d.o.Source, d.o.Target, d.o.Others)
 			return

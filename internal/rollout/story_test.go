@@ -112,6 +112,9 @@ func (x *story) command(line string) error {
 			Traffic: args["strategy"] != "ROLLING" && args["traffic"] != "no", TestTraffic: args["test"] == "yes",
 			Breaker: Breaker{Enabled: args["breaker"] != "", Rollback: args["breaker"] == "rollback"},
 		}
+		if _, ok := args["early"]; ok {
+			c.Early = Early{Enabled: true, Healthy: number("early"), Deferred: args["cleanup"] == "DEFERRED"}
+		}
 		if _, ok := args["min"]; ok {
 			c.MinimumHealthy, c.Maximum = number("min"), number("max")
 		}
@@ -253,6 +256,9 @@ func TestPromises(t *testing.T) {
 			c.Maximum = 200
 		}
 		c.Traffic = c.Strategy != Rolling
+		if c.Strategy == Rolling && r.IntN(2) == 0 {
+			c.Early = Early{Enabled: true, Healthy: c.MinimumHealthy + r.IntN(101-c.MinimumHealthy), Deferred: r.IntN(2) == 0}
+		}
 		if r.IntN(2) == 0 {
 			c.Hooks = randomHooks(r)
 		}
@@ -325,7 +331,10 @@ func check(t *testing.T, seed uint64, c Config, n int, hasSource bool, before, s
 		t.Fatalf("seed %d: the target's weight fell without a rollback", seed)
 	}
 	if c.Strategy == Rolling {
-		if s.Status == InProgress && w.Source+w.Target > max(n*c.Maximum/100, o.Source.Active()+o.Target.Active()) {
+		if s.Status == Successful && before.Status == InProgress && o.Target.Healthy < c.Early.required(n) {
+			t.Fatalf("seed %d: a success with %d healthy tasks", seed, o.Target.Healthy)
+		}
+		if s.Status == InProgress && !s.Settled && w.Source+w.Target > max(n*c.Maximum/100, o.Source.Active()+o.Target.Active()) {
 			t.Fatalf("seed %d: %d+%d tasks over the maximum", seed, w.Source, w.Target)
 		}
 		return
