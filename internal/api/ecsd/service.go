@@ -237,8 +237,9 @@ var memberTypes = map[string]wire.Members{
 	"CapacityProviderStrategyItem": {Recorded: "capacityProvider base weight"},
 	"DeploymentController":         {Performed: "type"},
 	"DeploymentConfiguration": {
-		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
-		Refused:   "alarms earlySuccessCriteria"},
+		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker earlySuccessCriteria lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
+		Refused:   "alarms"},
+	"DeploymentEarlySuccessCriteria":              {Performed: "enable healthyPercent sourceServiceRevisionCleanup"},
 	"DeploymentLifecycleHook":                     {Performed: "hookTargetArn lifecycleStages roleArn targetType timeoutConfiguration", Refused: "hookDetails"},
 	"DeploymentLifecycleHookTimeoutConfiguration": {Performed: "action timeoutInMinutes"},
 	"CanaryConfiguration":                         {Performed: "canaryBakeTimeInMinutes canaryPercent"},

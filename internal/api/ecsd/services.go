@@ -243,7 +243,27 @@ func checkConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) erro
 			return invalid("Invalid deployment circuit breaker threshold value.")
 		}
 	}
+	if err := checkEarly(c); err != nil {
+		return err
+	}
 	return checkHooks(c)
+}
+
+// checkEarly validates early success criteria; AWS documents no texts.
+func checkEarly(c types.DeploymentConfiguration) error {
+	e := c.EarlySuccessCriteria
+	if e == nil || !e.Enable {
+		return nil
+	}
+	switch {
+	case c.Strategy != types.DeploymentStrategyRolling:
+		return invalid("earlySuccessCriteria can only be present with ROLLING deployment strategy")
+	case e.HealthyPercent == nil || e.SourceServiceRevisionCleanup == "":
+		return invalid("healthyPercent and sourceServiceRevisionCleanup must be specified when earlySuccessCriteria is enabled")
+	case *e.HealthyPercent < aws.ToInt32(c.MinimumHealthyPercent) || *e.HealthyPercent > 100:
+		return invalid("healthyPercent must be between minimumHealthyPercent, %d, and 100, got %d", aws.ToInt32(c.MinimumHealthyPercent), *e.HealthyPercent)
+	}
+	return nil
 }
 
 func bakeOf(c *types.CanaryConfiguration) *int32 {
@@ -294,8 +314,11 @@ func mergeConfig(old types.DeploymentConfiguration, in *types.DeploymentConfigur
 		}
 		if c.Strategy == types.DeploymentStrategyRolling {
 			c.LifecycleHooks = nil
+		} else {
+			c.EarlySuccessCriteria = nil
 		}
 	}
+	c.EarlySuccessCriteria = cmp.Or(in.EarlySuccessCriteria, c.EarlySuccessCriteria)
 	if in.LifecycleHooks != nil {
 		c.LifecycleHooks = mergeHooks(in.LifecycleHooks)
 	}
@@ -358,6 +381,9 @@ func rolloutConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) ro
 		if t := b.ThresholdConfiguration; t != nil {
 			r.Breaker.Threshold, r.Breaker.Value = rollout.ThresholdType(t.Type), int(t.Value)
 		}
+	}
+	if e := c.EarlySuccessCriteria; e != nil && e.Enable {
+		r.Early = rollout.Early{Enabled: true, Healthy: int(*e.HealthyPercent), Deferred: e.SourceServiceRevisionCleanup == types.ServiceRevisionCleanupDeferred}
 	}
 	r.Hooks = rolloutHooks(c.LifecycleHooks)
 	return r

@@ -288,6 +288,33 @@ func TestAStopIsRefusedWhenAllIsOver(t *testing.T) {
 	}
 }
 
+func early(healthy int32, cleanup types.ServiceRevisionCleanup) *types.DeploymentEarlySuccessCriteria {
+	return &types.DeploymentEarlySuccessCriteria{Enable: true, HealthyPercent: &healthy, SourceServiceRevisionCleanup: cleanup}
+}
+
+// The deployment succeeds when half of its tasks are healthy, and its source goes
+// all the same.
+func TestARollingServiceSucceedsEarly(t *testing.T) {
+	for _, cleanup := range types.ServiceRevisionCleanup("").Values() {
+		w := newWorld(t)
+		first, err := w.create("1", &types.DeploymentConfiguration{Strategy: types.DeploymentStrategyRolling, MinimumHealthyPercent: new(int32(50)), EarlySuccessCriteria: early(50, cleanup)})
+		w.must(nil, err)
+		w.ends(first, types.ServiceDeploymentStatusSuccessful)
+		if e := w.service().DeploymentConfiguration.EarlySuccessCriteria; e == nil || *e.HealthyPercent != 50 || e.SourceServiceRevisionCleanup != cleanup {
+			t.Errorf("the service says %+v", e)
+		}
+		second := w.update("2")
+		d := w.ends(second, types.ServiceDeploymentStatusSuccessful)
+		if left := d.SourceServiceRevisions[0].RunningTaskCount; cleanup == types.ServiceRevisionCleanupBlocking && left != 0 {
+			t.Errorf("it succeeded with %d tasks of its source", left)
+		}
+		w.until("the source to go", func() bool {
+			s := w.service()
+			return s.RunningCount == 2 && len(s.Deployments) == 1
+		})
+	}
+}
+
 func TestWhatAServiceMayNotBe(t *testing.T) {
 	w := newWorld(t)
 	for want, c := range map[string]*types.DeploymentConfiguration{
@@ -296,6 +323,9 @@ func TestWhatAServiceMayNotBe(t *testing.T) {
 		"canaryPercent must be between 0.1 and 100.0":                 {Strategy: types.DeploymentStrategyCanary, CanaryConfiguration: &types.CanaryConfiguration{CanaryPercent: new(0.05)}},
 		"bakeTimeInMinutes must be between 0 and 1440":                {Strategy: types.DeploymentStrategyRolling, BakeTimeInMinutes: new(int32(2000))},
 		"Invalid deployment circuit breaker threshold value.":         {Strategy: types.DeploymentStrategyRolling, DeploymentCircuitBreaker: &types.DeploymentCircuitBreaker{ThresholdConfiguration: &types.ThresholdConfiguration{Type: types.ThresholdTypeCount}}},
+		"earlySuccessCriteria can only be present with ROLLING":       {Strategy: types.DeploymentStrategyCanary, EarlySuccessCriteria: early(100, types.ServiceRevisionCleanupBlocking)},
+		"healthyPercent and sourceServiceRevisionCleanup must be":     {Strategy: types.DeploymentStrategyRolling, EarlySuccessCriteria: &types.DeploymentEarlySuccessCriteria{Enable: true}},
+		"healthyPercent must be between minimumHealthyPercent, 100,":  {Strategy: types.DeploymentStrategyRolling, EarlySuccessCriteria: early(50, types.ServiceRevisionCleanupBlocking)},
 		"does not perform deploymentConfiguration.alarms":             {Strategy: types.DeploymentStrategyRolling, Alarms: &types.DeploymentAlarms{AlarmNames: []string{"a"}, Enable: true}},
 	} {
 		_, err := w.create("1", c)
