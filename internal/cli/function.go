@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os/exec"
 	"strings"
+
+	"serin/internal/stage"
 )
 
 // mostAnswer is how much of a function's answer is read, in bytes: Lambda's own
@@ -29,7 +31,7 @@ func functions(list []string) (func(context.Context, string, []byte) ([]byte, er
 	return func(ctx context.Context, functionARN string, event []byte) ([]byte, error) {
 		target, ok := at[functionARN]
 		if !ok {
-			return nil, fmt.Errorf("Function not found: %s (serin up --function %s=URL names what stands in for it)", functionARN, functionARN)
+			return nil, fmt.Errorf("%s: %s (serin up --function %s=URL names what stands in for it)", stage.NoFunction, functionARN, functionARN)
 		}
 		if u, err := url.Parse(target); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
 			return post(ctx, target, event)

@@ -38,6 +38,9 @@ import (
 	"serin/internal/wire"
 )
 
+// NoFunction is how Lambda says that a function is not there.
+const NoFunction = "Function not found"
+
 // Config is what a stage is made with.
 type Config struct {
 	Dir       string // state; with Ephemeral, a place for images and sockets only
@@ -122,7 +125,7 @@ func New(c Config) (*Stage, error) {
 	}
 	if c.Function == nil {
 		c.Function = func(context.Context, string, []byte) ([]byte, error) {
-			return nil, errors.New("Function not found: this stage has no stand-ins for functions")
+			return nil, fmt.Errorf("%s: this stage has no stand-ins for functions", NoFunction)
 		}
 	}
 	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{})}
