@@ -88,8 +88,12 @@ func (d *decision) testShift() {
 
 func (d *decision) postTestShift() { d.enter(PreProduction) }
 
-// preProduction begins the next step.
+// preProduction begins the next step. A target that has lost a task meanwhile is
+// brought to its full count first, as before any traffic; guessed.
 func (d *decision) preProduction() {
+	if d.o.Target.Healthy < d.o.Desired {
+		return
+	}
 	d.enter(ProductionShift)
 	d.s.Step++
 	if d.s.Config.Traffic {
@@ -122,13 +126,22 @@ func (d *decision) productionShift() {
 
 func (d *decision) postProduction() { d.enter(BakeTime) }
 
-// bakeTime keeps both revisions at full size.
+// bakeTime keeps both revisions at full size, and the source for as long as the
+// target is not whole: it may have to carry all of the traffic; guessed.
 func (d *decision) bakeTime() {
 	if d.s.Baked.IsZero() {
 		d.s.Baked = d.now
 	}
 	if end := d.s.Baked.Add(d.s.Config.Bake); d.now.Before(end) {
 		d.wake(end)
+		return
+	}
+	if d.o.Target.Healthy < d.o.Desired {
+		if limit := d.s.Baked.Add(d.s.Config.Bake + stageLimit); d.now.Before(limit) {
+			d.wake(limit)
+		} else {
+			d.timeOut()
+		}
 		return
 	}
 	d.s.Baked = zero

@@ -362,7 +362,7 @@ func (d *decision) advance() {
 	held, paused := d.waits()
 	if limit := d.s.Since.Add(stageLimit); d.s.Shifted.IsZero() && d.s.Baked.IsZero() && d.s.Stage != CleanUp && !paused {
 		if !d.now.Before(limit) {
-			d.fail("the "+string(d.s.Stage)+" stage timed out.", "Service deployment rolled back because the "+string(d.s.Stage)+" lifecycle stage timed out.", true)
+			d.timeOut()
 			return
 		}
 		d.wake(limit)
@@ -371,6 +371,10 @@ func (d *decision) advance() {
 		return
 	}
 	stages[d.s.Stage](d)
+}
+
+func (d *decision) timeOut() {
+	d.fail("the "+string(d.s.Stage)+" stage timed out.", "Service deployment rolled back because the "+string(d.s.Stage)+" lifecycle stage timed out.", true)
 }
 
 // count adds up failures as the circuit breaker sees them, documented: until a
