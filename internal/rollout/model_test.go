@@ -164,6 +164,9 @@ func TestEveryWorldHasAWayOut(t *testing.T) {
 
 func promised(t *testing.T, c Config, desired int, w world, s State, want Wanted) {
 	t.Helper()
+	if s.Status == Successful && w.o.Target.Healthy < c.Early.required(desired) {
+		t.Fatalf("a success that is none in %+v", w)
+	}
 	if c.Strategy == Rolling {
 		if most := desired * c.Maximum / 100; s.Status == InProgress && want.Source+want.Target > max(most, w.o.Source.Active()+w.o.Target.Active(), desired) {
 			t.Fatalf("%d+%d tasks over the maximum in %+v", want.Source, want.Target, w)

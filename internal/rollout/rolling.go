@@ -8,11 +8,11 @@ var zero time.Time
 // early success criteria, until enough of the target is healthy for the bake.
 func (d *decision) roll() {
 	early, left := d.s.Config.Early, d.o.Source.Left() > 0 || d.o.Others.Left() > 0
+	if d.o.Target.Healthy < early.required(d.o.Desired) || !early.Enabled && left {
+		d.s.Baked, d.s.Settled = zero, false
+		return
+	}
 	if !d.s.Settled {
-		if d.o.Target.Healthy < early.required(d.o.Desired) || !early.Enabled && left {
-			d.s.Baked = zero
-			return
-		}
 		if d.s.Baked.IsZero() {
 			d.s.Baked = d.now
 		}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -244,66 +245,99 @@ func (x *story) decide() {
 // happens, the promises of a shifting deployment must hold.
 func TestPromises(t *testing.T) {
 	for seed := range uint64(3000) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		strategies := []Strategy{BlueGreen, Canary, Linear, Rolling}
-		c := Config{
-			Strategy: strategies[r.IntN(4)], CanaryShare: Permille(1 + r.IntN(1000)), CanaryBake: time.Duration(r.IntN(10)) * time.Minute,
-			StepShare: Permille(30 + r.IntN(971)), StepBake: time.Duration(r.IntN(5)) * time.Minute, Bake: time.Duration(r.IntN(10)) * time.Minute,
-			TestTraffic: r.IntN(2) == 0, MinimumHealthy: r.IntN(101), Maximum: 100 + r.IntN(101),
-			Breaker: Breaker{Enabled: r.IntN(2) == 0, Rollback: r.IntN(4) > 0},
+		promises(t, seed, rand.New(rand.NewPCG(seed, 1)))
+	}
+}
+
+// chance is what a fuzzer makes up, and after that fair: a world that never obeys
+// has no end.
+type chance struct {
+	left  []byte
+	after rand.Source
+}
+
+func (c *chance) Uint64() uint64 {
+	if len(c.left) < 8 {
+		return c.after.Uint64()
+	}
+	n := binary.LittleEndian.Uint64(c.left)
+	c.left = c.left[8:]
+	return n
+}
+
+// go test ./internal/rollout -fuzz Promises -fuzztime 10m
+func FuzzPromises(f *testing.F) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		raw := make([]byte, 800)
+		for i := range raw {
+			raw[i] = byte(r.Uint32())
 		}
-		if c.MinimumHealthy == 100 && c.Maximum == 100 {
-			c.Maximum = 200
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) { promises(t, 0, rand.New(&chance{raw, rand.NewPCG(3, 4)})) })
+}
+
+func promises(t *testing.T, seed uint64, r *rand.Rand) {
+	t.Helper()
+	strategies := []Strategy{BlueGreen, Canary, Linear, Rolling}
+	c := Config{
+		Strategy: strategies[r.IntN(4)], CanaryShare: Permille(1 + r.IntN(1000)), CanaryBake: time.Duration(r.IntN(10)) * time.Minute,
+		StepShare: Permille(30 + r.IntN(971)), StepBake: time.Duration(r.IntN(5)) * time.Minute, Bake: time.Duration(r.IntN(10)) * time.Minute,
+		TestTraffic: r.IntN(2) == 0, MinimumHealthy: r.IntN(101), Maximum: 100 + r.IntN(101),
+		Breaker: Breaker{Enabled: r.IntN(2) == 0, Rollback: r.IntN(4) > 0},
+	}
+	if c.MinimumHealthy == 100 && c.Maximum == 100 {
+		c.Maximum = 200
+	}
+	c.Traffic = c.Strategy != Rolling
+	if c.Strategy == Rolling && r.IntN(2) == 0 {
+		c.Early = Early{Enabled: true, Healthy: c.MinimumHealthy + r.IntN(101-c.MinimumHealthy), Deferred: r.IntN(2) == 0}
+	}
+	if r.IntN(2) == 0 {
+		c.Hooks = randomHooks(r)
+	}
+	n := 1 + r.IntN(5)
+	if c.Strategy == Rolling && n*c.Maximum/100 <= n && (n*c.MinimumHealthy+99)/100 >= n {
+		c.Maximum = 200 // AWS cannot move either; that is the user's configuration
+	}
+	hasSource := r.IntN(5) > 0
+	s := Begin(c, hasSource, false)
+	o := Observed{Desired: n}
+	if hasSource {
+		o.Source = Counts{Running: n, Healthy: n}
+	}
+	now := time.Unix(0, 0)
+	mishaps := r.IntN(8)
+	var w Wanted
+	for i := 0; !s.Status.Terminal(); i++ {
+		if i > 5000 {
+			t.Fatalf("seed %d: no end in %+v %+v", seed, s, o)
 		}
-		c.Traffic = c.Strategy != Rolling
-		if c.Strategy == Rolling && r.IntN(2) == 0 {
-			c.Early = Early{Enabled: true, Healthy: c.MinimumHealthy + r.IntN(101-c.MinimumHealthy), Deferred: r.IntN(2) == 0}
+		before := s
+		s, w = Decide(s, o, now)
+		again, w2 := Decide(s, o, now)
+		if again != s || w2.Source != w.Source || w2.Target != w.Target || w2.Production != w.Production || len(w2.Events) > 0 {
+			t.Fatalf("seed %d: asked twice it answered\n%+v %+v\n%+v %+v", seed, s, w, again, w2)
 		}
-		if r.IntN(2) == 0 {
-			c.Hooks = randomHooks(r)
+		check(t, seed, c, n, hasSource, before, s, o, w)
+		o = drift(r, o, w, &mishaps)
+		if hook := r.IntN(3); s.Calls != nil && r.IntN(4) == 0 {
+			o.Answers = answers(o.Answers, s, hook, r.IntN(20) > 0, "it said no")
 		}
-		n := 1 + r.IntN(5)
-		if c.Strategy == Rolling && n*c.Maximum/100 <= n && (n*c.MinimumHealthy+99)/100 >= n {
-			c.Maximum = 200 // AWS cannot move either; that is the user's configuration
+		switch {
+		case r.IntN(3) == 0 && !w.WakeAt.IsZero():
+			now = w.WakeAt
+		case r.IntN(4) == 0:
+			now = now.Add(time.Duration(r.IntN(60)) * time.Second)
 		}
-		hasSource := r.IntN(5) > 0
-		s := Begin(c, hasSource, false)
-		o := Observed{Desired: n}
-		if hasSource {
-			o.Source = Counts{Running: n, Healthy: n}
+		if mishaps > 0 && r.IntN(300) == 0 {
+			o.Stop = true
 		}
-		now := time.Unix(0, 0)
-		mishaps := r.IntN(8)
-		var w Wanted
-		for i := 0; !s.Status.Terminal(); i++ {
-			if i > 5000 {
-				t.Fatalf("seed %d: no end in %+v %+v", seed, s, o)
-			}
-			before := s
-			s, w = Decide(s, o, now)
-			again, w2 := Decide(s, o, now)
-			if again != s || w2.Source != w.Source || w2.Target != w.Target || w2.Production != w.Production || len(w2.Events) > 0 {
-				t.Fatalf("seed %d: asked twice it answered\n%+v %+v\n%+v %+v", seed, s, w, again, w2)
-			}
-			check(t, seed, c, n, hasSource, before, s, o, w)
-			o = drift(r, o, w, &mishaps)
-			if hook := r.IntN(3); s.Calls != nil && r.IntN(4) == 0 {
-				o.Answers = answers(o.Answers, s, hook, r.IntN(20) > 0, "it said no")
-			}
-			switch {
-			case r.IntN(3) == 0 && !w.WakeAt.IsZero():
-				now = w.WakeAt
-			case r.IntN(4) == 0:
-				now = now.Add(time.Duration(r.IntN(60)) * time.Second)
-			}
-			if mishaps > 0 && r.IntN(300) == 0 {
-				o.Stop = true
-			}
-		}
-		end, _ := Decide(s, o, now.Add(time.Hour))
-		if end != s {
-			t.Fatalf("seed %d: a terminal deployment went on to %+v", seed, end)
-		}
+	}
+	end, _ := Decide(s, o, now.Add(time.Hour))
+	if end != s {
+		t.Fatalf("seed %d: a terminal deployment went on to %+v", seed, end)
 	}
 }
 
