@@ -130,6 +130,13 @@ func hookDetails(d deployment) (list []types.DeploymentLifecycleHookDetail) {
 		return nil
 	}
 	for _, c := range d.State.Calls.List {
+		for _, a := range d.Answers { // one that the controller has not looked at yet is given all the same
+			if c.Status == rollout.Waiting && a.To(c) {
+				if c.Status = rollout.CallFailed; a.OK {
+					c.Status = rollout.Succeeded
+				}
+			}
+		}
 		v := types.DeploymentLifecycleHookDetail{
 			HookId: new(hookID(d, c)), TargetType: types.DeploymentLifecycleHookTargetTypePause, Status: hookStatus[c.Status], ExpiresAt: new(c.Expires), TimeoutAction: types.DeploymentLifecycleHookActionRollback,
 		}
