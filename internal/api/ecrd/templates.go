@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,15 +53,22 @@ func covers(prefix, repo string) (length int, ok bool) {
 	return len(prefix), strings.HasPrefix(repo, prefix)
 }
 
-// templateFor is the template that a repository is made by, for a reason.
-func (a *API) templateFor(tx *store.Tx, scope arn.Scope, repo string, why types.RCTAppliedFor) (t template, ok bool) {
+// closest is the row whose prefix covers the most of a repository's name. prefix
+// says a row's, and false of a row that does not count.
+func closest[R any](rows iter.Seq2[string, R], repo string, prefix func(R) (string, bool)) (best R, ok bool) {
 	longest := -1
-	for _, row := range a.templates.Scan(tx, scope.Key("")) {
-		if n, covered := covers(row.Prefix, repo); covered && n > longest && slices.Contains(row.AppliedFor, why) {
-			t, ok, longest = row, true, n
+	for _, row := range rows {
+		p, counts := prefix(row)
+		if n, covered := covers(p, repo); counts && covered && n > longest {
+			best, ok, longest = row, true, n
 		}
 	}
-	return t, ok
+	return best, ok
+}
+
+// templateFor is the template that a repository is made by, for a reason.
+func (a *API) templateFor(tx *store.Tx, scope arn.Scope, repo string, why types.RCTAppliedFor) (template, bool) {
+	return closest(a.templates.Scan(tx, scope.Key("")), repo, func(t template) (string, bool) { return t.Prefix, slices.Contains(t.AppliedFor, why) })
 }
 
 // makeFrom makes a repository by a template.

@@ -36,12 +36,7 @@ const mostRulesThrough = 50
 // throughRule is the rule that a repository is behind.
 func (a *API) throughRule(scope arn.Scope, repo string) (r cacheRule, ok bool) {
 	a.store.View(func(tx *store.Tx) {
-		longest := -1
-		for _, row := range a.rules.Scan(tx, scope.Key("")) {
-			if n, covered := covers(row.Prefix, repo); covered && n > longest {
-				r, ok, longest = row, true, n
-			}
-		}
+		r, ok = closest(a.rules.Scan(tx, scope.Key("")), repo, func(r cacheRule) (string, bool) { return r.Prefix, true })
 	})
 	return r, ok
 }
