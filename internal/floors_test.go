@@ -62,6 +62,7 @@ var allowed = map[string][]string{
 	"internal/wire": {"internal/clock", "internal/arn", "internal/id"}, "internal/run": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/balance": {"internal/clock", "internal/arn", "internal/id"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/tags":    {"internal/store", "internal/arn"},
+	"internal/metric":  {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
 	"internal/image":   {},
 	"internal/release": {}, "internal/rehearse": {"internal/release"},
@@ -73,7 +74,7 @@ var allowed = map[string][]string{
 	"internal/stage/stagetest":  {"internal/stage", "internal/run"},
 }
 
-var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags"}
+var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric"}
 
 func mayImport(from, to string) bool {
 	switch {
@@ -103,7 +104,7 @@ func TestImportsGoDownAFloor(t *testing.T) {
 
 // A service imports its own SDK package and no other service's.
 func TestAServiceKnowsOnlyItsOwnSDK(t *testing.T) {
-	own := map[string]string{"ecsd": "ecs", "elbd": "elasticloadbalancingv2", "ecrd": "ecr", "iamd": "iam", "stsd": "sts", "logsd": "cloudwatchlogs"}
+	own := map[string]string{"ecsd": "ecs", "elbd": "elasticloadbalancingv2", "ecrd": "ecr", "iamd": "iam", "stsd": "sts", "logsd": "cloudwatchlogs", "cwd": "cloudwatch"}
 	for from, imports := range packages(t) {
 		name, ok := strings.CutPrefix(from, api)
 		if !ok {
