@@ -88,6 +88,9 @@ func (w world) next(want Wanted) (list []world) {
 	if !w.o.Stop && w.s.Status == InProgress {
 		add(func(n *world) { n.o.Stop = true })
 	}
+	if w.s.AlarmMonitor == Monitoring && w.o.Alarms == "" {
+		add(func(n *world) { n.o.Alarms = "errors" })
+	}
 	return list
 }
 
@@ -99,7 +102,7 @@ func TestEveryWorldHasAWayOut(t *testing.T) {
 	for name, c := range map[string]Config{
 		"reconcile": linear, // a newer update has come in the middle of a shift
 		"linear":    {Strategy: Linear, StepShare: 400, StepBake: time.Minute, Bake: time.Minute, Traffic: true, Breaker: Breaker{Enabled: true, Rollback: true, Threshold: Count, Value: 2}},
-		"canary":    {Strategy: Canary, CanaryShare: 100, CanaryBake: time.Minute, Bake: time.Minute, Traffic: true, TestTraffic: true},
+		"canary":    {Strategy: Canary, CanaryShare: 100, CanaryBake: time.Minute, Bake: time.Minute, Traffic: true, TestTraffic: true, Alarms: Alarms{Enabled: true, Rollback: true}},
 		"rolling":   {Strategy: Rolling, MinimumHealthy: 50, Maximum: 150, Bake: time.Minute, Breaker: Breaker{Enabled: true, Rollback: true, Threshold: Count, Value: 2}},
 		"early":     {Strategy: Rolling, MinimumHealthy: 50, Maximum: 200, Bake: time.Minute, Early: Early{Enabled: true, Healthy: 50}},
 	} {

@@ -87,6 +87,7 @@ type Config struct {
 	Maximum        int  // percent of the desired count, rolling only
 	Early          Early
 	Breaker        Breaker
+	Alarms         Alarms
 	Hooks          *Hooks `json:",omitempty"`
 }
 
@@ -142,7 +143,7 @@ func (b Breaker) ThresholdFor(desired int) int {
 	return max(n, 1) // no failure at all never trips it
 }
 
-// Monitor is the status of a breaker.
+// Monitor is the status of a breaker, or of the alarms.
 type Monitor string
 
 const (
@@ -178,6 +179,9 @@ type State struct {
 	SeenUnhealthy int  // failures of health checks that were counted
 	Ran           bool // a task of the target has run
 	Monitor       Monitor
+
+	AlarmMonitor Monitor
+	Fired        string // the alarms that ended it
 
 	Started   time.Time
 	Finished  time.Time // terminal, by success or rollback
@@ -221,6 +225,7 @@ type Observed struct {
 	Stop       bool   // a user asked to roll back
 	Superseded bool   // a newer deployment takes over
 	Broken     string // the traffic resources are not as they must be: why
+	Alarms     string // names of those of its alarms that fire
 	Answers    *Answers
 }
 
@@ -255,11 +260,13 @@ const (
 	HookCalled  EventKind = "hook called" // Reason: the stage
 	HookEnded   EventKind = "hook ended"  // Reason: the stage and the call's status
 	GaveUp      EventKind = "gave up"     // failed, and nothing to go back to or not asked to
+
+	AlarmsIgnored EventKind = "alarms ignored" // Reason: those that fired before it began
 )
 
 // Begin is the state of a new deployment.
 func Begin(c Config, hasSource, reconcile bool) State {
-	s := State{Config: c, HasSource: hasSource, Reconcile: reconcile, Status: Pending, Monitor: Disabled}
+	s := State{Config: c, HasSource: hasSource, Reconcile: reconcile, Status: Pending, Monitor: Disabled, AlarmMonitor: Disabled}
 	if c.Breaker.Enabled {
 		s.Monitor = Monitoring
 	}
@@ -300,8 +307,8 @@ func (d *decision) step() {
 		return
 	}
 	d.count()
-	switch {
-	case d.o.Stop && (d.s.Status == Pending || d.s.Status == InProgress):
+	d.alarm()
+	if d.o.Stop && (d.s.Status == Pending || d.s.Status == InProgress) {
 		d.s.Status = RollbackRequested
 	}
 	switch d.s.Status {
@@ -333,6 +340,7 @@ func (d *decision) wake(at time.Time) {
 func (d *decision) begin() {
 	d.s.Status, d.s.Started = InProgress, d.now
 	d.tell(Began, "")
+	d.watchAlarms()
 	switch {
 	case d.s.Config.Strategy == Rolling:
 	case d.s.Reconcile:
@@ -345,6 +353,11 @@ func (d *decision) begin() {
 func (d *decision) advance() {
 	if d.s.Monitor == Triggered && d.s.Stage != CleanUp { // then there is nothing left to go back to
 		d.fail("tasks failed to start.", "Service deployment rolled back because the circuit breaker threshold was exceeded.", d.s.Config.Breaker.Rollback)
+		return
+	}
+	if d.s.AlarmMonitor == Triggered {
+		// The event is observed, the reason guessed after those that are documented.
+		d.fail("alarm detected.", "Service deployment rolled back because a CloudWatch alarm was triggered: "+d.s.Fired+".", d.s.Config.Alarms.Rollback)
 		return
 	}
 	if d.o.Broken != "" && d.s.Stage != CleanUp {
@@ -473,6 +486,9 @@ func (d *decision) complete() {
 	d.s.abandon()
 	if d.s.Monitor == Monitoring {
 		d.s.Monitor = MonitoringComplete
+	}
+	if d.s.AlarmMonitor == Monitoring {
+		d.s.AlarmMonitor = MonitoringComplete
 	}
 }
 

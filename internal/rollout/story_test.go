@@ -24,6 +24,7 @@ var rewrite = flag.Bool("rewrite", false, "regenerate the traces of the stories 
 //	advance DURATION
 //	answer HOOK yes|no REASON   what a hook says to the calls that wait
 //	desired N, others N, stop, supersede, broken TEXT
+//	alarm NAME|off         one of the deployment's alarms fires, or none does
 //	follow                 the world does at once what is wanted
 type story struct {
 	s   State
@@ -111,7 +112,11 @@ func (x *story) command(line string) error {
 			StepShare: Permille(number("step")), StepBake: length("stepBake"), Bake: length("bake"),
 			MinimumHealthy: 100, Maximum: 200,
 			Traffic: args["strategy"] != "ROLLING" && args["traffic"] != "no", TestTraffic: args["test"] == "yes",
-			Breaker: Breaker{Enabled: args["breaker"] != "", Rollback: args["breaker"] == "rollback"},
+			Breaker: Breaker{
+				Enabled: args["breaker"] != "", Rollback: args["breaker"] == "rollback",
+				Threshold: ThresholdType(args["threshold"]), Value: number("value"), KeepOnHealthy: args["keep"] == "yes",
+			},
+			Alarms: Alarms{Enabled: args["alarms"] != "", Rollback: args["alarms"] == "rollback"},
 		}
 		if _, ok := args["early"]; ok {
 			c.Early = Early{Enabled: true, Healthy: number("early"), Deferred: args["cleanup"] == "DEFERRED"}
@@ -132,7 +137,7 @@ func (x *story) command(line string) error {
 		}
 		n := number("desired")
 		hasSource := args["source"] != "no"
-		x.o = Observed{Desired: n}
+		x.o = Observed{Desired: n, Alarms: args["firing"]}
 		if hasSource {
 			x.o.Source = Counts{Running: n, Healthy: n}
 		}
@@ -161,6 +166,8 @@ func (x *story) command(line string) error {
 			return fmt.Errorf("nobody waits for hook %s", words[1])
 		}
 		x.o.Answers = answers(x.o.Answers, x.s, n-1, words[2] == "yes", strings.Join(words[3:], " "))
+	case "alarm":
+		x.o.Alarms = strings.TrimPrefix(words[1], "off")
 	case "stop":
 		x.o.Stop = true
 	case "supersede":
@@ -238,6 +245,9 @@ func (x *story) decide() {
 	if x.w.Others > 0 {
 		line += fmt.Sprintf(" others=%d", x.w.Others)
 	}
+	if x.s.Config.Alarms.Enabled {
+		line += " alarms=" + string(x.s.AlarmMonitor)
+	}
 	fmt.Fprintln(&x.out, strings.Join(strings.Fields(line), " "))
 }
 
@@ -286,6 +296,7 @@ func promises(t *testing.T, seed uint64, r *rand.Rand) {
 		StepShare: Permille(30 + r.IntN(971)), StepBake: time.Duration(r.IntN(5)) * time.Minute, Bake: time.Duration(r.IntN(10)) * time.Minute,
 		TestTraffic: r.IntN(2) == 0, MinimumHealthy: r.IntN(101), Maximum: 100 + r.IntN(101),
 		Breaker: Breaker{Enabled: r.IntN(2) == 0, Rollback: r.IntN(4) > 0},
+		Alarms:  Alarms{Enabled: r.IntN(2) == 0, Rollback: r.IntN(4) > 0},
 	}
 	if c.MinimumHealthy == 100 && c.Maximum == 100 {
 		c.Maximum = 200
@@ -333,6 +344,9 @@ func promises(t *testing.T, seed uint64, r *rand.Rand) {
 		}
 		if mishaps > 0 && r.IntN(300) == 0 {
 			o.Stop = true
+		}
+		if mishaps > 0 && r.IntN(100) == 0 {
+			o.Alarms = "errors"
 		}
 	}
 	end, _ := Decide(s, o, now.Add(time.Hour))
