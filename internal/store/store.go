@@ -8,8 +8,9 @@
 // Update leaves nothing behind. A row is immutable once put: to change one,
 // put a new one.
 //
-// Watchers are told that something changed, not what: they look at the rows
-// again. Losing a signal is therefore impossible and doubling one is harmless.
+// Watchers are told that something changed, or, by a Feed, which rows did; they
+// look at the rows again. Losing a signal is therefore impossible and doubling
+// one is harmless. An Index finds rows by what is in them.
 package store
 
 import (
@@ -20,6 +21,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,8 +50,9 @@ func (e *VersionError) Error() string {
 
 // Store is a set of tables with one writer and any number of readers.
 type Store struct {
-	db     *bbolt.DB // nil for an ephemeral store
-	tables []table   // fixed before the first transaction
+	db      *bbolt.DB // nil for an ephemeral store
+	tables  []table   // fixed before the first transaction
+	indexes int       // how many there are
 
 	current atomic.Pointer[version]
 
@@ -61,17 +64,21 @@ type Store struct {
 	watchers []*watcher
 }
 
-// version is one published state: per table a persistent tree.
-type version struct{ trees []tree }
+// version is one published state: a persistent tree for each table and index.
+type version struct {
+	trees   []tree
+	indexes []*entries
+}
 
 // tree is a *btree.Map[string, R] behind the table that knows R.
 type tree any
 
 type table interface {
+	AnyTable
 	label() string
 	empty() tree
 	clone(tree) tree
-	load(t tree, key string, raw []byte) error
+	load(tx *Tx, key string, raw []byte) error
 	encode(row any) ([]byte, error)
 }
 
@@ -88,8 +95,9 @@ type change struct {
 }
 
 type watcher struct {
-	tables map[int]bool // empty: all
-	ch     chan<- struct{}
+	tables  map[int]bool // empty: all
+	ch      chan<- struct{}
+	changed func([]Key) // or nil
 }
 
 // Tx is a transaction. It is valid only inside the function it was given to.
@@ -97,6 +105,7 @@ type Tx struct {
 	store   *Store
 	v       *version
 	fresh   []bool // trees already cloned by this transaction; nil when read-only
+	indexed []bool // and indexes
 	changes []change
 }
 
@@ -160,21 +169,18 @@ func (s *Store) Close() error {
 // Load reads the file into the tables. It is called once, after the last
 // NewTable and before the first transaction.
 func (s *Store) Load() error {
-	v := &version{}
-	for _, t := range s.tables {
-		v.trees = append(v.trees, t.empty())
-	}
-	s.current.Store(v)
+	first := s.writing(s.blank())
+	s.current.Store(first.v)
 	if s.db == nil {
 		return nil
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		for i, t := range s.tables {
+		for _, t := range s.tables {
 			b, err := tx.CreateBucketIfNotExists([]byte("t/" + t.label()))
 			if err != nil {
 				return fmt.Errorf("opening table %s: %w", t.label(), err)
 			}
-			err = b.ForEach(func(k, raw []byte) error { return t.load(v.trees[i], string(k), raw) })
+			err = b.ForEach(func(k, raw []byte) error { return t.load(first, string(k), raw) })
 			if err != nil {
 				return fmt.Errorf("reading table %s: %w", t.label(), err)
 			}
@@ -183,15 +189,46 @@ func (s *Store) Load() error {
 	})
 }
 
+// blank is the state without any row.
+func (s *Store) blank() *version {
+	v := &version{}
+	for _, t := range s.tables {
+		v.trees = append(v.trees, t.empty())
+	}
+	for range s.indexes {
+		v.indexes = append(v.indexes, &entries{})
+	}
+	return v
+}
+
+// writing is a transaction that changes what follows v.
+func (s *Store) writing(v *version) *Tx {
+	next := &version{trees: slices.Clone(v.trees), indexes: slices.Clone(v.indexes)}
+	return &Tx{store: s, v: next, fresh: make([]bool, len(next.trees)), indexed: make([]bool, len(next.indexes))}
+}
+
+// index is an index to be changed.
+func (tx *Tx) index(at int) *entries {
+	if !tx.indexed[at] {
+		tx.v.indexes[at], tx.indexed[at] = tx.v.indexes[at].Copy(), true
+	}
+	return tx.v.indexes[at]
+}
+
 // Reset empties every table, in memory and on disk.
 func (s *Store) Reset() error {
 	return s.Update(func(tx *Tx) error {
 		for i, t := range s.tables {
-			keysOf := t.(interface{ keys(tree) []string }).keys(tx.v.trees[i])
-			for _, k := range keysOf {
+			for _, k := range t.keys(tx.v.trees[i]) {
 				tx.changes = append(tx.changes, change{table: i, key: k})
 			}
-			tx.v.trees[i], tx.fresh[i] = t.empty(), true
+		}
+		*tx.v = *s.blank()
+		for i := range tx.fresh {
+			tx.fresh[i] = true
+		}
+		for i := range tx.indexed {
+			tx.indexed[i] = true
 		}
 		return nil
 	})
@@ -239,10 +276,9 @@ func (s *Store) commit(group []*update) {
 	v := s.current.Load()
 	var changes []change
 	for _, u := range group {
-		next := &version{trees: append([]tree(nil), v.trees...)}
-		tx := &Tx{store: s, v: next, fresh: make([]bool, len(next.trees))}
+		tx := s.writing(v)
 		if u.err = run(u.fn, tx); u.err == nil {
-			v = next
+			v = tx.v
 			changes = append(changes, tx.changes...)
 		}
 	}
@@ -302,24 +338,33 @@ func (s *Store) write(changes []change) error {
 }
 
 func (s *Store) notify(changes []change) {
+	keys := make([]Key, len(changes))
 	touched := map[int]bool{}
-	for _, c := range changes {
+	for i, c := range changes {
+		keys[i] = Key{s.tables[c.table], c.key}
 		touched[c.table] = true
 	}
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
 	for _, w := range s.watchers {
 		for t := range touched {
-			if len(w.tables) == 0 || w.tables[t] {
-				w.signal()
-				break
+			if len(w.tables) > 0 && !w.tables[t] {
+				continue
 			}
+			if w.changed != nil {
+				w.changed(keys)
+			}
+			w.signal()
+			break
 		}
 	}
 }
 
-// AnyTable is a table whatever its rows, for Watch.
-type AnyTable interface{ index() int }
+// AnyTable is a table whatever its rows, for Watch and Follow.
+type AnyTable interface {
+	index() int
+	keys(tree) []string
+}
 
 // Watch sends a signal to ch, without waiting, whenever one of the tables (any,
 // if none is named) has changed. ch wants a buffer of one: a signal that waits
@@ -331,19 +376,7 @@ func (s *Store) Watch(ch chan<- struct{}, tables ...AnyTable) (stop func()) {
 		w.tables[t.index()] = true
 	}
 	w.signal()
-	s.watchMu.Lock()
-	s.watchers = append(s.watchers, w)
-	s.watchMu.Unlock()
-	return func() {
-		s.watchMu.Lock()
-		defer s.watchMu.Unlock()
-		for i, have := range s.watchers {
-			if have == w {
-				s.watchers = append(s.watchers[:i], s.watchers[i+1:]...)
-				return
-			}
-		}
-	}
+	return s.watch(w)
 }
 
 func (w *watcher) signal() {
@@ -355,8 +388,9 @@ func (w *watcher) signal() {
 
 // Table is a typed, ordered table of rows R.
 type Table[R any] struct {
-	name string
-	at   int
+	name    string
+	at      int
+	indexed []*Index[R]
 }
 
 // NewTable adds a table to the store. Names are part of the file's layout.
@@ -377,12 +411,12 @@ func (t *Table[R]) empty() tree           { return &btree.Map[string, R]{} }
 func (t *Table[R]) clone(in tree) tree    { return in.(*btree.Map[string, R]).Copy() }
 func (t *Table[R]) keys(in tree) []string { return in.(*btree.Map[string, R]).Keys() }
 
-func (t *Table[R]) load(in tree, key string, raw []byte) error {
+func (t *Table[R]) load(tx *Tx, key string, raw []byte) error {
 	var row R
 	if err := json.Unmarshal(raw, &row); err != nil {
 		return fmt.Errorf("row %q: %w", key, err)
 	}
-	in.(*btree.Map[string, R]).Set(key, row)
+	t.set(tx, key, row)
 	return nil
 }
 
@@ -413,15 +447,31 @@ func (t *Table[R]) Get(tx *Tx, key string) (R, bool) { return t.read(tx).Get(key
 
 // Put sets the row at key.
 func (t *Table[R]) Put(tx *Tx, key string, row R) {
-	t.write(tx).Set(key, row)
+	t.set(tx, key, row)
 	tx.changes = append(tx.changes, change{t.at, key, row})
+}
+
+func (t *Table[R]) set(tx *Tx, key string, row R) {
+	was, had := t.write(tx).Set(key, row)
+	for _, x := range t.indexed {
+		if had {
+			x.change(tx, key, &was, &row)
+		} else {
+			x.change(tx, key, nil, &row)
+		}
+	}
 }
 
 // Delete removes the row at key; there need not be one.
 func (t *Table[R]) Delete(tx *Tx, key string) {
-	if _, had := t.write(tx).Delete(key); had {
-		tx.changes = append(tx.changes, change{table: t.at, key: key})
+	was, had := t.write(tx).Delete(key)
+	if !had {
+		return
 	}
+	for _, x := range t.indexed {
+		x.change(tx, key, &was, nil)
+	}
+	tx.changes = append(tx.changes, change{table: t.at, key: key})
 }
 
 // Scan yields the rows whose key starts with prefix, in the order of their keys.
