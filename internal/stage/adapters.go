@@ -79,6 +79,8 @@ func (t traffic) Health(groupARN string) map[string]ecsd.TargetHealth {
 
 func (t traffic) Observations() []store.AnyTable { return t.elb.Observations() }
 
+func (t traffic) About(k store.Key) []string { return t.elb.About(k) }
+
 // images finds images for the runtime: those of the stage's registry with a
 // token of the execution role, all others where they are.
 type images struct{ s *Stage }

@@ -26,6 +26,7 @@ type agent struct {
 	mu      sync.Mutex
 	handles map[string]run.Task // task key → what runs
 	busy    map[string]bool     // task key → being started
+	touched map[string]bool     // task key → to be looked at, whether or not its row changed
 	work    sync.WaitGroup
 	ships   sync.Mutex // one at a time moves output, so that no line is moved twice
 }
@@ -34,16 +35,16 @@ type agent struct {
 // by the next.
 func (a *API) Agent(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}}
+	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}}
 	defer g.work.Wait()
 	defer cancel()
 	if err := g.adopt(ctx); err != nil {
 		return err
 	}
-	stop := a.store.Watch(a.wakeAgent, append([]store.AnyTable{a.tasks}, a.deps.Traffic.Observations()...)...)
-	defer stop()
+	feed := a.store.Follow(a.wakeAgent, append([]store.AnyTable{a.tasks}, a.deps.Traffic.Observations()...)...)
+	defer feed.Stop()
 	for {
-		if err := g.pass(ctx); err != nil {
+		if err := g.pass(ctx, feed.Take()); err != nil {
 			return fmt.Errorf("bringing tasks to their rows: %w", err)
 		}
 		if _, err := a.clock.Wait(ctx, time.Time{}, a.wakeAgent); err != nil {
@@ -117,7 +118,7 @@ func (g *agent) follow(ctx context.Context, key string, h run.Task) {
 		for {
 			st, changed := h.State()
 			g.ship(key, h)
-			poke(g.wakeAgent)
+			g.touch(key)
 			if st.Ended {
 				return
 			}
@@ -136,12 +137,35 @@ func (g *agent) handle(key string) (run.Task, bool) {
 	return g.handles[key], g.busy[key]
 }
 
-// pass takes every task one step further, where it can go.
-func (g *agent) pass(ctx context.Context) error {
+// touch has a task looked at.
+func (g *agent) touch(key string) {
+	g.mu.Lock()
+	g.touched[key] = true
+	g.mu.Unlock()
+	poke(g.wakeAgent)
+}
+
+// pass takes each task that something happened to one step further, where it can go.
+func (g *agent) pass(ctx context.Context, changed []store.Key) error {
+	g.mu.Lock()
+	touched := g.touched
+	g.touched = map[string]bool{}
+	g.mu.Unlock()
 	rows := map[string]task{}
 	g.store.View(func(tx *store.Tx) {
-		for key, t := range g.tasks.Scan(tx, "") {
-			if t.Last != stopped {
+		for _, k := range changed {
+			if k.Table == store.AnyTable(g.tasks) {
+				touched[k.Row] = true
+				continue
+			}
+			for _, name := range g.deps.Traffic.About(k) {
+				for key, t := range g.tasksBy.Scan(tx, name) {
+					touched[key] = touched[key] || t.Last == deactivating // it may have drained
+				}
+			}
+		}
+		for key, really := range touched {
+			if t, ok := g.tasks.Get(tx, key); ok && really && t.Last != stopped {
 				rows[key] = t
 			}
 		}
@@ -172,7 +196,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 				g.mu.Lock()
 				delete(g.busy, key)
 				g.mu.Unlock()
-				poke(g.wakeAgent)
+				g.touch(key)
 			})
 			return nil
 		}
@@ -213,7 +237,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	case t.Desired == running:
 		// An essential container that ended takes the task with it.
 		if c, ended := g.essentialEnded(key, t, st); ended {
-			g.stop(ctx, h)
+			g.stop(ctx, key, h)
 			g.log.Info("an essential container ended", "task", t.ID, "container", c)
 		}
 	case t.Last == running:
@@ -221,16 +245,26 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	case t.Last == deactivating && !g.draining(t):
 		return g.move(key, stopping, false)
 	case t.Last == stopping:
-		g.stop(ctx, h)
+		g.stop(ctx, key, h)
 	}
 	return nil
 }
 
-// stop asks for a task's end; one that cannot be asked must not keep the others.
-func (g *agent) stop(ctx context.Context, h run.Task) {
-	if err := h.Stop(ctx); err != nil {
-		g.log.Warn("a task could not be told to stop", "task", h.ID(), "err", err)
+// stop asks for a task's end. One that cannot be asked must not keep the others;
+// it is asked again.
+func (g *agent) stop(ctx context.Context, key string, h run.Task) {
+	err := h.Stop(ctx)
+	if err == nil {
+		return
 	}
+	g.log.Warn("a task could not be told to stop", "task", h.ID(), "err", err)
+	g.work.Go(func() {
+		select {
+		case <-time.After(time.Second):
+			g.touch(key)
+		case <-ctx.Done():
+		}
+	})
 }
 
 // early reports whether a task is on its way to RUNNING.
@@ -500,8 +534,8 @@ const tasksService = "ecs-tasks.amazonaws.com"
 // ask for credentials with.
 func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 	a.store.View(func(tx *store.Tx) {
-		for key, t := range a.tasks.Scan(tx, "") {
-			if t.Credentials != credentials || t.Last == stopped {
+		for key, t := range a.tasksBy.Scan(tx, credentials) {
+			if t.Last == stopped {
 				continue
 			}
 			scope, _ := arn.ParseKey(key)

@@ -46,6 +46,9 @@ type API struct {
 	offsets     *store.Table[offset]
 	tags        *tags.Table
 
+	tasksBy     *store.Index[task]     // revision and target groups, by ARN, and id of credentials
+	revisionsBy *store.Index[revision] // target groups and rules, by ARN
+
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
 }
@@ -172,7 +175,7 @@ type offset struct{ At int64 } // bytes of a container's output that are in its 
 
 // New adds ECS's tables to the store.
 func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps) *API {
-	return &API{
+	a := &API{
 		store: s, clock: c, log: log, runtime: r, deps: d,
 		clusters:    store.NewTable[cluster](s, "ecs/clusters"),
 		families:    store.NewTable[family](s, "ecs/families"),
@@ -187,6 +190,34 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),
 	}
+	a.tasksBy = store.NewIndex(s, a.tasks, func(_ string, t task) []string {
+		labels := []string{t.Revision}
+		if t.Credentials != "" {
+			labels = append(labels, t.Credentials)
+		}
+		for _, r := range t.Targets {
+			labels = append(labels, r.Group)
+		}
+		return labels
+	})
+	a.revisionsBy = store.NewIndex(s, a.revisions, func(_ string, r revision) []string { return trafficOf(r.LoadBalancers) })
+	return a
+}
+
+// trafficOf is every target group and listener rule that load balancers name.
+func trafficOf(lbs []types.LoadBalancer) (arns []string) {
+	for _, lb := range lbs {
+		names := []*string{lb.TargetGroupArn}
+		if adv := lb.AdvancedConfiguration; adv != nil {
+			names = append(names, adv.AlternateTargetGroupArn, adv.ProductionListenerRule, adv.TestListenerRule)
+		}
+		for _, n := range names {
+			if aws.ToString(n) != "" {
+				arns = append(arns, *n)
+			}
+		}
+	}
+	return arns
 }
 
 // Keys: clusters NAME; services and tasks CLUSTER/NAME and CLUSTER/ID;

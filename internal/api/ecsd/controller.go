@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -19,32 +21,40 @@ import (
 )
 
 // Control is the one loop for all services, until ctx ends: observe, decide,
-// write. It is woken by any row that may change an answer, and by time.
+// write. It looks at the services that a changed row may mean something to, and
+// at those whose time has come.
 func (a *API) Control(ctx context.Context) error {
-	tables := append([]store.AnyTable{a.services, a.deployments, a.tasks, a.clusters}, a.deps.Traffic.Observations()...)
-	stop := a.store.Watch(a.wakeController, tables...)
-	defer stop()
+	feed := a.store.Follow(a.wakeController, append([]store.AnyTable{a.services, a.deployments, a.tasks}, a.deps.Traffic.Observations()...)...)
+	defer feed.Stop()
+	agenda := map[string]time.Time{} // service → when it wants to be looked at again
+	var sweep time.Time
 	for {
-		var next time.Time
-		var keys []string
-		a.store.View(func(tx *store.Tx) {
-			for key, s := range a.services.Scan(tx, "") {
-				if s.Status != "INACTIVE" {
-					keys = append(keys, key)
-				}
-			}
-		})
-		for _, key := range keys {
-			wake, err := a.reconcile(key)
-			if err != nil {
-				return fmt.Errorf("controlling service %s: %w", key, err)
-			}
-			if !wake.IsZero() && (next.IsZero() || wake.Before(next)) {
-				next = wake
+		now := a.clock.Now()
+		due := a.concerned(feed.Take())
+		for key, at := range agenda {
+			if !at.After(now) {
+				due[key] = true
 			}
 		}
-		if err := a.sweep(); err != nil {
-			return err
+		for batch := range slices.Chunk(slices.Sorted(maps.Keys(due)), atOnce) {
+			if err := a.reconcile(batch, agenda); err != nil {
+				return err
+			}
+		}
+		if !sweep.IsZero() && !sweep.After(now) {
+			var err error
+			if sweep, err = a.sweep(); err != nil {
+				return err
+			}
+		}
+		if sweep.IsZero() && len(due) > 0 { // what ends from now on is kept for that long
+			sweep = now.Add(keepStopped)
+		}
+		next := sweep
+		for _, at := range agenda {
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
 		}
 		if _, err := a.clock.Wait(ctx, next, a.wakeController); err != nil {
 			return nil
@@ -52,24 +62,60 @@ func (a *API) Control(ctx context.Context) error {
 	}
 }
 
-// reconcile looks at one service and writes what follows, in one transaction.
-func (a *API) reconcile(key string) (wake time.Time, err error) {
-	err = a.store.Update(func(tx *store.Tx) error {
-		s, ok := a.services.Get(tx, key)
-		if !ok || s.Status == "INACTIVE" {
-			return nil
+// atOnce is how many services share a transaction: they share its sync to disk,
+// and others wait for it.
+const atOnce = 64
+
+// concerned is the services that changed rows may mean something to.
+func (a *API) concerned(keys []store.Key) map[string]bool {
+	services := map[string]bool{}
+	a.store.View(func(tx *store.Tx) {
+		for _, k := range keys {
+			switch k.Table {
+			case a.services:
+				services[k.Row] = true
+			case a.deployments:
+				services[k.Row[:strings.LastIndexByte(k.Row, '/')]] = true
+			case a.tasks:
+				if t, ok := a.tasks.Get(tx, k.Row); ok && t.Service != "" {
+					scope, _ := arn.ParseKey(k.Row)
+					services[scope.Key(t.Cluster+"/"+t.Service)] = true
+				}
+			default:
+				for _, name := range a.deps.Traffic.About(k) {
+					for _, r := range a.revisionsBy.Scan(tx, name) {
+						services[r.Service] = true
+					}
+				}
+			}
 		}
-		d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
-		if !ok {
-			return fmt.Errorf("deployment %s of service %s is missing", s.Deployment, key)
+	})
+	return services
+}
+
+// reconcile looks at services and writes what follows, in one transaction, and
+// when each is to be looked at again.
+func (a *API) reconcile(keys []string, agenda map[string]time.Time) error {
+	return a.store.Update(func(tx *store.Tx) error {
+		for _, key := range keys {
+			delete(agenda, key)
+			s, ok := a.services.Get(tx, key)
+			if !ok || s.Status == "INACTIVE" {
+				continue
+			}
+			d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
+			if !ok {
+				return fmt.Errorf("controlling service %s: its deployment %s is missing", key, s.Deployment)
+			}
+			c := &control{API: a, tx: tx, key: key, s: s, d: d, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}}
+			c.endSuperseded()
+			c.run()
+			if !c.wake.IsZero() {
+				agenda[key] = c.wake
+			}
 		}
-		c := &control{API: a, tx: tx, key: key, s: s, d: d, now: a.clock.Now()}
-		c.endSuperseded()
-		c.run()
-		wake = c.wake
 		return nil
 	})
-	return wake, err
 }
 
 // control is one look at one service.
@@ -81,6 +127,18 @@ type control struct {
 	d    deployment
 	now  time.Time
 	wake time.Time
+	// What the load balancers say, by target group, asked once.
+	healths map[string]map[string]TargetHealth
+}
+
+// health is what a load balancer says of a task.
+func (c *control) health(t task, r registration) TargetHealth {
+	group, asked := c.healths[r.Group]
+	if !asked {
+		group = c.deps.Traffic.Health(r.Group)
+		c.healths[r.Group] = group
+	}
+	return group[fmt.Sprintf("%s:%d", t.Address, r.Port)]
 }
 
 func (c *control) later(at time.Time) {
@@ -146,7 +204,7 @@ func (c *control) run() {
 		c.deployments.Put(c.tx, deploymentKey(c.d.ARN), c.d)
 	}
 	c.announceSteady(o)
-	if old, _ := c.services.Get(c.tx, c.key); differs(old, c.s) {
+	if old, _ := c.services.Get(c.tx, c.key); !reflect.DeepEqual(old, c.s) {
 		c.services.Put(c.tx, c.key, c.s)
 	}
 }
@@ -160,7 +218,7 @@ func (c *control) final(d deployment, revisionARN string) [3]int {
 
 func changed(x, y deployment) bool {
 	x.Updated, y.Updated = time.Time{}, time.Time{}
-	return differs(x, y)
+	return !reflect.DeepEqual(x, y)
 }
 
 // others is every revision with tasks that this deployment does not know.
@@ -382,13 +440,9 @@ func (a *API) count(tx *store.Tx, r revision) rollout.Counts {
 
 // tasksOf is a revision's tasks, oldest first.
 func (a *API) tasksOf(tx *store.Tx, r revision) []task {
-	scope, name := arn.ParseKey(r.Service)
-	cluster, _, _ := strings.Cut(name, "/")
 	var list []task
-	for _, t := range a.tasks.Scan(tx, scope.Key(cluster+"/")) {
-		if t.Revision == r.ARN {
-			list = append(list, t)
-		}
+	for _, t := range a.tasksBy.Scan(tx, r.ARN) {
+		list = append(list, t)
 	}
 	slices.SortFunc(list, func(x, y task) int { return x.Times.Created.Compare(y.Times.Created) })
 	return list
@@ -416,10 +470,9 @@ func (c *control) healthy(t task) bool {
 		return !ready.After(c.now)
 	}
 	for _, r := range t.Targets {
-		state := c.deps.Traffic.Health(r.Group)[fmt.Sprintf("%s:%d", t.Address, r.Port)].State
 		// A group that no rule sends traffic to is not checked; documented as the
 		// reason why both groups must hang on a rule.
-		if state != "healthy" {
+		if c.health(t, r).State != "healthy" {
 			return false
 		}
 	}
@@ -436,7 +489,7 @@ func (c *control) replaceUnhealthy() {
 				continue
 			}
 			for _, reg := range t.Targets {
-				h := c.deps.Traffic.Health(reg.Group)[fmt.Sprintf("%s:%d", t.Address, reg.Port)]
+				h := c.health(t, reg)
 				if h.State != "unhealthy" {
 					continue
 				}
@@ -596,7 +649,7 @@ func (c *control) drain() {
 			c.revisions.Delete(c.tx, k)
 		}
 	}
-	if old, _ := c.services.Get(c.tx, c.key); differs(old, c.s) {
+	if old, _ := c.services.Get(c.tx, c.key); !reflect.DeepEqual(old, c.s) {
 		c.services.Put(c.tx, c.key, c.s)
 	}
 }
@@ -608,12 +661,19 @@ const (
 	keepHistory = 90 * 24 * time.Hour
 )
 
-// sweep forgets what has been over for long enough.
-func (a *API) sweep() error {
+// sweep forgets what has been over for long enough, and returns when there will
+// be more of it; a minute gathers what ends together.
+func (a *API) sweep() (next time.Time, err error) {
 	now := a.clock.Now()
-	return a.store.Update(func(tx *store.Tx) error {
+	err = a.store.Update(func(tx *store.Tx) error {
+		over := func(at time.Time) bool {
+			if at.After(now) && (next.IsZero() || at.Add(time.Minute).Before(next)) {
+				next = at.Add(time.Minute)
+			}
+			return !at.After(now)
+		}
 		for key, t := range a.tasks.Scan(tx, "") {
-			if t.Last == stopped && now.Sub(t.Times.Stopped) > keepStopped {
+			if t.Last == stopped && over(t.Times.Stopped.Add(keepStopped)) {
 				a.tasks.Delete(tx, key)
 				scope, _ := arn.ParseKey(key)
 				a.tags.Set(tx, taskARN(scope, t), nil)
@@ -624,10 +684,11 @@ func (a *API) sweep() error {
 		}
 		for key, d := range a.deployments.Scan(tx, "") {
 			s, _ := a.services.Get(tx, d.Service)
-			if d.State.Status.Terminal() && s.Deployment != d.ARN && now.Sub(d.Updated) > keepHistory {
+			if d.State.Status.Terminal() && s.Deployment != d.ARN && over(d.Updated.Add(keepHistory)) {
 				a.deployments.Delete(tx, key)
 			}
 		}
 		return nil
 	})
+	return next, err
 }

@@ -37,6 +37,8 @@ type Traffic interface {
 	Health(groupARN string) map[string]TargetHealth
 	// Observations are the tables whose changes may change an answer above.
 	Observations() []store.AnyTable
+	// About is the ARNs of what a row of them is about.
+	About(store.Key) []string
 }
 
 // Share is a target group's weight in a rule.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"serin/internal/arn"
 	"serin/internal/balance"
 	"serin/internal/store"
 )
@@ -345,6 +346,12 @@ func (a *API) HealthOf(groupARN string) map[string]Health {
 // Observations are the tables whose changes ECS must look at.
 func (a *API) Observations() []store.AnyTable {
 	return []store.AnyTable{a.applied, a.health, a.rules, a.groups}
+}
+
+// About is the ARNs of what a row of the observations is about.
+func (a *API) About(k store.Key) []string {
+	_, name := arn.ParseKey(k.Row)
+	return []string{name}
 }
 
 // Endpoints is every listener's address, by the load balancer's name, for people.
