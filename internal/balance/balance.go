@@ -100,6 +100,8 @@ type Balancer struct {
 	Log   *slog.Logger
 	// Changed is called when a target's health changed or one has drained.
 	Changed func()
+	// Network is where it listens and where its targets are.
+	Network Network
 
 	transport *http.Transport
 	wake      chan struct{}
@@ -149,17 +151,36 @@ type target struct {
 
 // New returns an empty balancer.
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
-	return &Balancer{
-		Clock: c, Log: log, Changed: func() {}, wake: make(chan struct{}, 1),
+	b := &Balancer{
+		Clock: c, Log: log, Changed: func() {}, Network: machine{}, wake: make(chan struct{}, 1),
 		listeners: map[string]*listener{}, groups: map[string]*group{},
-		transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
-			MaxIdleConns:        4096,
-			MaxIdleConnsPerHost: 1024,
-			IdleConnTimeout:     60 * time.Second,
-			DisableCompression:  true,
-		},
 	}
+	b.transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			return b.Network.Dial(ctx, addr)
+		},
+		MaxIdleConns:        4096,
+		MaxIdleConnsPerHost: 1024,
+		IdleConnTimeout:     60 * time.Second,
+		DisableCompression:  true,
+	}
+	return b
+}
+
+// Network is TCP: this machine's, or one in memory.
+type Network interface {
+	Listen(addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+type machine struct{}
+
+func (machine) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+func (machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 }
 
 // SetListener makes a listener as wanted and returns where it listens. A
@@ -174,7 +195,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 		l = nil
 	}
 	if l == nil {
-		socket, err := listen(spec.Bind)
+		socket, err := b.listen(spec.Bind)
 		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
 		}
@@ -211,8 +232,8 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 
 // listen binds the address that is asked for or, where the machine refuses its
 // port, another port of the same address.
-func listen(bind string) (net.Listener, error) {
-	socket, err := net.Listen("tcp", bind)
+func (b *Balancer) listen(bind string) (net.Listener, error) {
+	socket, err := b.Network.Listen(bind)
 	if err == nil {
 		return socket, nil
 	}
@@ -220,7 +241,7 @@ func listen(bind string) (net.Listener, error) {
 	if splitErr != nil {
 		return nil, err
 	}
-	other, err2 := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	other, err2 := b.Network.Listen(net.JoinHostPort(host, "0"))
 	if err2 != nil {
 		return nil, errors.Join(err, err2)
 	}

@@ -32,7 +32,9 @@ func (b *Balancer) Run(ctx context.Context) error {
 	var checks sync.WaitGroup
 	defer checks.Wait()
 	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext},
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return b.Network.Dial(ctx, addr)
+		}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	for {

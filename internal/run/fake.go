@@ -20,13 +20,21 @@ import (
 // follows from its image's tag: "broken" answers 500, "exits" ends at once with
 // code 1, "missing" cannot be pulled, anything else answers 200 with the tag.
 type Fake struct {
+	// Listen is where its tasks listen; this machine, unless said otherwise.
+	Listen func(addr string) (net.Listener, error)
+
 	mu    sync.Mutex
 	tasks map[string]*fakeTask
 	tags  map[string]string // digest → tag
 }
 
 // NewFake returns a runtime without tasks.
-func NewFake() *Fake { return &Fake{tasks: map[string]*fakeTask{}, tags: map[string]string{}} }
+func NewFake() *Fake {
+	return &Fake{
+		Listen: func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) },
+		tasks:  map[string]*fakeTask{}, tags: map[string]string{},
+	}
+}
 
 // Name is fake.
 func (f *Fake) Name() string { return "fake" }
@@ -62,7 +70,7 @@ func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
 	for {
 		t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
 		var err error
-		if l, err = net.Listen("tcp", netip.AddrPortFrom(t.address, 8080).String()); err == nil {
+		if l, err = f.Listen(netip.AddrPortFrom(t.address, 8080).String()); err == nil {
 			break
 		}
 	}

@@ -56,7 +56,9 @@ type Config struct {
 	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
 	// Upstream is a registry that the pull through cache is in front of.
 	Upstream func(host string) (*registry.Remote, error)
-	Log      *slog.Logger
+	// Network is where load balancers listen and tasks are; nil: this machine.
+	Network balance.Network
+	Log     *slog.Logger
 	// Runtime opens what runs tasks; it is called once, by Run, so that a probe
 	// does not keep callers waiting.
 	Runtime func(context.Context, run.Config) (run.Runtime, string, error)
@@ -154,6 +156,9 @@ func (s *Stage) open() (err error) {
 		return err
 	}
 	s.balance = balance.New(s.clock, c.Log)
+	if c.Network != nil {
+		s.balance.Network = c.Network
+	}
 	s.runtime = newLateRuntime()
 	s.blobs, err = registry.Open(filepath.Join(c.Dir, "registry"), c.RegistryMax)
 	if err != nil {
@@ -295,25 +300,32 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	return errors.Join(err, s.close())
 }
 
-const rememberEvery = 2 * time.Second
+const (
+	rememberEvery = 2 * time.Second
+	sweepEvery    = time.Hour
+)
 
-// keepTime writes the stage's time down, and forgets old sessions.
+// keepTime writes the stage's time down, where that is of use, and forgets old
+// sessions.
 func (s *Stage) keepTime(ctx context.Context) error {
-	tick := time.NewTicker(rememberEvery)
-	defer tick.Stop()
-	for n := 0; ; n++ {
+	remember, sweep := time.NewTicker(rememberEvery), time.NewTicker(sweepEvery)
+	defer remember.Stop()
+	defer sweep.Stop()
+	if s.config.Ephemeral {
+		remember.Stop()
+	}
+	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-remember.C:
+			err = s.remember()
+		case now := <-sweep.C:
+			err = s.sts.Sweep(now)
 		}
-		if err := s.remember(); err != nil {
+		if err != nil {
 			return err
-		}
-		if n%1800 == 0 {
-			if err := s.sts.Sweep(time.Now()); err != nil {
-				return err
-			}
 		}
 	}
 }

@@ -1,12 +1,17 @@
 // Package stagetest runs a whole stage inside a test: real services, real
 // loops, a real load balancer, and a fake runtime whose tasks are handlers on
-// loopback addresses.
+// addresses of their own.
+//
+// RunT runs it on this machine's sockets. In a bubble of testing/synctest, Bubble
+// runs it on a network in memory: there time passes when nobody has anything to
+// do, so that a fortnight's pause takes no longer than the work around it.
 package stagetest
 
 import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,11 +45,33 @@ func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := stage.New(stage.Config{
-		Dir: t.TempDir(), Ephemeral: true, Account: Account, Region: "us-east-1", Endpoint: "localhost:" + port, Speed: speed, IAM: stage.Enforce, Function: f,
-		Log:     slog.New(slog.DiscardHandler),
-		Runtime: func(context.Context, run.Config) (run.Runtime, string, error) { return run.NewFake(), "a test", nil },
-	})
+	return start(t, l, stage.Config{Endpoint: "localhost:" + port, Speed: speed, Function: f}, run.NewFake())
+}
+
+// Bubble runs a stage inside the test's bubble until the test ends. The client
+// reaches what listens inside: load balancers and tasks.
+func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
+	t.Helper()
+	n, fake := newNetwork(), run.NewFake()
+	fake.Listen = n.Listen
+	l, err := n.Listen("127.0.0.1:4566")
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) }}
+	t.Cleanup(transport.CloseIdleConnections)
+	s, c := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Function: f, Network: n}, fake)
+	client := &http.Client{Transport: whole{transport}}
+	c.HTTPClient = client
+	return s, c, client
+}
+
+// start runs a stage with what is the same for all tests.
+func start(t testing.TB, l net.Listener, c stage.Config, r run.Runtime) (*stage.Stage, aws.Config) {
+	t.Helper()
+	c.Dir, c.Ephemeral, c.Account, c.Region, c.IAM, c.Log = t.TempDir(), true, Account, "us-east-1", stage.Enforce, slog.New(slog.DiscardHandler)
+	c.Runtime = func(context.Context, run.Config) (run.Runtime, string, error) { return r, "a test", nil }
+	s, err := stage.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,5 +84,5 @@ func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config)
 			t.Error("the stage ended with", err)
 		}
 	})
-	return s, aws.Config{Region: "us-east-1", BaseEndpoint: new("http://localhost:" + port), Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	return s, aws.Config{Region: "us-east-1", BaseEndpoint: new("http://" + c.Endpoint), Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
 }
