@@ -60,7 +60,7 @@ var allowed = map[string][]string{
 	"internal/policy": {}, "internal/rollout": {},
 	"internal/store": {"internal/clock", "internal/arn", "internal/id"}, "internal/sigv4": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/wire": {"internal/clock", "internal/arn", "internal/id"}, "internal/run": {"internal/clock", "internal/arn", "internal/id"},
-	"internal/balance": {"internal/clock", "internal/arn", "internal/id"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
+	"internal/balance": {"internal/clock", "internal/arn", "internal/id", "internal/metric"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/metric":  {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},

@@ -109,6 +109,7 @@ type Balancer struct {
 	mu        sync.RWMutex
 	listeners map[string]*listener
 	groups    map[string]*group
+	loads     map[string]*load // by listener, those that are gone and not measured yet included
 }
 
 type listener struct {
@@ -116,12 +117,14 @@ type listener struct {
 	server *http.Server
 	addr   netip.AddrPort
 	rules  atomic.Pointer[[]*rule]
+	load   *load
 }
 
 type rule struct {
 	Rule
 	mu      sync.Mutex
-	current []int // smooth weighted round robin, one for each of Forward
+	current []int    // smooth weighted round robin, one for each of Forward
+	meters  []*meter // of Forward
 }
 
 type group struct {
@@ -153,14 +156,10 @@ type target struct {
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
 	b := &Balancer{
 		Clock: c, Log: log, Changed: func() {}, Network: machine{}, wake: make(chan struct{}, 1),
-		listeners: map[string]*listener{}, groups: map[string]*group{},
+		listeners: map[string]*listener{}, groups: map[string]*group{}, loads: map[string]*load{},
 	}
 	b.transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
-			return b.Network.Dial(ctx, addr)
-		},
+		DialContext:         b.dial,
 		MaxIdleConns:        4096,
 		MaxIdleConnsPerHost: 1024,
 		IdleConnTimeout:     60 * time.Second,
@@ -199,7 +198,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
 		}
-		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort()}
+		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort(), load: b.loadOf(spec.ID)}
 		l.server = &http.Server{
 			Handler:           b.handler(l),
 			ReadHeaderTimeout: 60 * time.Second,
@@ -207,12 +206,15 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 			ErrorLog:          slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
 		}
 		b.listeners[spec.ID] = l
-		go l.server.Serve(socket)
+		go l.server.Serve(counting{socket, l.load})
 	}
 	l.spec = spec
 	rules := make([]*rule, len(spec.Rules))
 	for i, r := range spec.Rules {
-		rules[i] = &rule{Rule: r, current: make([]int, len(r.Forward))}
+		rules[i] = &rule{Rule: r, current: make([]int, len(r.Forward)), meters: make([]*meter, len(r.Forward))}
+		for n, w := range r.Forward {
+			rules[i].meters[n] = l.load.meter(w.Group)
+		}
 		// A rule whose shares did not change goes on where it was, so that
 		// repeating a level does not disturb the distribution.
 		if old := l.rules.Load(); old != nil {
@@ -387,32 +389,55 @@ func (b *Balancer) handler(l *listener) http.Handler {
 		BufferPool:   buffers{},
 		ErrorLog:     slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
 		Rewrite:      func(r *httputil.ProxyRequest) { forwarded(r, l.addr.Port()) },
-		ErrorHandler: answerFailure,
+		ErrorHandler: l.load.answerFailure,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.load.underWay.Add(1)
+		defer l.load.underWay.Add(-1)
 		for _, rule := range *l.rules.Load() {
 			if !rule.matches(r) {
 				continue
 			}
 			if f := rule.Fixed; f != nil {
+				l.load.answered(f.Code)
+				l.load.fixed.Add(1)
 				w.Header().Set("Content-Type", f.ContentType)
 				w.WriteHeader(f.Code)
 				fmt.Fprint(w, f.Body)
 				return
 			}
-			g := b.group(rule.pick())
-			if g == nil {
-				http.Error(w, "503 Service Temporarily Unavailable", http.StatusServiceUnavailable)
+			to := b.route(rule)
+			if to == nil {
+				l.load.refuse(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
 				return
 			}
-			proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), groupKey{}, g)))
+			proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routeKey{}, to)))
 			return
 		}
-		http.Error(w, "404 Not Found", http.StatusNotFound)
+		l.load.refuse(w, http.StatusNotFound, "404 Not Found")
 	})
 }
 
-type groupKey struct{}
+// route is where a request goes, and who counts it.
+type route struct {
+	group *group
+	meter *meter
+}
+
+type routeKey struct{}
+
+// route picks a group of the rule; nil when there is none to go to.
+func (b *Balancer) route(r *rule) *route {
+	at := r.pick()
+	if at < 0 {
+		return nil
+	}
+	g := b.group(r.Forward[at].Group)
+	if g == nil {
+		return nil
+	}
+	return &route{g, r.meters[at]}
+}
 
 func (b *Balancer) group(id string) *group {
 	b.mu.RLock()
@@ -435,26 +460,33 @@ func forwarded(r *httputil.ProxyRequest, port uint16) {
 
 // answerFailure is what a client gets when no target answered: 504 when one was
 // too slow, 502 when it broke off, 503 when there was none.
-func answerFailure(w http.ResponseWriter, r *http.Request, err error) {
+func (l *load) answerFailure(w http.ResponseWriter, r *http.Request, err error) {
 	code := http.StatusBadGateway
 	switch {
 	case errors.Is(err, errNoTarget):
 		code = http.StatusServiceUnavailable
 	case errors.Is(err, context.Canceled):
-		return // the client has gone
+		l.answered(clientGone)
+		return
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout
 	}
-	http.Error(w, fmt.Sprintf("%d %s", code, http.StatusText(code)), code)
+	l.refuse(w, code, fmt.Sprintf("%d %s", code, http.StatusText(code)))
 }
+
+// clientGone is the code that a load balancer notes when its client did not wait
+// for an answer, documented:
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html
+const clientGone = 460
 
 var errNoTarget = errors.New("the target group has no targets")
 
 // pick chooses a group by smooth weighted round robin: over any run of requests
-// as long as the weights' sum each gets its exact share, evenly spread.
-func (r *rule) pick() string {
+// as long as the weights' sum each gets its exact share, evenly spread. It
+// returns its place in Forward, -1 when all weights are zero.
+func (r *rule) pick() int {
 	if len(r.Forward) == 1 {
-		return r.Forward[0].Group
+		return 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -466,11 +498,10 @@ func (r *rule) pick() string {
 			best = i
 		}
 	}
-	if best < 0 {
-		return ""
+	if best >= 0 {
+		r.current[best] -= sum
 	}
-	r.current[best] -= sum
-	return r.Forward[best].Group
+	return best
 }
 
 // take chooses the next target that is healthy or, when none is, any: a load
@@ -523,18 +554,20 @@ func (b *Balancer) leave(g *group, t *target) {
 type carrier struct{ b *Balancer }
 
 func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
-	g := r.Context().Value(groupKey{}).(*group)
+	to := r.Context().Value(routeKey{}).(*route)
+	g := to.group
 	g.requests.Add(1)
 	t := g.take(nil)
 	if t == nil {
 		g.codes[5].Add(1)
 		return nil, errNoTarget
 	}
-	resp, err := c.send(r, g, t)
+	to.meter.requests.Add(1)
+	resp, err := c.send(r, to, t)
 	if err != nil && repeatable(r) && r.Context().Err() == nil {
 		if other := g.take(t); other != nil {
 			g.retried.Add(1)
-			resp, err = c.send(r, g, other)
+			resp, err = c.send(r, to, other)
 		}
 	}
 	if err != nil {
@@ -557,16 +590,18 @@ func repeatable(r *http.Request) bool {
 	return false
 }
 
-func (c *carrier) send(r *http.Request, g *group, t *target) (*http.Response, error) {
-	out := r.Clone(r.Context())
+func (c *carrier) send(r *http.Request, to *route, t *target) (*http.Response, error) {
+	ctx, sending := track(r.Context())
+	out := r.Clone(ctx)
 	out.URL.Host = t.addr.String()
 	resp, err := c.b.transport.RoundTrip(out)
 	if err != nil {
-		c.b.leave(g, t)
+		c.b.leave(to.group, t)
 		return nil, err
 	}
+	to.meter.answered(resp.StatusCode, sending.took())
 	var once sync.Once
-	done := func() { once.Do(func() { c.b.leave(g, t) }) }
+	done := func() { once.Do(func() { c.b.leave(to.group, t) }) }
 	if rw, ok := resp.Body.(readWriteCloser); ok { // an upgraded connection
 		resp.Body = &upgraded{rw, done}
 		return resp, nil

@@ -1,0 +1,257 @@
+package balance
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// coded answers with the code that the path names.
+func coded(t testing.TB) netip.AddrPort {
+	return backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if code, err := strconv.Atoi(r.URL.Path[1:]); err == nil {
+			w.WriteHeader(code)
+		}
+	})
+}
+
+// measured is the load of the listener l since the last call.
+func (x *bench) measured(t testing.TB) Load {
+	t.Helper()
+	for _, l := range x.Measure() {
+		if l.Listener == "l" {
+			return l
+		}
+	}
+	t.Fatal("nothing was measured of the listener")
+	return Load{}
+}
+
+func TestALoadCountsWhatWasAnsweredAndByWhom(t *testing.T) {
+	x := balancer(t, []netip.AddrPort{coded(t)}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	addr, err := x.SetListener(Listener{ID: "l", Bind: "127.0.0.1:0", Rules: []Rule{
+		{ID: "f", Match: []Condition{{Field: "path-pattern", Values: []string{"/fixed"}}}, Fixed: &Fixed{Code: 403, Body: "no"}},
+		{ID: "e", Match: []Condition{{Field: "path-pattern", Values: []string{"/empty"}}}, Forward: []Weighted{{"b", 1}}},
+		{ID: "g", Match: []Condition{{Field: "path-pattern", Values: []string{"/gone"}}}, Forward: []Weighted{{"gone", 1}}},
+		{ID: "a", Match: []Condition{{Field: "path-pattern", Values: []string{"/?0?"}}}, Forward: []Weighted{{"a", 1}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.measured(t)
+	for path, n := range map[string]int{"200": 3, "201": 1, "301": 2, "404": 4, "500": 1, "503": 2, "fixed": 5, "empty": 2, "gone": 1, "nowhere": 3} {
+		for range n {
+			r, _ := http.NewRequest(http.MethodGet, "http://"+addr.String()+"/"+path, nil)
+			resp, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+	}
+	l := x.measured(t)
+	if !maps.Equal(l.Own, map[int]uint64{403: 5, 503: 3, 404: 3}) || l.Fixed != 5 {
+		t.Errorf("its own answers are %v, %d of them fixed", l.Own, l.Fixed)
+	}
+	g := l.Groups["a"]
+	if len(l.Groups) != 1 || g.Requests != 13 || g.Codes != [6]uint64{2: 4, 3: 2, 4: 4, 5: 3} || g.Times.Count != 13 || g.Failed != 0 {
+		t.Errorf("the groups had %+v", l.Groups)
+	}
+	if l = x.measured(t); len(l.Own)+len(l.Groups) > 0 || l.Fixed+l.Opened > 0 { // its last bytes are counted when they have been written
+		t.Errorf("it was counted twice: %+v", l)
+	}
+}
+
+func TestConnectionsAndBytesAreCounted(t *testing.T) {
+	x := balancer(t, []netip.AddrPort{coded(t)}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for range 3 {
+		resp, err := client.Get(x.url + "200")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	l := x.measured(t)
+	if l.Opened != 2 || l.Open != 2 { // one of the client's, one to the target; health checks are not load
+		t.Errorf("connections: %+v", l)
+	}
+	client.CloseIdleConnections()
+	bytes := l.Bytes
+	for l.Open > 1 { // the connection to the target is kept
+		runtime.Gosched()
+		l = x.measured(t)
+		bytes += l.Bytes
+	}
+	if one := bytes / 3; bytes%3 != 0 || one < 100 || one > 1000 {
+		t.Errorf("three equal requests were %d bytes", bytes)
+	}
+	body := strings.NewReader(strings.Repeat("x", 1<<20))
+	resp, err := client.Post(x.url+"200", "text/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if l = x.measured(t); l.Bytes < 1<<20 || l.Bytes > 1<<20+2000 || l.Opened != 1 {
+		t.Errorf("a mebibyte was %d bytes over %d new connections", l.Bytes, l.Opened)
+	}
+}
+
+func TestATimeIsFromTheEndOfTheRequestToTheHeadOfTheAnswer(t *testing.T) {
+	var worked atomic.Int64
+	finish := make(chan struct{})
+	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+		began := time.Now()
+		for time.Since(began) < 3*time.Millisecond {
+			runtime.Gosched()
+		}
+		worked.Store(int64(time.Since(began)))
+		w.(http.Flusher).Flush()
+		<-finish // the rest of the answer is not waited for
+	})
+	x := balancer(t, []netip.AddrPort{addr}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	x.measured(t)
+	out, in := io.Pipe()
+	var sent time.Time
+	go func() {
+		for began := time.Now(); time.Since(began) < 30*time.Millisecond; {
+			fmt.Fprint(in, "slowly ")
+		}
+		sent = time.Now()
+		in.Close()
+	}()
+	resp, err := http.Post(x.url, "text/plain", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := time.Since(sent)
+	close(finish)
+	io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	took := x.measured(t).Groups["a"].Times
+	if took.Count != 1 || took.Sum < time.Duration(worked.Load()).Seconds()*0.9 || took.Sum > waited.Seconds() {
+		t.Errorf("the target worked %v and its client waited %v; measured %vs", time.Duration(worked.Load()), waited, took.Sum)
+	}
+}
+
+func TestARequestUnderWayIsInTwoMeasurements(t *testing.T) {
+	started, finish := make(chan struct{}), make(chan struct{})
+	slow := backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(started)
+			<-finish
+		}
+	})
+	x := balancer(t, []netip.AddrPort{slow}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	done := make(chan struct{})
+	go func() { get(t, x.url+"slow"); close(done) }()
+	<-started
+	if g := x.measured(t).Groups["a"]; g.Requests != 1 || g.Codes != [6]uint64{} || g.Times.Count != 0 {
+		t.Errorf("before its answer: %+v", g)
+	}
+	// Meanwhile everything goes: target, group and listener.
+	x.SetGroup(Group{ID: "a", Check: check})
+	x.RemoveGroup("a")
+	x.RemoveListener("l")
+	for range 3 {
+		x.Measure() // it is not forgotten
+	}
+	close(finish)
+	<-done
+	if g := x.measured(t).Groups["a"]; g.Requests != 0 || g.Codes != [6]uint64{2: 1} || g.Times.Count != 1 {
+		t.Errorf("after its answer: %+v", g)
+	}
+	for len(x.loads) > 0 { // until its connections have ended; then it is forgotten
+		x.Measure()
+		runtime.Gosched()
+	}
+}
+
+func TestAClientThatGoesAndATargetThatIsDeadAreCounted(t *testing.T) {
+	started := make(chan struct{})
+	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(started)
+			<-r.Context().Done()
+		}
+	})
+	x := balancer(t, []netip.AddrPort{addr}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	ctx, gone := context.WithCancel(t.Context())
+	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, x.url+"slow", nil)
+	go func() { <-started; gone() }()
+	if _, err := http.DefaultClient.Do(r); err == nil {
+		t.Fatal("it was answered")
+	}
+	total := map[int]uint64{}
+	for total[460] == 0 {
+		for code, n := range x.measured(t).Own {
+			total[code] += n
+		}
+		runtime.Gosched()
+	}
+	dead := httptest.NewServer(http.NotFoundHandler())
+	at := netip.MustParseAddrPort(strings.TrimPrefix(dead.URL, "http://"))
+	dead.Close()
+	x.SetGroup(Group{ID: "a", Targets: targets(at), Check: check})
+	if code, _ := get(t, x.url); code != http.StatusBadGateway {
+		t.Errorf("a dead target gives %d", code)
+	}
+	l := x.measured(t)
+	if g := l.Groups["a"]; g.Requests != 1 || g.Failed != 1 || g.Codes != [6]uint64{} || !maps.Equal(l.Own, map[int]uint64{502: 1}) {
+		t.Errorf("measured %+v", l)
+	}
+}
+
+func TestNothingIsLostBetweenMeasurements(t *testing.T) {
+	x := balancer(t, []netip.AddrPort{coded(t)}, []netip.AddrPort{coded(t)}, 1, 1)
+	x.await(t, "a", all(Healthy))
+	x.await(t, "b", all(Healthy))
+	x.measured(t)
+	const clients, each = 8, 200
+	var left atomic.Int64
+	left.Store(clients)
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			defer left.Add(-1)
+			for range each {
+				get(t, x.url+"204")
+			}
+		})
+	}
+	var requests, answers uint64
+	var times float64
+	for last := false; !last; runtime.Gosched() {
+		last = left.Load() == 0
+		for _, g := range x.measured(t).Groups {
+			requests, answers, times = requests+g.Requests, answers+g.Codes[2], times+g.Times.Count
+		}
+	}
+	wg.Wait()
+	if requests != clients*each || answers != clients*each || times != clients*each {
+		t.Errorf("%d requests, %d answers, %v times; want %d", requests, answers, times, clients*each)
+	}
+}
