@@ -96,6 +96,8 @@ func (h *confinedHost) started(c execConfig, cmd *exec.Cmd) error {
 
 func (h *confinedHost) oom() bool { return false }
 
+func (h *confinedHost) usage() (Usage, bool) { return Usage{}, false }
+
 func (h *confinedHost) close() {
 	if h.lease != nil {
 		h.lease.Close()

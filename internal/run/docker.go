@@ -383,6 +383,49 @@ func (t *dockerTask) listen(ctx context.Context, id string) {
 	}
 }
 
+// Usage asks the daemon for each container that runs.
+func (t *dockerTask) Usage(ctx context.Context) (sum Usage, err error) {
+	st, _ := t.State()
+	if st.Ended {
+		return sum, fmt.Errorf("task %s has ended", t.spec.ID)
+	}
+	for i, c := range st.Containers {
+		if !c.Finished.IsZero() {
+			continue
+		}
+		stats, err := t.stats(ctx, t.ids[i])
+		if cerrdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return sum, fmt.Errorf("measuring container %s: %w", c.Name, err)
+		}
+		sum.CPU += time.Duration(stats.CPUStats.CPUUsage.TotalUsage)
+		sum.Memory += withoutFiles(stats.MemoryStats.Usage, stats.MemoryStats.Stats)
+	}
+	return sum, nil
+}
+
+func (t *dockerTask) stats(ctx context.Context, id string) (out container.StatsResponse, err error) {
+	r, err := t.runtime.api.ContainerStats(ctx, id, client.ContainerStatsOptions{})
+	if err != nil {
+		return out, err
+	}
+	defer r.Body.Close()
+	return out, json.NewDecoder(r.Body).Decode(&out)
+}
+
+// withoutFiles is a cgroup's memory without the pages of files that the kernel
+// would give up first, as docker stats tells it, documented:
+// https://docs.docker.com/reference/cli/docker/container/stats/
+func withoutFiles(used uint64, stats map[string]uint64) int64 {
+	files, v1 := stats["total_inactive_file"]
+	if !v1 {
+		files = stats["inactive_file"]
+	}
+	return int64(used - min(files, used))
+}
+
 // Stop has the daemon send SIGTERM, and SIGKILL after each container's time.
 func (t *dockerTask) Stop(context.Context) error {
 	for i, id := range t.ids {

@@ -26,14 +26,22 @@ type Fake struct {
 	mu    sync.Mutex
 	tasks map[string]*fakeTask
 	tags  map[string]string // digest → tag
+	usage func(id string) Usage
 }
 
 // NewFake returns a runtime without tasks.
 func NewFake() *Fake {
 	return &Fake{
 		Listen: func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) },
-		tasks:  map[string]*fakeTask{}, tags: map[string]string{},
+		tasks:  map[string]*fakeTask{}, tags: map[string]string{}, usage: func(string) Usage { return Usage{} },
 	}
+}
+
+// Use makes the tasks say that they use what f says.
+func (f *Fake) Use(usage func(id string) Usage) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.usage = usage
 }
 
 // Name is fake.
@@ -129,6 +137,16 @@ func (t *fakeTask) State() (State, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return State{slices.Clone(t.state.Containers), t.state.Ended}, t.changed
+}
+
+func (t *fakeTask) Usage(context.Context) (Usage, error) {
+	if st, _ := t.State(); st.Ended {
+		return Usage{}, fmt.Errorf("task %s has ended", t.spec.ID)
+	}
+	t.runtime.mu.Lock()
+	usage := t.runtime.usage
+	t.runtime.mu.Unlock()
+	return usage(t.spec.ID), nil
 }
 
 func (t *fakeTask) end(code int) {

@@ -429,6 +429,27 @@ func (t *localTask) awaitStart(ctx context.Context) error {
 	}
 }
 
+// Usage asks the shim on a connection of its own.
+func (t *localTask) Usage(ctx context.Context) (Usage, error) {
+	if err := ctx.Err(); err != nil {
+		return Usage{}, err
+	}
+	conn, err := dialSocket(t.dir)
+	if err != nil {
+		return Usage{}, fmt.Errorf("asking task %s what it uses: %w", t.ID(), err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	var st shimState
+	if err := json.NewDecoder(conn).Decode(&st); err != nil {
+		return Usage{}, fmt.Errorf("asking task %s what it uses: %w", t.ID(), err)
+	}
+	if st.Ended || st.Usage == nil {
+		return Usage{}, fmt.Errorf("task %s does not say what it uses", t.ID())
+	}
+	return *st.Usage, nil
+}
+
 func (t *localTask) Stop(context.Context) error {
 	if st, _ := t.State(); st.Ended {
 		return nil

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/capability"
 	"github.com/opencontainers/cgroups"
@@ -299,6 +300,17 @@ func (h *nativeHost) oom() bool {
 	}
 	n, err := h.group.OOMKillCount()
 	return err == nil && n > 0
+}
+
+func (h *nativeHost) usage() (Usage, bool) {
+	if h.group == nil {
+		return Usage{}, false
+	}
+	st, err := h.group.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory})
+	if err != nil || st.CpuStats.CpuUsage.TotalUsage == 0 || st.MemoryStats.Usage.Usage == 0 {
+		return Usage{}, false // the machine does not keep these books
+	}
+	return Usage{time.Duration(st.CpuStats.CpuUsage.TotalUsage), withoutFiles(st.MemoryStats.Usage.Usage, st.MemoryStats.Stats)}, true
 }
 
 func (h *nativeHost) close() {

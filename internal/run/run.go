@@ -89,6 +89,8 @@ type Task interface {
 	Address() netip.Addr
 	// State is the present state; Changed is closed at the next change.
 	State() (s State, changed <-chan struct{})
+	// Usage is what the task has used so far. It is an error when it has ended.
+	Usage(ctx context.Context) (Usage, error)
 	// Stop asks every container to end, SIGTERM first. It does not wait.
 	Stop(ctx context.Context) error
 	// Logs calls line for each line that the container has written after
@@ -96,6 +98,12 @@ type Task interface {
 	Logs(container string, offset int64, line func(time.Time, string)) (int64, error)
 	// Remove forgets a task that has ended.
 	Remove(ctx context.Context) error
+}
+
+// Usage is what all processes of a task use together.
+type Usage struct {
+	CPU    time.Duration // processor time since it started, wall time
+	Memory int64         // bytes now, without what the kernel only keeps of files
 }
 
 // State is what is known of a task.

@@ -33,7 +33,7 @@ import (
 //
 // A connection to sock gets the state as a line of JSON, again at each change
 // and when output has been written, and its end when the task has ended. The
-// word "stop" asks for the end.
+// first line says what the task has used, too. The word "stop" asks for the end.
 
 // plan is what the starter tells the shim.
 type plan struct {
@@ -59,6 +59,7 @@ type execConfig struct {
 type shimState struct {
 	State
 	Address string
+	Usage   *Usage `json:",omitempty"`
 }
 
 type shim struct {
@@ -87,6 +88,8 @@ type host interface {
 	started(c execConfig, cmd *exec.Cmd) error
 	// oom says whether the memory limit killed something.
 	oom() bool
+	// usage is what the limits' bookkeeping says of the task, if there is one.
+	usage() (u Usage, ok bool)
 	// close undoes address.
 	close()
 }
@@ -382,11 +385,13 @@ func (s *shim) converse(c *net.UnixConn) {
 		}
 	}()
 	out := json.NewEncoder(c)
+	used := s.usage()
 	send := func() error {
 		s.mu.Lock()
 		st := s.state
 		st.Containers = append([]ContainerState(nil), st.Containers...)
 		s.mu.Unlock()
+		st.Usage, used = used, nil
 		return out.Encode(st)
 	}
 	for {

@@ -21,6 +21,11 @@ func main() {
 		}))
 		fmt.Println(err)
 		os.Exit(3)
+	case "busy": // as much work and memory as it can
+		held := make([]byte, 64<<20)
+		for i := 0; ; i++ {
+			held[i%len(held)]++
+		}
 	case "exit":
 		fmt.Println("one")
 		fmt.Fprintln(os.Stderr, "two")

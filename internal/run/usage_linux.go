@@ -1,0 +1,103 @@
+package run
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// usage is what the task has used until now: as its cgroup keeps it or, where
+// it has none, as its processes do. Before it has an address it has neither.
+func (s *shim) usage() *Usage {
+	s.mu.Lock()
+	begun := s.state.Address != ""
+	s.mu.Unlock()
+	if !begun {
+		return nil
+	}
+	u, ok := s.host.usage()
+	if !ok {
+		u = ofProcesses()
+	}
+	return &u
+}
+
+// tick is the unit of processor time in /proc, on every machine that Go runs on.
+const tick = time.Second / 100
+
+// process is one line of the machine's bookkeeping.
+type process struct {
+	pid, parent int
+	cpu         time.Duration // its own and that of its children that were waited for
+}
+
+// ofProcesses sums up this process's descendants, those that are there and those
+// that were waited for.
+func ofProcesses() (sum Usage) {
+	var waited syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &waited) == nil {
+		sum.CPU = time.Duration(waited.Utime.Nano() + waited.Stime.Nano())
+	}
+	children := map[int][]process{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
+	for _, file := range stats {
+		if p, ok := readProcess(file); ok {
+			children[p.parent] = append(children[p.parent], p)
+		}
+	}
+	for next := children[os.Getpid()]; len(next) > 0; {
+		p := next[0]
+		next = append(next[1:], children[p.pid]...)
+		sum.CPU += p.cpu
+		sum.Memory += memoryOf(p.pid)
+	}
+	return sum
+}
+
+// readProcess reads /proc/PID/stat, see proc(5). The name in it may be anything,
+// so what counts follows its last parenthesis.
+func readProcess(file string) (p process, ok bool) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return p, false // it has ended
+	}
+	end := bytes.LastIndexByte(raw, ')')
+	fields := bytes.Fields(raw[end+1:])
+	if end < 0 || len(fields) < 15 {
+		return p, false
+	}
+	if _, err := fmt.Sscanf(file, "/proc/%d/stat", &p.pid); err != nil {
+		return p, false
+	}
+	p.parent = number(fields[1])
+	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+		p.cpu += time.Duration(number(f)) * tick
+	}
+	return p, true
+}
+
+func number(text []byte) int {
+	n, err := strconv.Atoi(string(text))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// memoryOf is a process's share of the memory that it uses, for workers share
+// much of theirs; where the machine does not tell the share, all of it.
+func memoryOf(pid int) int64 {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if _, after, ok := bytes.Cut(raw, []byte("\nPss:")); err == nil && ok {
+		return int64(number(bytes.Fields(after)[0])) << 10
+	}
+	raw, err = os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if fields := bytes.Fields(raw); err == nil && len(fields) > 1 {
+		return int64(number(fields[1])) * int64(os.Getpagesize())
+	}
+	return 0
+}
