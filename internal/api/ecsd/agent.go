@@ -36,6 +36,7 @@ type agent struct {
 func (a *API) Agent(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}}
+	a.agent.Store(g)
 	defer g.work.Wait()
 	defer cancel()
 	if err := g.adopt(ctx); err != nil {

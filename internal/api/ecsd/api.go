@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -51,6 +52,8 @@ type API struct {
 
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
+
+	agent atomic.Pointer[agent] // that runs; nil before
 }
 
 type cluster struct {
