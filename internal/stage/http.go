@@ -180,6 +180,7 @@ func (s *Stage) reset(w http.ResponseWriter, _ *http.Request) {
 	}
 	err := s.store.Reset()
 	s.blobs.Abandon(func(string) bool { return true })
+	s.balance.Measure() // what was carried before is nobody's
 	s.decisions.reset()
 	s.learned.reset()
 	if err == nil {

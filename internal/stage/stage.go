@@ -31,6 +31,7 @@ import (
 	"serin/internal/arn"
 	"serin/internal/balance"
 	"serin/internal/clock"
+	"serin/internal/metric"
 	"serin/internal/oidc"
 	"serin/internal/registry"
 	"serin/internal/run"
@@ -98,6 +99,9 @@ type Stage struct {
 	elb  *elbd.API
 	logs *logsd.API
 	ec2  *ec2d.API
+
+	// publish takes the metrics of a minute.
+	publish func(arn.Scope, []metric.Datum)
 
 	door       run.Door // where tasks reach the stage; set before any starts
 	doorClosed string   // why they cannot
@@ -174,6 +178,7 @@ func (s *Stage) open() (err error) {
 		return err
 	}
 	s.ec2 = ec2d.New(s.store)
+	s.publish = func(arn.Scope, []metric.Datum) {} // nobody keeps metrics yet
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
 		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside, Function: c.Function,
 	})
@@ -293,6 +298,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.ecs.Control(ctx) })
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
+	g.Go(func() error { return s.measure(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil
