@@ -68,6 +68,19 @@ func (p *published) of(t *testing.T, minute time.Time, name string) metric.Set {
 	}
 }
 
+// next pushes time to the beginning of a minute, so that it does not end by
+// itself, and waits until the one before is measured.
+func (p *published) next(t *testing.T, s *Stage) (minute time.Time) {
+	t.Helper()
+	now := s.Clock().Now()
+	minute = now.Truncate(time.Minute).Add(time.Minute)
+	if err := s.Clock().Advance(minute.Sub(now)); err != nil {
+		t.Fatal(err)
+	}
+	p.of(t, minute.Add(-time.Minute), "us-east-1 HealthyHostCount TargetGroup LoadBalancer")
+	return minute
+}
+
 // measured runs a stage whose tasks use 64 MiB each.
 func measured(t *testing.T) (*Stage, aws.Config, *published) {
 	t.Helper()
@@ -99,7 +112,7 @@ func measured(t *testing.T) (*Stage, aws.Config, *published) {
 
 // serve makes a service of two tasks behind a load balancer and waits until they
 // are healthy.
-func serve(t *testing.T, c aws.Config) (group string) {
+func serve(t *testing.T, c aws.Config) {
 	t.Helper()
 	e, b, ctx := ecs.NewFromConfig(c), elb.NewFromConfig(c), t.Context()
 	must := func(_ any, err error) {
@@ -113,7 +126,7 @@ func serve(t *testing.T, c aws.Config) (group string) {
 	must(lb, err)
 	g, err := b.CreateTargetGroup(ctx, &elb.CreateTargetGroupInput{Name: new("g"), Protocol: elbtypes.ProtocolEnumHttp, Port: new(int32(8080)), TargetType: elbtypes.TargetTypeEnumIp})
 	must(g, err)
-	group = *g.TargetGroups[0].TargetGroupArn
+	group := *g.TargetGroups[0].TargetGroupArn
 	must(b.CreateListener(ctx, &elb.CreateListenerInput{LoadBalancerArn: lb.LoadBalancers[0].LoadBalancerArn, Port: new(int32(8089)), Protocol: elbtypes.ProtocolEnumHttp,
 		DefaultActions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: &group}}}))
 	d, err := e.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("256"), Cpu: new("256"),
@@ -134,19 +147,12 @@ func serve(t *testing.T, c aws.Config) (group string) {
 			}
 		}
 	}
-	return group
 }
 
 func TestEachMinuteIsPublishedWhenItIsOver(t *testing.T) {
 	s, c, p := measured(t)
 	serve(t, c)
-	// To the beginning of a minute, so that this one does not end by itself.
-	now := s.Clock().Now()
-	minute := now.Truncate(time.Minute).Add(time.Minute)
-	if err := s.Clock().Advance(minute.Sub(now)); err != nil {
-		t.Fatal(err)
-	}
-	p.of(t, minute.Add(-time.Minute), "us-east-1 HealthyHostCount TargetGroup LoadBalancer")
+	minute := p.next(t, s)
 	url := s.elb.Endpoints()["lb"][0]
 	for range 10 {
 		resp, err := http.Get(url)
@@ -203,12 +209,7 @@ func TestEachMinuteIsPublishedWhenItIsOver(t *testing.T) {
 func TestAPushOverManyMinutesLosesNothing(t *testing.T) {
 	s, c, p := measured(t)
 	serve(t, c)
-	now := s.Clock().Now()
-	minute := now.Truncate(time.Minute).Add(time.Minute)
-	if err := s.Clock().Advance(minute.Sub(now)); err != nil {
-		t.Fatal(err)
-	}
-	p.of(t, minute.Add(-time.Minute), "us-east-1 HealthyHostCount TargetGroup LoadBalancer")
+	minute := p.next(t, s)
 	resp, err := http.Get(s.elb.Endpoints()["lb"][0])
 	if err != nil {
 		t.Fatal(err)
