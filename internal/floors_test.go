@@ -63,6 +63,7 @@ var allowed = map[string][]string{
 	"internal/balance": {"internal/clock", "internal/arn", "internal/id", "internal/metric"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/metric":  {},
+	"internal/memnet":  {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
 	"internal/image":   {},
 	"internal/release": {}, "internal/rehearse": {"internal/release"},
@@ -71,7 +72,8 @@ var allowed = map[string][]string{
 	"cmd/serin":                 {"internal/cli"},
 	"bench/load":                {},
 	"bench/registry":            {},
-	"internal/stage/stagetest":  {"internal/stage", "internal/run"},
+	"bench/deployments":         {"internal/stage", "internal/run", "internal/memnet"},
+	"internal/stage/stagetest":  {"internal/stage", "internal/run", "internal/memnet"},
 }
 
 var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric"}

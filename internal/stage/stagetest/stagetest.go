@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"serin/internal/memnet"
 	"serin/internal/run"
 	"serin/internal/stage"
 )
@@ -52,7 +53,7 @@ func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config)
 // reaches what listens inside: load balancers and tasks.
 func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 	t.Helper()
-	n, fake := newNetwork(), run.NewFake()
+	n, fake := memnet.New(), run.NewFake()
 	fake.Listen = n.Listen
 	l, err := n.Listen("127.0.0.1:4566")
 	if err != nil {
