@@ -317,8 +317,21 @@ func (g *agent) move(key, next string, deregister bool) error {
 		t.Last = next
 		if deregister {
 			g.deregister(tx, *t)
+			g.tellDraining(tx, *t)
 		}
 	})
+}
+
+// tellDraining says that a task has left its groups; observed, of deployments too.
+func (g *agent) tellDraining(tx *store.Tx, t task) {
+	r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
+	if !ok || len(t.Targets) == 0 {
+		return
+	}
+	for _, reg := range t.Targets {
+		g.tellService(tx, r.Service, "", g.clock.Now(), "deregistered 1 targets in (target-group %s)", reg.Group)
+	}
+	g.tellService(tx, r.Service, r.Legacy, g.clock.Now(), "has begun draining connections on 1 tasks.")
 }
 
 func (g *agent) deregister(tx *store.Tx, t task) {
@@ -357,14 +370,14 @@ func (g *agent) settle(key string, fn func(*task)) error {
 			r.FailedToStart++
 			r.LastFailure = t.Times.Stopped
 			g.revisions.Put(tx, revisionKey(r.ARN), r)
-			g.tellService(tx, r.Service, t.Times.Stopped, "was unable to place a task. Reason: %s", t.StopReason)
+			g.tellService(tx, r.Service, "", t.Times.Stopped, "was unable to place a task. Reason: %s", t.StopReason)
 		}
 	})
 }
 
-func (g *agent) tellService(tx *store.Tx, key string, at time.Time, format string, args ...any) {
+func (g *agent) tellService(tx *store.Tx, key, set string, at time.Time, format string, args ...any) {
 	if s, ok := g.services.Get(tx, key); ok {
-		g.tell(&s, at, format, args...)
+		g.tellAs(&s, set, at, format, args...)
 		g.services.Put(tx, key, s)
 	}
 }
@@ -622,7 +635,7 @@ func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
 			counts[reg.Group]++
 		}
 		for group, n := range counts {
-			g.tellService(tx, r.Service, now, "registered %d targets in (target-group %s)", n, group)
+			g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
 		}
 	}
 	g.tasks.Put(tx, key, t)

@@ -43,6 +43,7 @@ type API struct {
 	services    *store.Table[service]
 	revisions   *store.Table[revision]
 	deployments *store.Table[deployment]
+	sets        *store.Table[taskSet]
 	tasks       *store.Table[task]
 	offsets     *store.Table[offset]
 	tags        *tags.Table
@@ -66,9 +67,10 @@ type family struct{ Last int32 } // the newest revision's number
 
 type service struct {
 	Cluster, Name  string
-	Status         string // ACTIVE, DRAINING, INACTIVE
+	Status         string                         // ACTIVE, DRAINING, INACTIVE
+	Controller     types.DeploymentControllerType // ECS where it is empty
 	Desired        int
-	TaskDefinition string // ARN
+	TaskDefinition string // ARN; empty where there is no primary task set
 	LoadBalancers  []types.LoadBalancer
 	Network        *types.NetworkConfiguration
 	Config         types.DeploymentConfiguration
@@ -91,11 +93,12 @@ type event struct {
 	Message string
 }
 
-// revision is an immutable record of what a deployment deploys, and what has
-// been learned of it: image digests, failures.
+// revision is an immutable record of what a deployment or a task set deploys, and
+// what has been learned of it: image digests, failures.
 type revision struct {
 	ARN            string
-	Legacy         string // ecs-svc/…: the deployment id of DescribeServices
+	Legacy         string // ecs-svc/…: the deployment id of DescribeServices, or the task set's
+	Set            bool   // it is a task set's
 	Service        string // key of the service
 	TaskDefinition string
 	LoadBalancers  []types.LoadBalancer
@@ -186,6 +189,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		services:    store.NewTable[service](s, "ecs/services"),
 		revisions:   store.NewTable[revision](s, "ecs/revisions"),
 		deployments: store.NewTable[deployment](s, "ecs/deployments"),
+		sets:        store.NewTable[taskSet](s, "ecs/sets"),
 		tasks:       store.NewTable[task](s, "ecs/tasks"),
 		offsets:     store.NewTable[offset](s, "ecs/offsets"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
@@ -224,7 +228,8 @@ func trafficOf(lbs []types.LoadBalancer) (arns []string) {
 }
 
 // Keys: clusters NAME; services and tasks CLUSTER/NAME and CLUSTER/ID;
-// definitions FAMILY:REVISION; revisions and deployments CLUSTER/SERVICE/ID.
+// definitions FAMILY:REVISION; revisions and deployments CLUSTER/SERVICE/ID; task
+// sets CLUSTER/SERVICE/ecs-svc/ID.
 
 func clusterARN(s arn.Scope, name string) string { return s.For("ecs", "cluster/"+name).String() }
 func serviceARN(s arn.Scope, cluster, name string) string {

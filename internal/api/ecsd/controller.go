@@ -24,7 +24,7 @@ import (
 // write. It looks at the services that a changed row may mean something to, and
 // at those whose time has come.
 func (a *API) Control(ctx context.Context) error {
-	feed := a.store.Follow(a.wakeController, append([]store.AnyTable{a.services, a.deployments, a.tasks}, a.deps.Traffic.Observations()...)...)
+	feed := a.store.Follow(a.wakeController, append([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks}, a.deps.Traffic.Observations()...)...)
 	defer feed.Stop()
 	agenda := map[string]time.Time{} // service → when it wants to be looked at again
 	var sweep time.Time
@@ -76,6 +76,8 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 				services[k.Row] = true
 			case a.deployments:
 				services[k.Row[:strings.LastIndexByte(k.Row, '/')]] = true
+			case a.sets:
+				services[k.Row[:strings.LastIndex(k.Row, "/ecs-svc/")]] = true
 			case a.tasks:
 				if t, ok := a.tasks.Get(tx, k.Row); ok && t.Service != "" {
 					scope, _ := arn.ParseKey(k.Row)
@@ -103,13 +105,16 @@ func (a *API) reconcile(keys []string, agenda map[string]time.Time) error {
 			if !ok || s.Status == "INACTIVE" {
 				continue
 			}
-			d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
-			if !ok {
+			c := &control{API: a, tx: tx, key: key, s: s, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}}
+			switch c.d, ok = a.deployments.Get(tx, deploymentKey(s.Deployment)); {
+			case s.external():
+				c.runSets()
+			case !ok:
 				return fmt.Errorf("controlling service %s: its deployment %s is missing", key, s.Deployment)
+			default:
+				c.endSuperseded()
+				c.run()
 			}
-			c := &control{API: a, tx: tx, key: key, s: s, d: d, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}}
-			c.endSuperseded()
-			c.run()
 			if !c.wake.IsZero() {
 				agenda[key] = c.wake
 			}
@@ -204,6 +209,11 @@ func (c *control) run() {
 		c.deployments.Put(c.tx, deploymentKey(c.d.ARN), c.d)
 	}
 	c.announceSteady(o)
+	c.keep()
+}
+
+// keep writes the service's row where it changed.
+func (c *control) keep() {
 	if old, _ := c.services.Get(c.tx, c.key); !reflect.DeepEqual(old, c.s) {
 		c.services.Put(c.tx, c.key, c.s)
 	}
@@ -548,7 +558,7 @@ func (c *control) scale(revisionARN string, n int) {
 		ids = append(ids, "(task "+t.ID+")")
 	}
 	if len(ids) > 0 {
-		c.tell(&c.s, c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
+		c.tellAs(&c.s, r.setID(), c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
 	}
 }
 
@@ -585,7 +595,7 @@ func (c *control) launch(r revision, n int) {
 		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		ids = append(ids, "(task "+t.ID+")")
 	}
-	c.tell(&c.s, c.now, "has started %d tasks: %s.", n, strings.Join(ids, " "))
+	c.tellAs(&c.s, r.setID(), c.now, "has started %d tasks: %s.", n, strings.Join(ids, " "))
 }
 
 // tagsForTask is what a new task of the service is tagged with: ECS's own two
@@ -649,9 +659,7 @@ func (c *control) drain() {
 			c.revisions.Delete(c.tx, k)
 		}
 	}
-	if old, _ := c.services.Get(c.tx, c.key); !reflect.DeepEqual(old, c.s) {
-		c.services.Put(c.tx, c.key, c.s)
-	}
+	c.keep()
 }
 
 // keepStopped is how long a stopped task can be described, documented as at

@@ -181,7 +181,7 @@ func (a *API) DescribeServiceRevisions(ctx context.Context, in *ecs.DescribeServ
 	a.store.View(func(tx *store.Tx) {
 		for _, name := range in.ServiceRevisionArns {
 			r, ok := a.revisions.Get(tx, revisionKey(name))
-			if !ok || !within(wire.From(ctx).Scope, revisionKey(name)) {
+			if !ok || r.Set || !within(wire.From(ctx).Scope, revisionKey(name)) {
 				out.Failures = append(out.Failures, missing(name))
 				continue
 			}

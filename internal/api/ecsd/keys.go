@@ -46,16 +46,7 @@ type serviceKeys struct {
 }
 
 func (k serviceKeys) fill(c *wire.Call, keys map[string][]string) {
-	if k.definition != nil {
-		keys["ecs:task-definition"] = []string{definitionResource(c, *k.definition)}
-	}
-	for _, item := range k.capacity {
-		name := aws.ToString(item.CapacityProvider)
-		if !arn.Is(name) {
-			name = c.ARN("capacity-provider/" + name)
-		}
-		keys["ecs:capacity-provider"] = append(keys["ecs:capacity-provider"], name)
-	}
+	k.deployed(c, keys)
 	if k.network != nil && k.network.AwsvpcConfiguration != nil {
 		keys["ecs:subnet"] = k.network.AwsvpcConfiguration.Subnets
 		keys["ecs:auto-assign-public-ip"] = []string{fmt.Sprint(k.network.AwsvpcConfiguration.AssignPublicIp == types.AssignPublicIpEnabled)}
@@ -73,6 +64,20 @@ func (k serviceKeys) fill(c *wire.Call, keys map[string][]string) {
 	}
 }
 
+// deployed is the part of them that creating a task set fills too.
+func (k serviceKeys) deployed(c *wire.Call, keys map[string][]string) {
+	if k.definition != nil {
+		keys["ecs:task-definition"] = []string{definitionResource(c, *k.definition)}
+	}
+	for _, item := range k.capacity {
+		name := aws.ToString(item.CapacityProvider)
+		if !arn.Is(name) {
+			name = c.ARN("capacity-provider/" + name)
+		}
+		keys["ecs:capacity-provider"] = append(keys["ecs:capacity-provider"], name)
+	}
+}
+
 // ofService is a check on a deployment or revision, whose ARN names its service.
 func ofService(action, resource string) wire.Check {
 	check := wire.Check{Action: "ecs:" + action, Resource: resource}
@@ -85,6 +90,22 @@ func ofService(action, resource string) wire.Check {
 		cluster, rest, _ := strings.Cut(path, "/")
 		service, _, _ := strings.Cut(rest, "/")
 		check.Context = map[string][]string{"ecs:cluster": {clusterARN(scope, cluster)}, "ecs:service": {serviceARN(scope, cluster, service)}}
+	}
+	return check
+}
+
+// setOwner is the service that the task sets of a request are of.
+type setOwner struct{ service, cluster *string }
+
+// check is a check on a task set; an ARN names its service itself.
+func (o setOwner) check(c *wire.Call, action, set string) wire.Check {
+	service := serviceResource(c, aws.ToString(o.service), o.cluster)
+	key, _ := rowKey(service, "service")
+	scope, path := arn.ParseKey(key)
+	cluster, _, _ := strings.Cut(path, "/")
+	check := wire.Check{Action: "ecs:" + action, Resource: set, Context: map[string][]string{"ecs:cluster": {clusterARN(scope, cluster)}, "ecs:service": {service}}}
+	if !arn.Is(set) {
+		check.Resource = scope.For("ecs", "task-set/"+path+"/"+set).String()
 	}
 	return check
 }

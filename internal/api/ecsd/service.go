@@ -104,9 +104,9 @@ func (a *API) Service() *wire.Service {
 			}
 			return append(checks, passHookRoles(c, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
+			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
 			Recorded:  "networkConfiguration capacityProviderStrategy",
-			Refused:   "platformVersion availabilityZoneRebalancing deploymentController enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Refused:   "platformVersion availabilityZoneRebalancing gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range in.Services {
@@ -144,6 +144,33 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("ContinueServiceDeployment", a.ContinueServiceDeployment, func(c *wire.Call, in *ecs.ContinueServiceDeploymentInput) []wire.Check {
 			return []wire.Check{ofService("ContinueServiceDeployment", aws.ToString(in.ServiceDeploymentArn))}
 		}, wire.Members{Performed: "action hookId serviceDeploymentArn"}),
+
+		wire.Handle("CreateTaskSet", a.CreateTaskSet, func(c *wire.Call, in *ecs.CreateTaskSetInput) []wire.Check {
+			check := setOwner{in.Service, in.Cluster}.check(c, "CreateTaskSet", "*")
+			checks := tagged(c, in.Tags, check.Resource)
+			check.Resource = "*" // no resource can be named, documented
+			serviceKeys{definition: in.TaskDefinition, capacity: in.CapacityProviderStrategy}.deployed(c, check.Context)
+			return append(checks, check)
+		}, wire.Members{
+			Performed: "service cluster taskDefinition loadBalancers scale externalId clientToken tags",
+			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
+			Refused:   "platformVersion serviceRegistries"}),
+		wire.Handle("DescribeTaskSets", a.DescribeTaskSets, func(c *wire.Call, in *ecs.DescribeTaskSetsInput) []wire.Check {
+			var checks []wire.Check
+			for _, set := range in.TaskSets {
+				checks = append(checks, setOwner{in.Service, in.Cluster}.check(c, "DescribeTaskSets", set))
+			}
+			return checks
+		}, wire.Members{Performed: "service cluster taskSets include"}),
+		wire.Handle("UpdateTaskSet", a.UpdateTaskSet, func(c *wire.Call, in *ecs.UpdateTaskSetInput) []wire.Check {
+			return []wire.Check{setOwner{in.Service, in.Cluster}.check(c, "UpdateTaskSet", aws.ToString(in.TaskSet))}
+		}, wire.Members{Performed: "service cluster taskSet scale"}),
+		wire.Handle("UpdateServicePrimaryTaskSet", a.UpdateServicePrimaryTaskSet, func(c *wire.Call, in *ecs.UpdateServicePrimaryTaskSetInput) []wire.Check {
+			return onService("UpdateServicePrimaryTaskSet", c, in.Service, in.Cluster)
+		}, wire.Members{Performed: "service cluster primaryTaskSet"}),
+		wire.Handle("DeleteTaskSet", a.DeleteTaskSet, func(c *wire.Call, in *ecs.DeleteTaskSetInput) []wire.Check {
+			return []wire.Check{setOwner{in.Service, in.Cluster}.check(c, "DeleteTaskSet", aws.ToString(in.TaskSet))}
+		}, wire.Members{Performed: "service cluster taskSet force"}),
 
 		wire.Handle("ListTasks", a.ListTasks, func(c *wire.Call, in *ecs.ListTasksInput) []wire.Check {
 			checks := inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
@@ -183,7 +210,7 @@ func orDefault(names []string) []string {
 
 // tagged is what it takes to create a resource with tags.
 func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
-	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Wild: strings.HasSuffix(resource, ":*"), Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
+	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Wild: strings.HasSuffix(resource, "*"), Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
 }
 
 // passHookRoles is what it takes to have functions invoked.
@@ -236,6 +263,7 @@ var memberTypes = map[string]wire.Members{
 	"AwsVpcConfiguration":          {Recorded: "subnets assignPublicIp securityGroups"},
 	"CapacityProviderStrategyItem": {Recorded: "capacityProvider base weight"},
 	"DeploymentController":         {Performed: "type"},
+	"Scale":                        {Performed: "unit value"},
 	"DeploymentConfiguration": {
 		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker earlySuccessCriteria lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
 		Refused:   "alarms"},

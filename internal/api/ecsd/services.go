@@ -29,37 +29,13 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 	if !clusterNames.MatchString(name) {
 		return nil, invalid("The service name '%s' must have up to 255 letters, numbers, underscores, and hyphens.", name)
 	}
-	if in.DeploymentController != nil && in.DeploymentController.Type != types.DeploymentControllerTypeEcs && in.DeploymentController.Type != "" {
-		return nil, invalid("Serin performs the deployment controller ECS; '%s' is not performed yet.", in.DeploymentController.Type)
-	}
-	if in.SchedulingStrategy == types.SchedulingStrategyDaemon {
-		return nil, invalid("Serin performs the scheduling strategy REPLICA; DAEMON is not performed yet.")
-	}
-	desired := int(aws.ToInt32(in.DesiredCount))
-	if in.DesiredCount == nil {
-		return nil, invalid("desiredCount must be specified.")
-	}
-	if desired < 0 || desired > 5000 {
-		return nil, invalid("desiredCount must be between 0 and 5000, got %d.", desired)
-	}
-	config := mergeConfig(defaultConfig(), in.DeploymentConfiguration)
-	s := service{
-		Name: name, Status: "ACTIVE", Desired: desired, LoadBalancers: in.LoadBalancers, Network: in.NetworkConfiguration, Config: config,
-		Capacity: in.CapacityProviderStrategy, LaunchType: in.LaunchType, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, ClientToken: aws.ToString(in.ClientToken),
-	}
-	if len(s.Capacity) > 0 && s.LaunchType != "" {
-		return nil, invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
-	}
-	if s.LaunchType == "" && len(s.Capacity) == 0 {
-		s.LaunchType = types.LaunchTypeEc2
+	s, err := a.newService(call, in)
+	if err != nil {
+		return nil, err
 	}
 	labels, err := tagsIn(in.Tags)
 	if err != nil {
 		return nil, err
-	}
-	if s.Grace == nil && len(s.LoadBalancers) > 0 {
-		s.Grace = new(int32(0))
 	}
 	var view types.Service
 	err = a.store.Update(func(tx *store.Tx) error {
@@ -79,15 +55,17 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 			}
 			return invalid("Creation of service was not idempotent.")
 		}
-		d, err := a.deployable(tx, call.Scope, aws.ToString(in.TaskDefinition))
-		if err != nil {
-			return err
+		if !s.external() {
+			d, err := a.deployable(tx, call.Scope, aws.ToString(in.TaskDefinition))
+			if err != nil {
+				return err
+			}
+			s.TaskDefinition = *d.TaskDefinitionArn
+			if err := a.checkService(call.Scope, s, d); err != nil {
+				return err
+			}
+			a.deploy(tx, key, &s)
 		}
-		s.TaskDefinition = *d.TaskDefinitionArn
-		if err := a.checkService(call.Scope, s, d); err != nil {
-			return err
-		}
-		a.deploy(tx, key, &s)
 		a.services.Put(tx, key, s)
 		a.tags.Set(tx, serviceARN(call.Scope, c.Name, name), labels)
 		view = a.serviceView(tx, key, s)
@@ -97,6 +75,40 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 		return nil, err
 	}
 	return &ecs.CreateServiceOutput{Service: &view}, nil
+}
+
+// newService is the row of a service that is asked for.
+func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service, err error) {
+	controller, err := controllerOf(in.DeploymentController)
+	if err != nil {
+		return s, err
+	}
+	s = service{
+		Name: aws.ToString(in.ServiceName), Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: in.LoadBalancers,
+		Network: in.NetworkConfiguration, Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, ClientToken: aws.ToString(in.ClientToken),
+	}
+	switch {
+	case s.external():
+		s.Config = externalConfig(in.DeploymentConfiguration)
+		if err := checkExternal(in); err != nil {
+			return s, err
+		}
+	case in.SchedulingStrategy == types.SchedulingStrategyDaemon:
+		return s, invalid("Serin performs the scheduling strategy REPLICA; DAEMON is not performed yet.")
+	case in.DesiredCount == nil:
+		return s, invalid("desiredCount must be specified.")
+	default:
+		s.Config = mergeConfig(defaultConfig(), in.DeploymentConfiguration)
+	}
+	if err := checkDesired(aws.ToInt32(in.DesiredCount)); err != nil {
+		return s, err
+	}
+	if s.Grace == nil && len(s.LoadBalancers) > 0 {
+		s.Grace = new(int32(0))
+	}
+	s.LaunchType, err = launchOf(in.LaunchType, s.Capacity)
+	return s, err
 }
 
 // deployable finds a task definition that a service can use.
@@ -471,12 +483,16 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 			return err
 		}
 		before := s
-		if in.DesiredCount != nil {
-			if *in.DesiredCount < 0 || *in.DesiredCount > 5000 {
-				return invalid("desiredCount must be between 0 and 5000, got %d.", *in.DesiredCount)
+		if s.external() {
+			if err := a.updateExternal(&s, in); err != nil {
+				return err
 			}
-			s.Desired = int(*in.DesiredCount)
-			s.Steady = s.Steady && s.Desired == before.Desired
+			a.services.Put(tx, key, s)
+			view = a.serviceView(tx, key, s)
+			return nil
+		}
+		if err := s.update(in); err != nil {
+			return err
 		}
 		name := s.TaskDefinition
 		if in.TaskDefinition != nil {
@@ -495,14 +511,9 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 			s.LoadBalancers = in.LoadBalancers
 		}
 		s.Network = cmp.Or(in.NetworkConfiguration, s.Network)
-		s.Grace = cmp.Or(in.HealthCheckGracePeriodSeconds, s.Grace)
 		if in.CapacityProviderStrategy != nil {
 			s.Capacity, s.LaunchType = in.CapacityProviderStrategy, ""
 		}
-		if in.EnableECSManagedTags != nil {
-			s.ManagedTags = *in.EnableECSManagedTags
-		}
-		s.PropagateTags = cmp.Or(in.PropagateTags, s.PropagateTags)
 		s.Config = mergeConfig(s.Config, in.DeploymentConfiguration)
 		if err := a.checkService(call.Scope, s, d); err != nil {
 			return err
@@ -625,6 +636,10 @@ func (a *API) DeleteService(ctx context.Context, in *ecs.DeleteServiceInput) (*e
 		if s.Desired > 0 && !aws.ToBool(in.Force) {
 			return invalid("The service cannot be stopped while it is scaled above 0.")
 		}
+		if keys, _ := a.setsOf(tx, key); len(keys) > 0 && !aws.ToBool(in.Force) { // the words are observed of deployments
+			return invalid("The service cannot be stopped while deployments are active.")
+		}
+		a.drainSets(tx, key)
 		s.Status, s.Desired = "DRAINING", 0
 		a.services.Put(tx, key, s)
 		view = a.serviceView(tx, key, s)
@@ -642,10 +657,10 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 	scope, _ := arn.ParseKey(key)
 	v := types.Service{
 		ServiceArn: new(serviceARN(scope, s.Cluster, s.Name)), ServiceName: new(s.Name), ClusterArn: new(clusterARN(scope, s.Cluster)),
-		Status: new(s.Status), DesiredCount: int32(s.Desired), TaskDefinition: new(s.TaskDefinition), LoadBalancers: s.LoadBalancers,
+		Status: new(s.Status), DesiredCount: int32(s.Desired), LoadBalancers: s.LoadBalancers,
 		NetworkConfiguration: s.Network, DeploymentConfiguration: &s.Config, CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
-		SchedulingStrategy: types.SchedulingStrategyReplica, DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerTypeEcs},
+		SchedulingStrategy: types.SchedulingStrategyReplica, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled,
 		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: []types.PlacementConstraint{}, PlacementStrategy: []types.PlacementStrategy{},
@@ -654,8 +669,15 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 	if v.LoadBalancers == nil {
 		v.LoadBalancers = []types.LoadBalancer{}
 	}
+	if s.TaskDefinition != "" {
+		v.TaskDefinition = new(s.TaskDefinition)
+	}
 	for _, e := range s.Events {
 		v.Events = append(v.Events, types.ServiceEvent{Id: new(e.ID), CreatedAt: new(e.At), Message: new(e.Message)})
+	}
+	if s.external() {
+		a.describeSets(tx, key, s, &v)
+		return v
 	}
 	d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
 	if !ok {
@@ -738,6 +760,15 @@ func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) 
 
 // tell adds an event to a service: newest first, a hundred at most.
 func (a *API) tell(s *service, at time.Time, format string, args ...any) {
-	e := event{id.UUID(), at, fmt.Sprintf("(service %s) ", s.Name) + fmt.Sprintf(format, args...)}
+	a.tellAs(s, "", at, format, args...)
+}
+
+// tellAs is tell of what a task set of the service did.
+func (a *API) tellAs(s *service, set string, at time.Time, format string, args ...any) {
+	who := "(service " + s.Name
+	if set != "" {
+		who += ", taskSet " + set
+	}
+	e := event{id.UUID(), at, who + ") " + fmt.Sprintf(format, args...)}
 	s.Events = append([]event{e}, s.Events[:min(len(s.Events), 99)]...)
 }

@@ -53,10 +53,12 @@ func (a *API) tagged(tx *store.Tx, call *wire.Call, resourceARN *string) (string
 		found = found && s.Status != "INACTIVE"
 	case "task":
 		_, found = a.tasks.Get(tx, key)
+	case "task-set":
+		_, found = a.sets.Get(tx, key)
 	case "task-definition":
 		_, found = a.definitions.Get(tx, key)
 	default:
-		return "", invalid("Serin keeps tags of clusters, services, tasks and task definitions, not of '%s'", r.Resource)
+		return "", invalid("Serin keeps tags of clusters, services, task sets, tasks and task definitions, not of '%s'", r.Resource)
 	}
 	if !found || r.Scope() != call.Scope {
 		return "", invalid("The specified resource is not found: %s", r)
