@@ -57,6 +57,9 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 	capacity := func(base int32) []types.CapacityProviderStrategyItem {
 		return []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Base: base, Weight: 7}}
 	}
+	setsOfX := func() (any, error) {
+		return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"x"}})
+	}
 	groupOf, balancerOf, listenerOf := "", "", ""
 	steps := []struct {
 		service, op string
@@ -115,6 +118,9 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			func() (any, error) {
 				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}})
 			}},
+		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("x"), DeploymentController: external}, call(ctx, e.CreateService), nil},
+		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("c"), CapacityProviderStrategy: capacity(5)}, call(ctx, e.CreateTaskSet), setsOfX},
+		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("d"), LaunchType: types.LaunchTypeFargate}, call(ctx, e.CreateTaskSet), setsOfX},
 		{"elasticloadbalancing", "CreateLoadBalancer", &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a"}, SecurityGroups: []string{"sg-1"}, Scheme: elbtypes.LoadBalancerSchemeEnumInternal, IpAddressType: elbtypes.IpAddressTypeIpv4, Tags: elbTags}, call(ctx, l.CreateLoadBalancer),
 			func() (any, error) {
 				out, err := l.DescribeLoadBalancers(ctx, &elb.DescribeLoadBalancersInput{})

@@ -147,7 +147,11 @@ func (w *world) until(what string, fn func() bool) {
 			for _, e := range s.Events {
 				said = append(said, *e.Message)
 			}
-			w.t.Fatalf("never: %s\n%+v\n%s", what, w.look(*s.CurrentServiceDeployment).Status, strings.Join(said, "\n"))
+			state := fmt.Sprintf("%+v", s.TaskSets)
+			if s.CurrentServiceDeployment != nil {
+				state = string(w.look(*s.CurrentServiceDeployment).Status)
+			}
+			w.t.Fatalf("never: %s\n%s\n%s", what, state, strings.Join(said, "\n"))
 		}
 		<-tick.C
 		tick.Reset(max(w.tick, waited/100)) // the longer it takes, the less it matters when
