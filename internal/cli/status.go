@@ -26,8 +26,9 @@ func (a *app) status() *cobra.Command {
 		Use:   "status",
 		Short: "Show the stage, or a service and its deployment",
 		Long: `Show the stage: time, runtime, load balancers. With --service, show a service,
-here or on AWS: counts, the deployment under way, the newest events. With
---url NAME, print where a load balancer of the stage is reached, and nothing else.`,
+here or on AWS: counts, the deployment under way or the task sets, the newest
+events. With --url NAME, print where a load balancer of the stage is reached,
+and nothing else.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if s.Name != "" {
@@ -126,6 +127,9 @@ func (a *app) serviceStatus(ctx context.Context, s release.Service) error {
 	})
 	if deployment != nil {
 		a.rows([][2]string{{"deployment", progress(*deployment)}})
+	}
+	for _, ts := range service.TaskSets {
+		a.rows([][2]string{{"task set", fmt.Sprintf("%s %s, %d of %d running, %d pending, %s", aws.ToString(ts.Id), aws.ToString(ts.Status), ts.RunningCount, ts.ComputedDesiredCount, ts.PendingCount, ts.StabilityStatus)}})
 	}
 	for i, e := range service.Events {
 		if i == newestEvents {

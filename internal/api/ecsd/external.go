@@ -48,6 +48,8 @@ func checkExternal(in *ecs.CreateServiceInput) error {
 	switch {
 	case in.SchedulingStrategy == types.SchedulingStrategyDaemon:
 		return invalid("The EXTERNAL deployment controller type is not supported for services using the DAEMON scheduling strategy.") // documented
+	case in.TaskDefinition != nil && *in.TaskDefinition == "":
+		return invalid("Family should not be null or empty.") // observed
 	case in.TaskDefinition != nil:
 		return invalid("TaskDefinition must be blank")
 	case in.NetworkConfiguration != nil:

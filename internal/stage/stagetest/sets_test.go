@@ -92,10 +92,25 @@ func (w *world) drop(set types.TaskSet) {
 	w.must(w.ecs.DeregisterTaskDefinition(w.t.Context(), &ecs.DeregisterTaskDefinitionInput{TaskDefinition: set.TaskDefinition}))
 }
 
+// weigh moves the traffic as PipeCD does: it goes from a target group to its
+// load balancer's listeners and changes the actions that forward to both groups;
+// those of a default rule are the listener's.
 func (w *world) weigh(a, b int32) {
 	w.t.Helper()
-	w.must(w.elb.ModifyRule(w.t.Context(), &elb.ModifyRuleInput{RuleArn: &w.rule, Actions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, ForwardConfig: &elbtypes.ForwardActionConfig{
-		TargetGroups: []elbtypes.TargetGroupTuple{{TargetGroupArn: &w.groups[0], Weight: &a}, {TargetGroupArn: &w.groups[1], Weight: &b}}}}}}))
+	ctx := w.t.Context()
+	groups, err := w.elb.DescribeTargetGroups(ctx, &elb.DescribeTargetGroupsInput{TargetGroupArns: w.groups[:1]})
+	w.must(groups, err)
+	listeners, err := w.elb.DescribeListeners(ctx, &elb.DescribeListenersInput{LoadBalancerArn: &groups.TargetGroups[0].LoadBalancerArns[0]})
+	w.must(listeners, err)
+	rules, err := w.elb.DescribeRules(ctx, &elb.DescribeRulesInput{ListenerArn: listeners.Listeners[0].ListenerArn})
+	w.must(rules, err)
+	rule := rules.Rules[0]
+	if !aws.ToBool(rule.IsDefault) || len(rule.Actions[0].ForwardConfig.TargetGroups) != 2 {
+		w.t.Fatalf("the rule is %+v", rule)
+	}
+	w.must(w.elb.ModifyListener(ctx, &elb.ModifyListenerInput{ListenerArn: listeners.Listeners[0].ListenerArn, DefaultActions: []elbtypes.Action{{
+		Type: elbtypes.ActionTypeEnumForward, Order: rule.Actions[0].Order, ForwardConfig: &elbtypes.ForwardActionConfig{
+			TargetGroups: []elbtypes.TargetGroupTuple{{TargetGroupArn: &w.groups[0], Weight: &a}, {TargetGroupArn: &w.groups[1], Weight: &b}}}}}}))
 }
 
 // targets is the states of a group's targets.
@@ -178,11 +193,20 @@ func TestACanaryOfTaskSets(t *testing.T) {
 	w.until("the service is steady", func() bool {
 		return strings.HasSuffix(*w.service().Events[0].Message, "(service s) has reached a steady state.")
 	})
-	// The waiter counts deployments, of which there are none: on AWS too it waits
-	// for as long as it may.
+}
+
+// PipeCD does not use the SDK's waiter, with reason: it counts deployments, of
+// which there are none, so that it waits for as long as it may; on AWS too.
+func TestTheWaiterFindsNoDeploymentOfTaskSets(t *testing.T) {
+	w := newWorld(t)
+	w.external(1)
+	w.steady(w.makeSet("1", 0, 100), 1)
 	waiter := ecs.NewServicesStableWaiter(w.ecs, func(o *ecs.ServicesStableWaiterOptions) { o.MinDelay, o.MaxDelay = time.Millisecond, time.Millisecond })
-	if waiter.Wait(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}}, 20*time.Millisecond) == nil {
+	if waiter.Wait(t.Context(), &ecs.DescribeServicesInput{Services: []string{"s"}}, 20*time.Millisecond) == nil {
 		t.Error("the waiter found a deployment")
+	}
+	if s := w.service(); s.PendingCount != 0 || s.RunningCount < s.DesiredCount { // what PipeCD waits for
+		t.Errorf("the service is %+v", s)
 	}
 }
 
@@ -357,12 +381,19 @@ func TestWhatTaskSetsMayNotBe(t *testing.T) {
 			t.Errorf("%s: got %v", want, err)
 		}
 	}
+	// What it is already is no change.
 	w.must(nil, update(&ecs.UpdateServiceInput{DeploymentController: external, HealthCheckGracePeriodSeconds: new(int32(60))}))
 	if s := w.service(); aws.ToInt32(s.HealthCheckGracePeriodSeconds) != 60 {
 		t.Errorf("its grace period is %v", s.HealthCheckGracePeriodSeconds)
 	}
 
-	// A token makes a set once, and five are the most.
+}
+
+func TestATokenMakesATaskSetOnceAndFiveAreTheMost(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	w.external(1)
+	set := w.makeSet("1", 0, 0)
 	var ids []string
 	for range 2 {
 		in := w.setInput("1", -1, 0)
@@ -377,7 +408,7 @@ func TestWhatTaskSetsMayNotBe(t *testing.T) {
 	for range 3 {
 		w.makeSet("1", -1, 0)
 	}
-	if err := makeSet(func(*ecs.CreateTaskSetInput) {}); err == nil || !strings.Contains(err.Error(), "5 deployments exist on the service. Unable to create new TaskSet since this exceeds the maximum limit.") {
+	if _, err := w.ecs.CreateTaskSet(ctx, w.setInput("1", -1, 0)); err == nil || !strings.Contains(err.Error(), "5 deployments exist on the service. Unable to create new TaskSet since this exceeds the maximum limit.") {
 		t.Errorf("a sixth set: %v", err)
 	}
 	w.must(w.ecs.TagResource(ctx, &ecs.TagResourceInput{ResourceArn: set.TaskSetArn, Tags: []types.Tag{{Key: new("k"), Value: new("v")}}}))
