@@ -305,8 +305,8 @@ func (a *API) UpdateServicePrimaryTaskSet(ctx context.Context, in *ecs.UpdateSer
 }
 
 // DeleteTaskSet drains a set: it is gone when its last task is. Without force the
-// primary one stays; any other goes, whatever its scale: PipeCD deletes those that
-// are at a hundred percent so, observed.
+// primary one stays; any other goes, whatever its scale: PipeCD, and Terraform's
+// tests against AWS, delete those at a hundred percent so; observed.
 func (a *API) DeleteTaskSet(ctx context.Context, in *ecs.DeleteTaskSetInput) (*ecs.DeleteTaskSetOutput, error) {
 	view, err := a.changeSet(ctx, in.Service, in.Cluster, in.TaskSet, func(_ *store.Tx, _ string, _ *service, ts *taskSet) error {
 		if ts.Status == setPrimary && !aws.ToBool(in.Force) {
