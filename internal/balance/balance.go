@@ -1,5 +1,5 @@
-// Package balance carries requests: listeners, rules, weighted target groups,
-// health checks and draining.
+// Package balance carries requests and connections: listeners, rules, weighted
+// target groups, health checks and draining.
 //
 // It is told levels, not changes: Set replaces the whole configuration of a
 // listener or a group, and saying the same twice is harmless. A new weight
@@ -30,6 +30,7 @@ import (
 type Listener struct {
 	ID    string
 	Bind  string // host:port asked for
+	TCP   bool   // carries connections, by its one rule's Forward, and looks into none
 	Rules []Rule // in the order they are tried; the last matches everything
 }
 
@@ -59,6 +60,11 @@ type Group struct {
 	ID      string
 	Targets []Target
 	Check   Check
+
+	// Of connections, not of requests:
+	Draining     []Target // taken out; until they are not here either they keep theirs
+	Cut          bool     // a target that has drained loses those that it still has
+	CutUnhealthy bool     // so does one that is unhealthy while another is healthy
 }
 
 // Target is an address in a group. The same address with another generation is
@@ -114,10 +120,16 @@ type Balancer struct {
 
 type listener struct {
 	spec   Listener
-	server *http.Server
+	server server
 	addr   netip.AddrPort
 	rules  atomic.Pointer[[]*rule]
 	load   *load
+}
+
+// server is what serves a listener's socket: an *http.Server or a *flowServer.
+type server interface {
+	Shutdown(context.Context) error
+	Close() error
 }
 
 type rule struct {
@@ -137,6 +149,7 @@ type group struct {
 
 	requests, retried atomic.Uint64
 	codes             [6]atomic.Uint64
+	flows             flowCounts
 }
 
 type target struct {
@@ -150,7 +163,11 @@ type target struct {
 	ok, bad  int       // consecutive results
 	due      time.Time // stage time of the next check
 	checking bool
+	flows    map[*flow]bool
+	cut      bool // no flow may be to it any longer
 }
+
+const dialTimeout = 2 * time.Second
 
 // New returns an empty balancer.
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
@@ -189,7 +206,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := b.listeners[spec.ID]
-	if l != nil && l.spec.Bind != spec.Bind {
+	if l != nil && (l.spec.Bind != spec.Bind || l.spec.TCP != spec.TCP) {
 		go shutdown(l.server)
 		l = nil
 	}
@@ -199,14 +216,8 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
 		}
 		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort(), load: b.loadOf(spec.ID)}
-		l.server = &http.Server{
-			Handler:           b.handler(l),
-			ReadHeaderTimeout: 60 * time.Second,
-			IdleTimeout:       60 * time.Second,
-			ErrorLog:          slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
-		}
 		b.listeners[spec.ID] = l
-		go l.server.Serve(counting{socket, l.load})
+		defer b.serve(l, socket, spec.TCP) // when its rules are there
 	}
 	l.spec = spec
 	rules := make([]*rule, len(spec.Rules))
@@ -232,6 +243,24 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	return l.addr, nil
 }
 
+// serve begins to serve a listener's socket.
+func (b *Balancer) serve(l *listener, socket net.Listener, tcp bool) {
+	if tcp {
+		s := &flowServer{b: b, l: l, socket: socket, open: map[*flow]bool{}}
+		l.server = s
+		go s.serve()
+		return
+	}
+	s := &http.Server{
+		Handler:           b.handler(l),
+		ReadHeaderTimeout: 60 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		ErrorLog:          slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
+	}
+	l.server = s
+	go s.Serve(counting{socket, l.load})
+}
+
 // listen binds the address that is asked for or, where the machine refuses its
 // port, another port of the same address.
 func (b *Balancer) listen(bind string) (net.Listener, error) {
@@ -251,7 +280,7 @@ func (b *Balancer) listen(bind string) (net.Listener, error) {
 }
 
 // shutdown lets requests under way end.
-func shutdown(s *http.Server) {
+func shutdown(s server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if s.Shutdown(ctx) != nil {
@@ -297,7 +326,10 @@ func (b *Balancer) markUsed() {
 
 // SetGroup makes a group as wanted. A target that stays keeps its health; one
 // that is gone drains.
-func (b *Balancer) SetGroup(spec Group) {
+func (b *Balancer) SetGroup(spec Group) { cutAll(b.setGroup(spec)) }
+
+// setGroup returns the flows that are to be cut.
+func (b *Balancer) setGroup(spec Group) (over []*flow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g := b.groups[spec.ID]
@@ -322,8 +354,10 @@ func (b *Balancer) SetGroup(spec Group) {
 		}
 	}
 	g.targets = stay
+	over = g.overdue()
 	g.mu.Unlock()
 	b.markUsed()
+	return over
 }
 
 // RemoveGroup forgets a group.

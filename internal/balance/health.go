@@ -17,6 +17,7 @@ import (
 
 // Check is how a group's targets are checked.
 type Check struct {
+	TCP       bool   // a connection that opens suffices; Path and Matcher are of HTTP
 	Port      uint16 // 0: the target's own
 	Path      string
 	Matcher   string        // codes: "200", "200,202", "200-299"
@@ -92,7 +93,7 @@ func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sy
 			t.due = now.Add(g.spec.Check.Interval)
 			check := g.spec.Check
 			checks.Go(func() {
-				ok, detail := check.probe(ctx, client, t.addr)
+				ok, detail := check.probe(ctx, b.Network, client, t.addr)
 				if ctx.Err() == nil {
 					b.record(g, t, check, ok, detail)
 				}
@@ -104,12 +105,20 @@ func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sy
 }
 
 // probe asks one target once.
-func (c Check) probe(ctx context.Context, client *http.Client, addr netip.AddrPort) (ok bool, detail string) {
+func (c Check) probe(ctx context.Context, network Network, client *http.Client, addr netip.AddrPort) (ok bool, detail string) {
 	if c.Port != 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), c.Port)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	if c.TCP {
+		conn, err := network.Dial(ctx, addr.String())
+		if err != nil {
+			return false, "Health checks failed"
+		}
+		conn.Close()
+		return true, ""
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+c.Path, nil)
 	if err != nil {
 		return false, "Health checks failed"
@@ -163,7 +172,9 @@ func (b *Balancer) record(g *group, t *target, c Check, ok bool, detail string) 
 		}
 	}
 	changed := t.state != before
+	flows := g.doomed()
 	g.mu.Unlock()
+	cutAll(flows)
 	b.poke()
 	if changed {
 		b.Changed()

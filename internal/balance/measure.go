@@ -236,7 +236,7 @@ func (c *clientConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrit
 // request wanted one.
 func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	m := ctx.Value(routeKey{}).(*route).meter
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, err := b.Network.Dial(ctx, address)
 	if err != nil {

@@ -1,0 +1,309 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Flows counts the TCP connections that a listener or a group has carried.
+type Flows struct {
+	New     uint64 // accepted
+	Active  int    // open now
+	Refused uint64 // reset, because no target took them
+	Retried uint64 // taken by a second target after the first did not answer
+	In, Out uint64 // bytes from clients, bytes from targets
+}
+
+type flowCounts struct {
+	fresh, refused, retried, in, out atomic.Uint64
+	active                           atomic.Int64
+}
+
+func (c *flowCounts) read() Flows {
+	return Flows{c.fresh.Load(), int(c.active.Load()), c.refused.Load(), c.retried.Load(), c.in.Load(), c.out.Load()}
+}
+
+// ListenerFlows is what a TCP listener has carried since it was made.
+func (b *Balancer) ListenerFlows(id string) Flows {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if l := b.listeners[id]; l != nil {
+		if s, ok := l.server.(*flowServer); ok {
+			return s.counts.read()
+		}
+	}
+	return Flows{}
+}
+
+// GroupFlows is what a group has carried for TCP listeners since it was made.
+func (b *Balancer) GroupFlows(id string) Flows {
+	if g := b.group(id); g != nil {
+		return g.flows.read()
+	}
+	return Flows{}
+}
+
+// flowServer carries a TCP listener's connections. A connection has one target,
+// chosen when it comes, and stays with it whatever the weights do after.
+type flowServer struct {
+	b       *Balancer
+	l       *listener
+	socket  net.Listener
+	counts  flowCounts
+	carried sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[*flow]bool
+	closed bool // takes no new connections
+	broken bool // nor keeps those that are open
+}
+
+// flow is a connection of a client and one to its target.
+type flow struct{ client, target net.Conn }
+
+// cut resets both.
+func (f *flow) cut() {
+	reset(f.client)
+	reset(f.target)
+}
+
+func reset(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// serve accepts until the server is shut down.
+func (s *flowServer) serve() {
+	pause := 5 * time.Millisecond
+	for {
+		client, err := s.socket.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no descriptor is free; one may be soon
+			<-time.After(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			reset(client)
+			return
+		}
+		s.carried.Go(func() { s.carry(client) })
+		s.mu.Unlock()
+	}
+}
+
+// Shutdown takes no new connections and waits until those that are open have
+// ended, or ctx has.
+func (s *flowServer) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.socket.Close()
+	ended := make(chan struct{})
+	go func() { s.carried.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close cuts all connections.
+func (s *flowServer) Close() error {
+	s.mu.Lock()
+	s.closed, s.broken = true, true
+	var open []*flow
+	for f := range s.open {
+		open = append(open, f)
+	}
+	s.mu.Unlock()
+	for _, f := range open {
+		f.cut()
+	}
+	return s.socket.Close()
+}
+
+// carry finds a target for a client and moves bytes until both sides have ended.
+func (s *flowServer) carry(client net.Conn) {
+	counts := []*flowCounts{&s.counts}
+	var g *group
+	if to := s.b.route((*s.l.rules.Load())[0]); to != nil {
+		g = to.group
+		counts = append(counts, &g.flows)
+	}
+	for _, c := range counts {
+		c.fresh.Add(1)
+		c.active.Add(1)
+		defer c.active.Add(-1)
+	}
+	t, conn := s.reach(g, counts)
+	if conn == nil {
+		for _, c := range counts {
+			c.refused.Add(1)
+		}
+		reset(client)
+		return
+	}
+	defer s.b.leave(g, t)
+	f := &flow{client, conn}
+	if s.enlist(g, t, f) {
+		f.splice(counts)
+	} else {
+		f.cut()
+	}
+	s.delist(g, t, f)
+}
+
+// reach connects to a target of the group. One that does not answer is passed
+// over, once, for another that is healthy; guessed.
+func (s *flowServer) reach(g *group, counts []*flowCounts) (*target, net.Conn) {
+	if g == nil {
+		return nil, nil
+	}
+	var first *target
+	for range 2 {
+		t := g.take(first)
+		if t == nil {
+			break
+		}
+		if first != nil {
+			for _, c := range counts {
+				c.retried.Add(1)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		conn, err := s.b.Network.Dial(ctx, t.addr.String())
+		cancel()
+		if err == nil {
+			return t, conn
+		}
+		s.b.leave(g, t)
+		first = t
+	}
+	return nil, nil
+}
+
+// enlist notes a flow where it can be found to be cut: at its server and at its
+// target. It says no when one of them was cut while the flow came to be.
+func (s *flowServer) enlist(g *group, t *target, f *flow) bool {
+	g.mu.Lock()
+	cut := t.cut
+	if t.flows == nil {
+		t.flows = map[*flow]bool{}
+	}
+	t.flows[f] = true
+	g.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[f] = true
+	return !cut && !s.broken
+}
+
+func (s *flowServer) delist(g *group, t *target, f *flow) {
+	g.mu.Lock()
+	delete(t.flows, f)
+	g.mu.Unlock()
+	s.mu.Lock()
+	delete(s.open, f)
+	s.mu.Unlock()
+}
+
+// splice moves bytes both ways. The end of one side is told to the other, which
+// may go on: a half-close. A side that breaks breaks the other.
+func (f *flow) splice(counts []*flowCounts) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		f.move(f.target, f.client, func(n uint64) {
+			for _, c := range counts {
+				c.in.Add(n)
+			}
+		})
+	})
+	f.move(f.client, f.target, func(n uint64) {
+		for _, c := range counts {
+			c.out.Add(n)
+		}
+	})
+	both.Wait()
+	f.client.Close()
+	f.target.Close()
+}
+
+func (f *flow) move(to, from net.Conn, moved func(uint64)) {
+	buf := buffers{}.Get()
+	defer buffers{}.Put(buf)
+	for {
+		n, err := from.Read(buf)
+		moved(uint64(n))
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				f.cut()
+				return
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if half, ok := to.(interface{ CloseWrite() error }); ok {
+				half.CloseWrite()
+			}
+			return
+		case err != nil:
+			f.cut()
+			return
+		}
+	}
+}
+
+// overdue marks the targets whose draining is over, where that cuts their flows,
+// and returns the flows. The group is locked.
+func (g *group) overdue() (flows []*flow) {
+	for _, t := range g.leaving {
+		drains := slices.Contains(g.spec.Draining, Target{t.addr, t.generation})
+		if g.spec.Cut && !drains {
+			t.cut = true
+			flows = append(flows, t.all()...)
+		}
+	}
+	return flows
+}
+
+// doomed is the flows of unhealthy targets, where there is a healthy one and that
+// cuts them, documented. The group is locked.
+func (g *group) doomed() (flows []*flow) {
+	if !g.spec.CutUnhealthy || !slices.ContainsFunc(g.targets, func(t *target) bool { return t.state == Healthy }) {
+		return nil
+	}
+	for _, t := range g.targets {
+		if t.state == Unhealthy {
+			flows = append(flows, t.all()...)
+		}
+	}
+	return flows
+}
+
+func (t *target) all() (flows []*flow) {
+	for f := range t.flows {
+		flows = append(flows, f)
+	}
+	return flows
+}
+
+func cutAll(flows []*flow) {
+	for _, f := range flows {
+		f.cut()
+	}
+}
