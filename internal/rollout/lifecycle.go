@@ -49,7 +49,7 @@ func (d *decision) enter(next Stage) {
 	if !allowed {
 		panic(fmt.Sprintf("rollout: no way from %q to %q", d.s.Stage, next))
 	}
-	d.s.Stage, d.s.Since = next, d.now
+	d.s.Stage, d.s.Since, d.s.Moved = next, d.now, zero
 	d.tell(Entered, string(next))
 	d.call(next)
 }
@@ -73,11 +73,32 @@ func (d *decision) scaleUp() {
 
 func (d *decision) postScaleUp() { d.enter(TestShift) }
 
+// settled says that the weights that were asked for are in force, and have been
+// for as long as the load balancer takes to follow them. A rollback does not wait
+// for that; guessed.
+func (d *decision) settled(inForce bool) bool {
+	switch {
+	case !inForce:
+		d.s.Moved = zero
+		return false
+	case d.s.Config.Settle == 0:
+		return true
+	case d.s.Moved.IsZero():
+		d.s.Moved = d.now
+	}
+	end := d.s.Moved.Add(d.s.Config.Settle)
+	if d.now.Before(end) {
+		d.wake(end)
+		return false
+	}
+	return true
+}
+
 // testShift moves test traffic in one step.
 func (d *decision) testShift() {
 	if d.s.Config.TestTraffic {
 		d.s.Test = All
-		if d.o.Test != All {
+		if !d.settled(d.o.Test == All) {
 			return
 		}
 	}
@@ -102,11 +123,11 @@ func (d *decision) preProduction() {
 	}
 }
 
-// productionShift moves the weights, then bakes the step; the last step has no
-// bake of its own, the final bake follows.
+// productionShift moves the weights, lets them settle, then bakes the step; the
+// last step has no bake of its own, the final bake follows.
 func (d *decision) productionShift() {
 	last := d.s.Step >= d.s.Config.Steps()
-	if d.s.Config.Traffic && d.o.Production != d.s.Production || !d.free() {
+	if d.s.Config.Traffic && !d.settled(d.o.Production == d.s.Production) || !d.free() {
 		return
 	}
 	if last {

@@ -28,7 +28,7 @@ func (w world) key() moment {
 		return time.Unix(0, 0).Add(t.Sub(w.now))
 	}
 	s := w.s
-	s.Since, s.Shifted, s.Baked, s.Rollback.Started = ago(s.Since), ago(s.Shifted), ago(s.Baked), ago(s.Rollback.Started)
+	s.Since, s.Moved, s.Shifted, s.Baked, s.Rollback.Started = ago(s.Since), ago(s.Moved), ago(s.Shifted), ago(s.Baked), ago(s.Rollback.Started)
 	s.Started, s.Finished, s.StoppedAt, s.Rollback.Safe = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	return moment{s, w.o, w.mishaps}
 }
@@ -103,6 +103,7 @@ func TestEveryWorldHasAWayOut(t *testing.T) {
 		"reconcile": linear, // a newer update has come in the middle of a shift
 		"linear":    {Strategy: Linear, StepShare: 400, StepBake: time.Minute, Bake: time.Minute, Traffic: true, Breaker: Breaker{Enabled: true, Rollback: true, Threshold: Count, Value: 2}},
 		"canary":    {Strategy: Canary, CanaryShare: 100, CanaryBake: time.Minute, Bake: time.Minute, Traffic: true, TestTraffic: true, Alarms: Alarms{Enabled: true, Rollback: true}},
+		"network":   {Strategy: Canary, CanaryShare: 100, CanaryBake: time.Minute, Bake: time.Minute, Traffic: true, TestTraffic: true, Settle: 10 * time.Minute},
 		"rolling":   {Strategy: Rolling, MinimumHealthy: 50, Maximum: 150, Bake: time.Minute, Breaker: Breaker{Enabled: true, Rollback: true, Threshold: Count, Value: 2}},
 		"early":     {Strategy: Rolling, MinimumHealthy: 50, Maximum: 200, Bake: time.Minute, Early: Early{Enabled: true, Healthy: 50}},
 	} {
@@ -175,6 +176,9 @@ func promised(t *testing.T, c Config, desired int, w world, s State, want Wanted
 			t.Fatalf("%d+%d tasks over the maximum in %+v", want.Source, want.Target, w)
 		}
 		return
+	}
+	if unsettled(c, w.s, s, w.now) {
+		t.Fatalf("%s goes on before its traffic has settled in %+v", w.s.Stage, w)
 	}
 	if s.Status == InProgress && s.Production > w.s.Production && w.o.Target.Healthy < desired {
 		t.Fatalf("traffic is shifted to a target that is not whole in %+v", w)

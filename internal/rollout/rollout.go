@@ -81,10 +81,11 @@ type Config struct {
 	StepShare      Permille
 	StepBake       time.Duration
 	Bake           time.Duration
-	Traffic        bool // a production rule is to be shifted
-	TestTraffic    bool // a test rule is to be shifted, too
-	MinimumHealthy int  // percent of the desired count, rolling only
-	Maximum        int  // percent of the desired count, rolling only
+	Traffic        bool          // a production rule is to be shifted
+	TestTraffic    bool          // a test rule is to be shifted, too
+	Settle         time.Duration // how long a shift of traffic takes beyond its weights
+	MinimumHealthy int           // percent of the desired count, rolling only
+	Maximum        int           // percent of the desired count, rolling only
 	Early          Early
 	Breaker        Breaker
 	Alarms         Alarms
@@ -164,7 +165,8 @@ type State struct {
 	Stage   Stage
 	Since   time.Time // when the stage was entered
 	Step    int       // production shifts begun
-	Shifted time.Time // when the present step's weights were in force, zero before
+	Moved   time.Time // since when the weights of the present shift are in force, where they settle
+	Shifted time.Time // when the bake of the present step began, zero before
 	Baked   time.Time // when the final bake began, zero before
 	Settled bool      // early success: the bake is over, and the source's tasks go
 
@@ -441,7 +443,7 @@ func (d *decision) rollBack(reason string) {
 	d.callBack()
 	d.s.Rollback = Rollback{Reason: reason, Started: d.now}
 	d.s.Production, d.s.Test = 0, 0
-	d.s.Shifted, d.s.Baked = time.Time{}, time.Time{}
+	d.s.Moved, d.s.Shifted, d.s.Baked = zero, zero, zero
 	d.tell(RollingBack, reason)
 }
 

@@ -109,7 +109,7 @@ func (x *story) command(line string) error {
 	case "given":
 		c := Config{
 			Strategy: Strategy(args["strategy"]), CanaryShare: Permille(number("canary")), CanaryBake: length("canaryBake"),
-			StepShare: Permille(number("step")), StepBake: length("stepBake"), Bake: length("bake"),
+			StepShare: Permille(number("step")), StepBake: length("stepBake"), Bake: length("bake"), Settle: length("settle"),
 			MinimumHealthy: 100, Maximum: 200,
 			Traffic: args["strategy"] != "ROLLING" && args["traffic"] != "no", TestTraffic: args["test"] == "yes",
 			Breaker: Breaker{
@@ -302,6 +302,9 @@ func promises(t *testing.T, seed uint64, r *rand.Rand) {
 		c.Maximum = 200
 	}
 	c.Traffic = c.Strategy != Rolling
+	if c.Traffic && r.IntN(2) == 0 {
+		c.Settle = time.Duration(1+r.IntN(10)) * time.Minute
+	}
 	if c.Strategy == Rolling && r.IntN(2) == 0 {
 		c.Early = Early{Enabled: true, Healthy: c.MinimumHealthy + r.IntN(101-c.MinimumHealthy), Deferred: r.IntN(2) == 0}
 	}
@@ -332,6 +335,9 @@ func promises(t *testing.T, seed uint64, r *rand.Rand) {
 			t.Fatalf("seed %d: asked twice it answered\n%+v %+v\n%+v %+v", seed, s, w, again, w2)
 		}
 		check(t, seed, c, n, hasSource, before, s, o, w)
+		if unsettled(c, before, s, now) {
+			t.Fatalf("seed %d: %s went on before its traffic had settled", seed, before.Stage)
+		}
 		o = drift(r, o, w, &mishaps)
 		if hook := r.IntN(3); s.Calls != nil && r.IntN(4) == 0 {
 			o.Answers = answers(o.Answers, s, hook, r.IntN(20) > 0, "it said no")
@@ -409,6 +415,14 @@ func check(t *testing.T, seed uint64, c Config, n int, hasSource bool, before, s
 	if s.Status == RollbackInProgress && o.Production > 0 && w.Target < o.Target.Active() {
 		t.Fatalf("seed %d: tasks were stopped before the traffic was back", seed)
 	}
+}
+
+// unsettled says that a shift of traffic was left, or its bake begun, before its
+// weights had been in force for long enough.
+func unsettled(c Config, before, s State, now time.Time) bool {
+	shift := before.Stage == ProductionShift || before.Stage == TestShift && c.TestTraffic
+	goesOn := s.Stage != before.Stage || s.Shifted != before.Shifted
+	return s.Status == InProgress && shift && goesOn && (c.Settle > 0 && before.Moved.IsZero() || now.Sub(before.Moved) < c.Settle)
 }
 
 // drift moves the world a little towards what is wanted.
