@@ -62,9 +62,9 @@ type Group struct {
 	Check   Check
 
 	// Of connections, not of requests:
-	Draining     []Target // taken out; until they are not here either they keep theirs
-	Cut          bool     // a target that has drained loses those that it still has
-	CutUnhealthy bool     // so does one that is unhealthy while another is healthy
+	Draining     []netip.AddrPort // taken out; until they are not here either they keep theirs
+	Cut          bool             // a target that has drained loses those that it still has
+	CutUnhealthy bool             // so does one that is unhealthy while another is healthy
 }
 
 // Target is an address in a group. The same address with another generation is

@@ -269,11 +269,11 @@ func (f *flow) move(to, from net.Conn, moved func(uint64)) {
 }
 
 // overdue marks the targets whose draining is over, where that cuts their flows,
-// and returns the flows. The group is locked.
+// and returns the flows. One that was put back has not drained. The group is locked.
 func (g *group) overdue() (flows []*flow) {
 	for _, t := range g.leaving {
-		drains := slices.Contains(g.spec.Draining, Target{t.addr, t.generation})
-		if g.spec.Cut && !drains {
+		back := slices.ContainsFunc(g.targets, func(o *target) bool { return o.addr == t.addr })
+		if g.spec.Cut && !back && !slices.Contains(g.spec.Draining, t.addr) {
 			t.cut = true
 			flows = append(flows, t.all()...)
 		}

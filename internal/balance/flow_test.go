@@ -218,7 +218,7 @@ func TestADrainingTargetKeepsItsFlowsUntilItsTimeIsOver(t *testing.T) {
 		g := Group{ID: "a", Check: tcpCheck, Cut: cut, Targets: []Target{old}}
 		x.SetGroup(g)
 		conn, _ := x.dial(t)
-		g.Targets, g.Draining = []Target{fresh}, []Target{old}
+		g.Targets, g.Draining = []Target{fresh}, []netip.AddrPort{old.Addr}
 		x.SetGroup(g)
 		if _, name := x.dial(t); name != "new" {
 			t.Errorf("a new flow went to %q", name)

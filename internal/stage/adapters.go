@@ -59,7 +59,10 @@ func (t traffic) SetWeights(tx *store.Tx, ruleARN string, weights []ecsd.Share) 
 	return t.elb.SetWeights(tx, ruleARN, out)
 }
 
-func (t traffic) Group(groupARN string) (exists, used bool) { return t.elb.InUse(groupARN) }
+func (t traffic) Group(groupARN string) (g ecsd.TargetGroup, exists bool) {
+	g.Protocol, g.Used, exists = t.elb.Group(groupARN)
+	return g, exists
+}
 
 func (t traffic) Register(tx *store.Tx, groupARN, address string, port int32) error {
 	return t.elb.Register(tx, groupARN, address, port)

@@ -129,12 +129,14 @@ func (s *Stage) decision(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// traffic counts what each target group has carried, by its name.
+// traffic counts what each target group has carried, by its ARN: requests and, of
+// network load balancers, connections.
 func (s *Stage) traffic(w http.ResponseWriter, _ *http.Request) {
 	out := map[string]any{}
 	for _, id := range s.balance.Groups() {
-		t := s.balance.Traffic(id)
-		out[id] = map[string]any{"requests": t.Requests, "2xx": t.Codes[2], "3xx": t.Codes[3], "4xx": t.Codes[4], "5xx": t.Codes[5], "unanswered": t.Codes[0], "retried": t.Retried}
+		t, f := s.balance.Traffic(id), s.balance.GroupFlows(id)
+		out[id] = map[string]any{"requests": t.Requests, "2xx": t.Codes[2], "3xx": t.Codes[3], "4xx": t.Codes[4], "5xx": t.Codes[5], "unanswered": t.Codes[0], "retried": t.Retried + f.Retried,
+			"flows": f.New, "activeFlows": f.Active, "refusedFlows": f.Refused, "bytesIn": f.In, "bytesOut": f.Out}
 	}
 	writeJSON(w, http.StatusOK, out)
 }

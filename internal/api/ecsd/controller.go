@@ -285,7 +285,7 @@ func otherOf(one, a, b string) string {
 func (c *control) live(main, alternate, rule string) (string, error) {
 	wanted, _, err := c.deps.Traffic.Weights(rule)
 	if err != nil {
-		return "", errors.New("of invalid networking configuration. One or more rules not found")
+		return "", errors.New(ruleGone(rule))
 	}
 	var serving []string
 	for _, w := range wanted {
@@ -340,18 +340,22 @@ func (c *control) infrastructureRole() string {
 		scope, path := arn.ParseKey(c.key)
 		as := Actor{aws.ToString(adv.RoleArn), "ecs.amazonaws.com", "ECSNetworkingWithELB", scope.For("ecs", "service/"+path).String()}
 		for _, need := range []struct {
-			actions   []string
-			resources []*string
+			action   string
+			resource *string
 		}{
-			{[]string{"ModifyRule"}, []*string{adv.ProductionListenerRule, adv.TestListenerRule}},
-			{[]string{"RegisterTargets", "DeregisterTargets"}, []*string{lb.TargetGroupArn, adv.AlternateTargetGroupArn}},
+			{shiftAction(adv.ProductionListenerRule), adv.ProductionListenerRule}, {shiftAction(adv.TestListenerRule), adv.TestListenerRule},
+			{"RegisterTargets", lb.TargetGroupArn}, {"DeregisterTargets", lb.TargetGroupArn},
+			{"RegisterTargets", adv.AlternateTargetGroupArn}, {"DeregisterTargets", adv.AlternateTargetGroupArn},
 		} {
-			for _, resource := range need.resources {
-				for _, action := range need.actions {
-					if aws.ToString(resource) != "" && c.deps.Roles.Check(as, "elasticloadbalancing:"+action, *resource) != nil {
-						return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + as.Role + "'."
-					}
-				}
+			if aws.ToString(need.resource) == "" {
+				continue
+			}
+			switch err := c.deps.Roles.Check(as, "elasticloadbalancing:"+need.action, *need.resource); {
+			case err == nil:
+			case need.action == "ModifyListener" && c.deps.Roles.Check(as, "", "") == nil: // it is ECS, but may not
+				return err.Error()
+			default:
+				return "of invalid networking configuration. ECS was unable to manage the ELB resources due to missing permissions on ECS Infrastructure Role '" + as.Role + "'."
 			}
 		}
 	}
@@ -370,7 +374,7 @@ func (c *control) inForce(rule func(*types.AdvancedConfiguration) *string) (roll
 		}
 		_, in, err := c.deps.Traffic.Weights(name)
 		if err != nil {
-			return 0, "of invalid networking configuration. One or more rules not found"
+			return 0, ruleGone(name)
 		}
 		p := shareOf(in, r.Groups[i])
 		goingBack := c.d.State.Status == rollout.RollbackInProgress

@@ -26,11 +26,11 @@ type Deps struct {
 
 // Traffic is the load balancers.
 type Traffic interface {
-	// Weights reads a listener rule: what is wanted and what is in force.
+	// Weights reads a listener rule, or a listener of a network load balancer: what
+	// is wanted and what is in force.
 	Weights(ruleARN string) (wanted, inForce []Share, err error)
 	SetWeights(tx *store.Tx, ruleARN string, weights []Share) error
-	// Group reports whether a target group exists and a rule forwards to it.
-	Group(groupARN string) (exists, used bool)
+	Group(groupARN string) (g TargetGroup, exists bool)
 	Register(tx *store.Tx, groupARN, address string, port int32) error
 	Deregister(tx *store.Tx, groupARN, address string, port int32) error
 	// Health is the health of a group's targets, by address:port.
@@ -39,6 +39,12 @@ type Traffic interface {
 	Observations() []store.AnyTable
 	// About is the ARNs of what a row of them is about.
 	About(store.Key) []string
+}
+
+// TargetGroup is what a target group speaks, and whether a rule forwards to it.
+type TargetGroup struct {
+	Protocol string
+	Used     bool
 }
 
 // Share is a target group's weight in a rule.

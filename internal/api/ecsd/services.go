@@ -8,7 +8,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -157,12 +156,15 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) e
 				return invalid("Duplicate targetGroupArn found: %s", g)
 			}
 			groups[g] = true
-			exists, used := a.deps.Traffic.Group(g)
+			has, exists := a.deps.Traffic.Group(g)
 			if parsed, err := arn.Parse(g); err != nil || !exists || parsed.Scope() != scope {
 				return invalid("Unable to assume role and validate the specified targetGroupArn. Please verify that the target group %s exists.", g)
 			}
-			if n == 0 && !used {
+			if n == 0 && !has.Used {
 				return invalid("The target group with targetGroupArn %s does not have an associated load balancer.", g)
+			}
+			if err := has.fits(g, lb.AdvancedConfiguration); err != nil {
+				return err
 			}
 		}
 	}
@@ -174,17 +176,8 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) e
 
 func checkAdvanced(scope arn.Scope, lb types.LoadBalancer) error {
 	adv := lb.AdvancedConfiguration
-	rule := aws.ToString(adv.ProductionListenerRule)
-	if !strings.Contains(rule, ":listener-rule/app/") {
-		return invalid("productionListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: %s", rule)
-	}
-	if test := aws.ToString(adv.TestListenerRule); test != "" {
-		if !strings.Contains(test, ":listener-rule/app/") {
-			return invalid("testListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: %s", test)
-		}
-		if test == rule {
-			return invalid("The following rules cannot be used as both production and test listener rules: %s", rule)
-		}
+	if err := checkRules(adv); err != nil {
+		return err
 	}
 	if adv.AlternateTargetGroupArn == nil || adv.RoleArn == nil {
 		return invalid("advancedConfiguration must have alternateTargetGroupArn and roleArn")
@@ -373,6 +366,9 @@ func rolloutConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) ro
 	}
 	shifts := r.Strategy != rollout.Rolling
 	r.Traffic = shifts && len(lbs) > 0
+	if r.Traffic {
+		r.Settle = settleOf(lbs)
+	}
 	for _, lb := range lbs {
 		r.TestTraffic = r.TestTraffic || shifts && lb.AdvancedConfiguration != nil && aws.ToString(lb.AdvancedConfiguration.TestListenerRule) != ""
 	}

@@ -1,5 +1,5 @@
-// Package elbd is the stage's Elastic Load Balancing: application load
-// balancers, listeners, rules and target groups as rows, and the loop that
+// Package elbd is the stage's Elastic Load Balancing: application and network
+// load balancers, listeners, rules and target groups as rows, and the loop that
 // makes package balance carry traffic as the rows say.
 //
 // A row holds what is wanted. What is in force, the weights of a rule and the
@@ -47,6 +47,7 @@ type API struct {
 
 type loadBalancer struct {
 	ARN, Name, VPC, Scheme string
+	Type                   string // of older rows empty: application
 	Address                string
 	Subnets, Groups        []string
 	Created                time.Time
@@ -54,6 +55,7 @@ type loadBalancer struct {
 
 type listener struct {
 	ARN, LoadBalancer string
+	Protocol          string
 	Port              int32
 }
 
@@ -72,7 +74,9 @@ type weighted struct {
 
 type targetGroup struct {
 	ARN, Name, VPC, Type, ProtocolVersion string
+	Protocol                              string
 	Port                                  int32
+	HealthProtocol                        string
 	HealthPort, HealthPath, Matcher       string
 	Interval, Timeout                     int32 // seconds
 	Healthy, Unhealthy                    int32

@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"slices"
@@ -16,7 +17,7 @@ import (
 func (a *API) balancerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateLoadBalancer", a.CreateLoadBalancer, creating("CreateLoadBalancer", func(c *wire.Call, in *elb.CreateLoadBalancerInput) string {
-			return resource(c, "loadbalancer/app/"+aws.ToString(in.Name)+"/*")
+			return resource(c, "loadbalancer/"+pathOf(in.Type)+"/"+aws.ToString(in.Name)+"/*")
 		}, func(in *elb.CreateLoadBalancerInput) []types.Tag { return in.Tags }), wire.Members{Performed: "Name Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
 		wire.Handle("DescribeLoadBalancers", a.DescribeLoadBalancers, anywhere[elb.DescribeLoadBalancersInput]("DescribeLoadBalancers"),
 			wire.Members{Performed: "LoadBalancerArns Marker Names PageSize"}),
@@ -27,16 +28,17 @@ func (a *API) balancerOps() []*wire.Op {
 
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?$`)
 
-// CreateLoadBalancer makes an application load balancer with a loopback address
-// of its own.
+// CreateLoadBalancer makes an application or network load balancer with a
+// loopback address of its own.
 func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancerInput) (*elb.CreateLoadBalancerOutput, error) {
 	call := wire.From(ctx)
 	name := aws.ToString(in.Name)
 	if !resourceName.MatchString(name) {
 		return nil, invalid("The load balancer name '%s' must have 1 to 32 characters, alphanumeric or hyphens, not beginning or ending with a hyphen", name)
 	}
-	if in.Type != "" && in.Type != types.LoadBalancerTypeEnumApplication {
-		return nil, invalid("Serin performs application load balancers; Type '%s' is not performed yet", in.Type)
+	kind := cmp.Or(in.Type, types.LoadBalancerTypeEnumApplication)
+	if kind != types.LoadBalancerTypeEnumApplication && kind != types.LoadBalancerTypeEnumNetwork {
+		return nil, invalid("Serin performs application and network load balancers; Type '%s' is not performed yet", in.Type)
 	}
 	if in.IpAddressType != "" && in.IpAddressType != types.IpAddressTypeIpv4 {
 		return nil, invalid("Serin performs the IpAddressType ipv4; '%s' is not performed yet", in.IpAddressType)
@@ -46,7 +48,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		scheme = string(types.LoadBalancerSchemeEnumInternetFacing)
 	}
 	lb := loadBalancer{
-		ARN: resource(call, "loadbalancer/app/"+name+"/"+newID()), Name: name, Scheme: scheme,
+		ARN: resource(call, "loadbalancer/"+pathOf(kind)+"/"+name+"/"+newID()), Name: name, Scheme: scheme, Type: string(kind),
 		Subnets: in.Subnets, Groups: in.SecurityGroups, Created: a.clock.Now(),
 	}
 	labels, err := tagsIn(in.Tags)
@@ -63,7 +65,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		}
 		for _, other := range a.balancers.Scan(tx, call.Scope.Key("")) {
 			if other.Name == name {
-				if slices.Equal(other.Subnets, lb.Subnets) && other.Scheme == scheme {
+				if slices.Equal(other.Subnets, lb.Subnets) && other.Scheme == scheme && other.network() == lb.network() {
 					lb = other // the same again is the same, documented
 					return nil
 				}
@@ -84,7 +86,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 func balancerView(lb loadBalancer) types.LoadBalancer {
 	v := types.LoadBalancer{
 		LoadBalancerArn: new(lb.ARN), LoadBalancerName: new(lb.Name), DNSName: new(lb.Address), CreatedTime: new(lb.Created),
-		Scheme: types.LoadBalancerSchemeEnum(lb.Scheme), Type: types.LoadBalancerTypeEnumApplication, IpAddressType: types.IpAddressTypeIpv4,
+		Scheme: types.LoadBalancerSchemeEnum(lb.Scheme), Type: cmp.Or(types.LoadBalancerTypeEnum(lb.Type), types.LoadBalancerTypeEnumApplication), IpAddressType: types.IpAddressTypeIpv4,
 		State: &types.LoadBalancerState{Code: types.LoadBalancerStateEnumActive}, SecurityGroups: lb.Groups, AvailabilityZones: []types.AvailabilityZone{},
 	}
 	for _, s := range lb.Subnets {

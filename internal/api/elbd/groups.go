@@ -44,44 +44,22 @@ func (a *API) groupOps() []*wire.Op {
 	}
 }
 
-const drainAttribute = "deregistration_delay.timeout_seconds"
-
-// CreateTargetGroup makes a target group of addresses, spoken to in HTTP/1.1.
+// CreateTargetGroup makes a target group of addresses, spoken to in HTTP/1.1 or,
+// by network load balancers, in whatever their clients say over TCP.
 func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupInput) (*elb.CreateTargetGroupOutput, error) {
 	call := wire.From(ctx)
-	name := aws.ToString(in.Name)
-	if !resourceName.MatchString(name) {
-		return nil, invalid("The target group name '%s' must have 1 to 32 characters, alphanumeric or hyphens, not beginning or ending with a hyphen", name)
-	}
-	switch {
-	case in.Protocol != types.ProtocolEnumHttp:
-		return nil, &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs target groups of protocol HTTP; '%s' is not performed yet", in.Protocol))}
-	case in.TargetType != types.TargetTypeEnumIp:
-		return nil, invalid("Serin performs target groups of type ip; TargetType '%s' is not performed yet", cmpOr(string(in.TargetType), "instance"))
-	case in.ProtocolVersion != nil && *in.ProtocolVersion != "HTTP1":
-		return nil, invalid("Serin performs the protocol version HTTP1; '%s' is not performed yet", *in.ProtocolVersion)
-	case in.IpAddressType != "" && in.IpAddressType != types.TargetGroupIpAddressTypeEnumIpv4:
-		return nil, invalid("Serin performs the IpAddressType ipv4; '%s' is not performed yet", in.IpAddressType)
-	case in.Port == nil || *in.Port < 1 || *in.Port > 65535:
-		return nil, invalid("A port between 1 and 65535 must be specified")
+	g, err := groupIn(call, in)
+	if err != nil {
+		return nil, err
 	}
 	labels, err := tagsIn(in.Tags)
 	if err != nil {
 		return nil, err
 	}
-	g := targetGroup{
-		ARN: resource(call, "targetgroup/"+name+"/"+newID()), Name: name, VPC: aws.ToString(in.VpcId), Type: "ip", ProtocolVersion: "HTTP1", Port: *in.Port,
-		HealthPort: "traffic-port", HealthPath: "/", Matcher: "200", Interval: 30, Timeout: 5, Healthy: 5, Unhealthy: 2,
-		Attributes: map[string]string{drainAttribute: "300"},
-	}
-	err = g.setHealth(healthSettings{in.HealthCheckEnabled, in.HealthCheckIntervalSeconds, in.HealthCheckPath, in.HealthCheckPort, in.HealthCheckProtocol, in.HealthCheckTimeoutSeconds, in.HealthyThresholdCount, in.UnhealthyThresholdCount, in.Matcher})
-	if err != nil {
-		return nil, err
-	}
 	err = a.store.Update(func(tx *store.Tx) error {
 		for _, other := range a.groups.Scan(tx, call.Scope.Key("")) {
-			if other.Name == name {
-				return &types.DuplicateTargetGroupNameException{Message: new("A target group with the same name '" + name + "' exists, but with different settings")}
+			if other.Name == g.Name {
+				return &types.DuplicateTargetGroupNameException{Message: new("A target group with the same name '" + g.Name + "' exists, but with different settings")}
 			}
 		}
 		a.groups.Put(tx, keyOf(g.ARN), g)
@@ -92,6 +70,42 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 		return nil, err
 	}
 	return &elb.CreateTargetGroupOutput{TargetGroups: []types.TargetGroup{groupView(g, nil)}}, nil
+}
+
+// groupIn reads a new group.
+func groupIn(call *wire.Call, in *elb.CreateTargetGroupInput) (g targetGroup, err error) {
+	name := aws.ToString(in.Name)
+	if !resourceName.MatchString(name) {
+		return g, invalid("The target group name '%s' must have 1 to 32 characters, alphanumeric or hyphens, not beginning or ending with a hyphen", name)
+	}
+	switch {
+	case in.Protocol != types.ProtocolEnumHttp && in.Protocol != types.ProtocolEnumTcp:
+		return g, &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs target groups of the protocols HTTP and TCP; '%s' is not performed yet", in.Protocol))}
+	case in.Protocol == types.ProtocolEnumTcp && in.ProtocolVersion != nil:
+		return g, invalid("ProtocolVersion cannot be specified for target groups with protocol TCP")
+	case in.TargetType != types.TargetTypeEnumIp:
+		return g, invalid("Serin performs target groups of type ip; TargetType '%s' is not performed yet", cmpOr(string(in.TargetType), "instance"))
+	case in.ProtocolVersion != nil && *in.ProtocolVersion != "HTTP1":
+		return g, invalid("Serin performs the protocol version HTTP1; '%s' is not performed yet", *in.ProtocolVersion)
+	case in.IpAddressType != "" && in.IpAddressType != types.TargetGroupIpAddressTypeEnumIpv4:
+		return g, invalid("Serin performs the IpAddressType ipv4; '%s' is not performed yet", in.IpAddressType)
+	case in.Port == nil || *in.Port < 1 || *in.Port > 65535:
+		return g, invalid("A port between 1 and 65535 must be specified")
+	}
+	g = targetGroup{
+		ARN: resource(call, "targetgroup/"+name+"/"+newID()), Name: name, VPC: aws.ToString(in.VpcId), Type: "ip", Protocol: string(in.Protocol), Port: *in.Port,
+		HealthPort: "traffic-port", Interval: 30, Timeout: 5, Healthy: 5, Unhealthy: 2, Attributes: defaultAttributes(string(in.Protocol)),
+	}
+	g.checkBy(g.Protocol)
+	switch {
+	case g.Protocol == http:
+		g.ProtocolVersion = "HTTP1"
+	case in.HealthCheckProtocol == types.ProtocolEnumHttp:
+		g.Timeout = 6
+	default:
+		g.Timeout = 10
+	}
+	return g, g.setHealth(healthSettings{in.HealthCheckEnabled, in.HealthCheckIntervalSeconds, in.HealthCheckPath, in.HealthCheckPort, in.HealthCheckProtocol, in.HealthCheckTimeoutSeconds, in.HealthyThresholdCount, in.UnhealthyThresholdCount, in.Matcher})
 }
 
 func cmpOr(a, b string) string {
@@ -116,8 +130,8 @@ func (g *targetGroup) setHealth(h healthSettings) error {
 	if h.enabled != nil && !*h.enabled {
 		return invalid("Health check enabled must be true for target groups with target type 'ip'")
 	}
-	if h.protocol != "" && h.protocol != types.ProtocolEnumHttp {
-		return invalid("Serin performs HTTP health checks; '%s' is not performed yet", h.protocol)
+	if err := g.setHealthProtocol(h.protocol); err != nil {
+		return err
 	}
 	for _, n := range []struct {
 		name      string
@@ -139,30 +153,13 @@ func (g *targetGroup) setHealth(h healthSettings) error {
 	if g.Timeout >= g.Interval {
 		return invalid("Health check interval must be greater than the timeout.")
 	}
-	if h.path != nil {
-		if !strings.HasPrefix(*h.path, "/") {
-			return invalid("Health check path '%s' must begin with a '/' character", *h.path)
-		}
-		g.HealthPath = *h.path
-	}
 	if h.port != nil {
 		if n, err := strconv.Atoi(*h.port); *h.port != "traffic-port" && (err != nil || n < 1 || n > 65535) {
 			return invalid("Health check port '%s' must be 'traffic-port' or in the range '1-65535'", *h.port)
 		}
 		g.HealthPort = *h.port
 	}
-	if h.matcher != nil && h.matcher.HttpCode != nil {
-		for part := range strings.SplitSeq(*h.matcher.HttpCode, ",") {
-			low, high, isRange := strings.Cut(part, "-")
-			l, err := strconv.Atoi(low)
-			u, err2 := strconv.Atoi(high)
-			if err != nil || l < 200 || l > 499 || isRange && (err2 != nil || u < l || u > 499) {
-				return invalid("Health check matcher HTTP code '%s' must be within '200-499'", *h.matcher.HttpCode)
-			}
-		}
-		g.Matcher = *h.matcher.HttpCode
-	}
-	return nil
+	return g.setWeb(h.path, h.matcher)
 }
 
 func groupView(g targetGroup, balancers []string) types.TargetGroup {
@@ -170,11 +167,17 @@ func groupView(g targetGroup, balancers []string) types.TargetGroup {
 		balancers = []string{}
 	}
 	v := types.TargetGroup{
-		TargetGroupArn: new(g.ARN), TargetGroupName: new(g.Name), Protocol: types.ProtocolEnumHttp, ProtocolVersion: new(g.ProtocolVersion),
+		TargetGroupArn: new(g.ARN), TargetGroupName: new(g.Name), Protocol: types.ProtocolEnum(g.protocol()),
 		Port: new(g.Port), TargetType: types.TargetTypeEnumIp, IpAddressType: types.TargetGroupIpAddressTypeEnumIpv4, LoadBalancerArns: balancers,
-		HealthCheckEnabled: new(true), HealthCheckProtocol: types.ProtocolEnumHttp, HealthCheckPath: new(g.HealthPath), HealthCheckPort: new(g.HealthPort),
+		HealthCheckEnabled: new(true), HealthCheckProtocol: types.ProtocolEnum(g.checks()), HealthCheckPort: new(g.HealthPort),
 		HealthCheckIntervalSeconds: new(g.Interval), HealthCheckTimeoutSeconds: new(g.Timeout), HealthyThresholdCount: new(g.Healthy),
-		UnhealthyThresholdCount: new(g.Unhealthy), Matcher: &types.Matcher{HttpCode: new(g.Matcher)},
+		UnhealthyThresholdCount: new(g.Unhealthy),
+	}
+	if g.ProtocolVersion != "" {
+		v.ProtocolVersion = new(g.ProtocolVersion)
+	}
+	if g.checks() == http {
+		v.HealthCheckPath, v.Matcher = new(g.HealthPath), &types.Matcher{HttpCode: new(g.Matcher)}
 	}
 	if g.VPC != "" {
 		v.VpcId = new(g.VPC)
@@ -266,21 +269,15 @@ func (a *API) DeleteTargetGroup(ctx context.Context, in *elb.DeleteTargetGroupIn
 	})
 }
 
-// ModifyTargetGroupAttributes sets the deregistration delay.
+// ModifyTargetGroupAttributes sets how targets are taken leave of.
 func (a *API) ModifyTargetGroupAttributes(ctx context.Context, in *elb.ModifyTargetGroupAttributesInput) (*elb.ModifyTargetGroupAttributesOutput, error) {
 	g, err := a.change(ctx, in.TargetGroupArn, func(g *targetGroup) error {
-		attributes := maps.Clone(g.Attributes)
+		g.Attributes = maps.Clone(g.Attributes)
 		for _, at := range in.Attributes {
-			key, value := aws.ToString(at.Key), aws.ToString(at.Value)
-			if key != drainAttribute {
-				return invalid("Serin performs the target group attribute '%s'; '%s' is not performed yet", drainAttribute, key)
+			if err := g.setAttribute(at); err != nil {
+				return err
 			}
-			if n, err := strconv.Atoi(value); err != nil || n < 0 || n > 3600 {
-				return &types.InvalidConfigurationRequestException{Message: new("The value of '" + key + "' must be between '0-3600' inclusive")}
-			}
-			attributes[key] = value
 		}
-		g.Attributes = attributes
 		return nil
 	})
 	if err != nil {

@@ -41,11 +41,11 @@ func (a *API) listenerOps() []*wire.Op {
 func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (*elb.CreateListenerOutput, error) {
 	call := wire.From(ctx)
 	lbARN := aws.ToString(in.LoadBalancerArn)
-	if err := checkEndpoint(in.Protocol, in.Port); err != nil {
-		return nil, err
-	}
 	if in.Port == nil {
 		return nil, invalid("A port must be specified")
+	}
+	if err := checkPort(in.Port); err != nil {
+		return nil, err
 	}
 	l := listener{ARN: resource(call, "listener/"+last(lbARN)+"/"+newID()), LoadBalancer: lbARN, Port: *in.Port}
 	labels, err := tagsIn(in.Tags)
@@ -53,8 +53,12 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 		return nil, err
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
-		if _, ok := a.balancers.Get(tx, keyOf(lbARN)); !ok || !inScope(call, lbARN) {
+		lb, ok := a.balancers.Get(tx, keyOf(lbARN))
+		if !ok || !inScope(call, lbARN) {
 			return balancerNotFound()
+		}
+		if l.Protocol, err = listenerProtocol(lb, in.Protocol); err != nil {
+			return err
 		}
 		for _, other := range a.listeners.Scan(tx, call.Scope.Key("")) {
 			if other.LoadBalancer == lbARN && other.Port == l.Port {
@@ -62,7 +66,7 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 			}
 		}
 		r := rule{ARN: resource(call, "listener-rule/"+last(l.ARN)+"/"+newID()), Listener: l.ARN}
-		if err := a.setActions(tx, &r, in.DefaultActions); err != nil {
+		if err := a.setActions(tx, &r, l.protocol(), in.DefaultActions); err != nil {
 			return err
 		}
 		a.listeners.Put(tx, keyOf(l.ARN), l)
@@ -76,18 +80,16 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 	return &elb.CreateListenerOutput{Listeners: []types.Listener{a.listenerView(l)}}, nil
 }
 
-func checkEndpoint(protocol types.ProtocolEnum, port *int32) error {
-	if protocol != "" && protocol != types.ProtocolEnumHttp {
-		return &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs HTTP listeners; Protocol '%s' is not performed yet", protocol))}
-	}
+func checkPort(port *int32) error {
 	if port != nil && (*port < 1 || *port > 65535) {
 		return invalid("1 validation error detected: Value '%d' at 'port' failed to satisfy constraint: Member must have value between 1 and 65535", *port)
 	}
 	return nil
 }
 
-// setActions reads a rule's actions: exactly one, forward or fixed-response.
-func (a *API) setActions(tx *store.Tx, r *rule, actions []types.Action) error {
+// setActions reads the actions of a rule: exactly one, forward or fixed-response,
+// that suits the listener's protocol.
+func (a *API) setActions(tx *store.Tx, r *rule, protocol string, actions []types.Action) error {
 	if len(actions) != 1 {
 		return &types.InvalidLoadBalancerActionException{Message: new("A rule must have exactly one of the actions that Serin performs: forward, fixed-response")}
 	}
@@ -133,7 +135,7 @@ func (a *API) setActions(tx *store.Tx, r *rule, actions []types.Action) error {
 	default:
 		return &types.InvalidLoadBalancerActionException{Message: new(fmt.Sprintf("Serin performs the actions forward and fixed-response; '%s' is not performed yet", action.Type))}
 	}
-	return nil
+	return a.checkProtocol(tx, *r, protocol)
 }
 
 func actionsView(r rule) []types.Action {
@@ -153,7 +155,7 @@ func actionsView(r rule) []types.Action {
 }
 
 func (a *API) listenerView(l listener) types.Listener {
-	v := types.Listener{ListenerArn: new(l.ARN), LoadBalancerArn: new(l.LoadBalancer), Port: new(l.Port), Protocol: types.ProtocolEnumHttp}
+	v := types.Listener{ListenerArn: new(l.ARN), LoadBalancerArn: new(l.LoadBalancer), Port: new(l.Port), Protocol: types.ProtocolEnum(l.protocol())}
 	a.store.View(func(tx *store.Tx) {
 		for _, r := range a.rulesOf(tx, l.ARN) {
 			if r.Priority == 0 {
@@ -230,7 +232,7 @@ func ruleNotFound() error {
 // ModifyListener changes a listener's port or default action.
 func (a *API) ModifyListener(ctx context.Context, in *elb.ModifyListenerInput) (*elb.ModifyListenerOutput, error) {
 	call := wire.From(ctx)
-	if err := checkEndpoint(in.Protocol, in.Port); err != nil {
+	if err := checkPort(in.Port); err != nil {
 		return nil, err
 	}
 	var l listener
@@ -238,6 +240,11 @@ func (a *API) ModifyListener(ctx context.Context, in *elb.ModifyListenerInput) (
 		var ok bool
 		if l, ok = a.listeners.Get(tx, keyOf(aws.ToString(in.ListenerArn))); !ok || !inScope(call, l.ARN) {
 			return listenerNotFound()
+		}
+		if lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer)); ok && in.Protocol != "" { // it may be what it is
+			if _, err := listenerProtocol(lb, in.Protocol); err != nil {
+				return err
+			}
 		}
 		if in.Port != nil {
 			l.Port = *in.Port
@@ -248,7 +255,7 @@ func (a *API) ModifyListener(ctx context.Context, in *elb.ModifyListenerInput) (
 		}
 		rules := a.rulesOf(tx, l.ARN)
 		r := rules[len(rules)-1]
-		if err := a.setActions(tx, &r, in.DefaultActions); err != nil {
+		if err := a.setActions(tx, &r, l.protocol(), in.DefaultActions); err != nil {
 			return err
 		}
 		a.rules.Put(tx, keyOf(r.ARN), r)
@@ -300,8 +307,12 @@ func (a *API) CreateRule(ctx context.Context, in *elb.CreateRuleInput) (*elb.Cre
 	}
 	r := rule{Listener: listenerARN, Priority: int(priority), Conditions: conditions}
 	err = a.store.Update(func(tx *store.Tx) error {
-		if _, ok := a.listeners.Get(tx, keyOf(listenerARN)); !ok || !inScope(call, listenerARN) {
+		l, ok := a.listeners.Get(tx, keyOf(listenerARN))
+		if !ok || !inScope(call, listenerARN) {
 			return listenerNotFound()
+		}
+		if err := rulesOnly(l); err != nil {
+			return err
 		}
 		rules := a.rulesOf(tx, listenerARN)
 		if slices.ContainsFunc(rules, func(o rule) bool { return o.Priority == r.Priority }) {
@@ -311,7 +322,7 @@ func (a *API) CreateRule(ctx context.Context, in *elb.CreateRuleInput) (*elb.Cre
 			return &types.TooManyRulesException{Message: new("The maximum number of rules has been reached")}
 		}
 		r.ARN = resource(call, "listener-rule/"+last(listenerARN)+"/"+newID())
-		if err := a.setActions(tx, &r, in.Actions); err != nil {
+		if err := a.setActions(tx, &r, l.protocol(), in.Actions); err != nil {
 			return err
 		}
 		a.rules.Put(tx, keyOf(r.ARN), r)
@@ -420,6 +431,10 @@ func (a *API) ModifyRule(ctx context.Context, in *elb.ModifyRuleInput) (*elb.Mod
 		if r, ok = a.rules.Get(tx, keyOf(aws.ToString(in.RuleArn))); !ok || !inScope(call, r.ARN) {
 			return ruleNotFound()
 		}
+		l, _ := a.listeners.Get(tx, keyOf(r.Listener))
+		if err := rulesOnly(l); err != nil {
+			return err
+		}
 		if in.Conditions != nil {
 			if r.Priority == 0 {
 				return &types.OperationNotPermittedException{Message: new("Default rule's conditions cannot be modified")}
@@ -431,7 +446,7 @@ func (a *API) ModifyRule(ctx context.Context, in *elb.ModifyRuleInput) (*elb.Mod
 			r.Conditions = conditions
 		}
 		if in.Actions != nil {
-			if err := a.setActions(tx, &r, in.Actions); err != nil {
+			if err := a.setActions(tx, &r, l.protocol(), in.Actions); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"serin/internal/arn"
@@ -49,7 +50,7 @@ func (a *API) sync() (next time.Time, err error) {
 			}
 			listeners[l.ARN] = true
 			rules := a.rulesOf(tx, l.ARN)
-			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port)}
+			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == tcp}
 			for _, r := range rules {
 				spec.Rules = append(spec.Rules, ruleSpec(r))
 			}
@@ -144,8 +145,8 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 }
 
 func groupSpec(g targetGroup) balance.Group {
-	spec := balance.Group{ID: g.ARN, Check: balance.Check{
-		Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
+	spec := balance.Group{ID: g.ARN, Cut: g.Attributes[cutAttribute] == "true", CutUnhealthy: g.Attributes[unhealthyAttribute] == "true", Check: balance.Check{
+		TCP: g.checks() == tcp, Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
 		Timeout: time.Duration(g.Timeout) * time.Second, Healthy: int(g.Healthy), Unhealthy: int(g.Unhealthy),
 	}}
 	if n, err := strconv.ParseUint(g.HealthPort, 10, 16); err == nil {
@@ -154,6 +155,11 @@ func groupSpec(g targetGroup) balance.Group {
 	for _, t := range g.Targets {
 		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
 			spec.Targets = append(spec.Targets, balance.Target{Addr: addr, Generation: t.At.UnixNano()})
+		}
+	}
+	for _, t := range g.Draining {
+		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
+			spec.Draining = append(spec.Draining, addr)
 		}
 	}
 	return spec
@@ -249,17 +255,17 @@ type Share struct {
 	Weight int
 }
 
-// Weights reads a rule: what is wanted of it and what is in force. The error
-// is ELB's own when there is no such rule.
+// Weights reads a rule, or a listener's default rule: what is wanted of it and
+// what is in force. The error is ELB's own when there is no such rule.
 func (a *API) Weights(ruleARN string) (wanted, inForce []Share, err error) {
 	a.store.View(func(tx *store.Tx) {
-		r, ok := a.rules.Get(tx, keyOf(ruleARN))
+		r, ok := a.ruleOf(tx, ruleARN)
 		if !ok {
 			err = ruleNotFound()
 			return
 		}
 		wanted = shares(r.Forward)
-		if in, ok := a.applied.Get(tx, keyOf(ruleARN)); ok {
+		if in, ok := a.applied.Get(tx, keyOf(r.ARN)); ok {
 			inForce = shares(in.Forward)
 		}
 	})
@@ -274,9 +280,10 @@ func shares(in []weighted) []Share {
 	return out
 }
 
-// SetWeights rewrites the weights of a rule's forward action.
+// SetWeights rewrites the weights of a rule's forward action, or those of a
+// listener's default rule.
 func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
-	r, ok := a.rules.Get(tx, keyOf(ruleARN))
+	r, ok := a.ruleOf(tx, ruleARN)
 	if !ok {
 		return ruleNotFound()
 	}
@@ -288,17 +295,18 @@ func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
 		return nil
 	}
 	r.Forward, r.Fixed = forward, nil
-	a.rules.Put(tx, keyOf(ruleARN), r)
+	a.rules.Put(tx, keyOf(r.ARN), r)
 	return nil
 }
 
-// InUse reports whether a group exists, and whether a rule forwards to it.
-func (a *API) InUse(groupARN string) (exists, used bool) {
+// Group is a group's protocol, if it exists, and whether a rule forwards to it.
+func (a *API) Group(groupARN string) (protocol string, used, exists bool) {
 	a.store.View(func(tx *store.Tx) {
-		_, exists = a.groups.Get(tx, keyOf(groupARN))
-		used = len(a.usersOf(tx, groupARN)) > 0
+		var g targetGroup
+		g, exists = a.groups.Get(tx, keyOf(groupARN))
+		protocol, used = g.protocol(), len(a.usersOf(tx, groupARN)) > 0
 	})
-	return exists, used
+	return protocol, used, exists
 }
 
 // Register puts an address into a group, Deregister takes it out to drain.
@@ -361,7 +369,7 @@ func (a *API) Endpoints() map[string][]string {
 		for _, l := range a.listeners.Scan(tx, "") {
 			lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer))
 			if b, bound := a.bound.Get(tx, keyOf(l.ARN)); ok && bound {
-				out[lb.Name] = append(out[lb.Name], "http://"+b.Address)
+				out[lb.Name] = append(out[lb.Name], strings.ToLower(l.protocol())+"://"+b.Address)
 			}
 		}
 	})
