@@ -356,9 +356,13 @@ func (a *API) Observations() []store.AnyTable {
 	return []store.AnyTable{a.applied, a.health, a.rules, a.groups}
 }
 
-// About is the ARNs of what a row of the observations is about.
+// About is the ARNs of what a row of the observations is about. The default rule of
+// a network load balancer's listener is about the listener, too.
 func (a *API) About(k store.Key) []string {
 	_, name := arn.ParseKey(k.Row)
+	if before, path, ok := strings.Cut(name, ":listener-rule/net/"); ok {
+		return []string{name, before + ":listener/net/" + path[:strings.LastIndexByte(path, '/')]}
+	}
 	return []string{name}
 }
 
