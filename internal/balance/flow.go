@@ -122,7 +122,7 @@ func (s *flowServer) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close cuts all connections.
+// Close cuts all connections and returns when they have ended.
 func (s *flowServer) Close() error {
 	s.mu.Lock()
 	s.closed, s.broken = true, true
@@ -131,10 +131,10 @@ func (s *flowServer) Close() error {
 		open = append(open, f)
 	}
 	s.mu.Unlock()
-	for _, f := range open {
-		f.cut()
-	}
-	return s.socket.Close()
+	cutAll(open)
+	err := s.socket.Close()
+	s.carried.Wait()
+	return err
 }
 
 // carry finds a target for a client and moves bytes until both sides have ended.

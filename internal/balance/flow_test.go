@@ -291,3 +291,12 @@ func TestAListenerThatGoesTakesNoNewFlows(t *testing.T) {
 		t.Error("a closed server carries on")
 	}
 }
+
+func TestABalancerThatStopsCutsWhatIsStillOpen(t *testing.T) {
+	x := network(t, []netip.AddrPort{echo(t, "a")}, nil, 1, 0)
+	conn, _ := x.dial(t)
+	x.closeAll()
+	if _, err := conn.says("x"); err == nil {
+		t.Error("it carries on")
+	}
+}

@@ -49,9 +49,11 @@ func (b *Balancer) Run(ctx context.Context) error {
 
 func (b *Balancer) closeAll() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	open := b.listeners
+	b.listeners = map[string]*listener{}
+	b.mu.Unlock() // what is under way still asks for its group
 	var wg sync.WaitGroup
-	for id, l := range b.listeners {
+	for _, l := range open {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			defer cancel()
@@ -59,7 +61,6 @@ func (b *Balancer) closeAll() {
 				l.server.Close()
 			}
 		})
-		delete(b.listeners, id)
 	}
 	wg.Wait()
 	b.transport.CloseIdleConnections()

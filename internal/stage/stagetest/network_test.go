@@ -144,6 +144,23 @@ func TestACanaryBehindANetworkLoadBalancer(t *testing.T) {
 	})
 }
 
+func TestARollingServiceBehindANetworkLoadBalancer(t *testing.T) {
+	behindNetwork(t, func(t *testing.T, w *network) {
+		c, transport := w.dialer()
+		transport.DisableKeepAlives = true
+		first, err := w.serve("1", nil, nil)
+		w.must(first, err)
+		w.ends(first, types.ServiceDeploymentStatusSuccessful)
+		if got := w.ask(c, "8088"); got != "1" {
+			t.Errorf("%q answers when 1 is deployed", got)
+		}
+		w.ends(w.update("2"), types.ServiceDeploymentStatusSuccessful)
+		if got := w.ask(c, "8088"); got != "2" {
+			t.Errorf("%q answers when 2 is deployed", got)
+		}
+	})
+}
+
 func TestTheRoleMustMayModifyTheListener(t *testing.T) {
 	behindNetwork(t, func(t *testing.T, w *network) {
 		w.must(w.iam.DetachRolePolicy(t.Context(), &iam.DetachRolePolicyInput{RoleName: new("infra"), PolicyArn: new("arn:aws:iam::aws:policy/AmazonECSInfrastructureRolePolicyForLoadBalancers")}))
