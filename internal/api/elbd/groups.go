@@ -98,7 +98,7 @@ func groupIn(call *wire.Call, in *elb.CreateTargetGroupInput) (g targetGroup, er
 	}
 	g.checkBy(g.Protocol)
 	switch {
-	case g.Protocol == http:
+	case g.Protocol == overHTTP:
 		g.ProtocolVersion = "HTTP1"
 	case in.HealthCheckProtocol == types.ProtocolEnumHttp:
 		g.Timeout = 6
@@ -176,7 +176,7 @@ func groupView(g targetGroup, balancers []string) types.TargetGroup {
 	if g.ProtocolVersion != "" {
 		v.ProtocolVersion = new(g.ProtocolVersion)
 	}
-	if g.checks() == http {
+	if g.checks() == overHTTP {
 		v.HealthCheckPath, v.Matcher = new(g.HealthPath), &types.Matcher{HttpCode: new(g.Matcher)}
 	}
 	if g.VPC != "" {

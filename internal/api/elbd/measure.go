@@ -20,12 +20,16 @@ import (
 func (a *API) Measure(at time.Time) map[arn.Scope][]metric.Datum {
 	m := minute{at: at, balancers: map[string]*carried{}, groups: map[[2]string]*carried{}, data: map[arn.Scope][]metric.Datum{}}
 	for _, l := range a.balance.Measure() {
-		m.add(l)
+		if !ofNetwork(l.Listener) {
+			m.add(l)
+		}
 	}
 	a.store.View(func(tx *store.Tx) {
 		for _, g := range a.groups.Scan(tx, "") {
 			for _, lb := range a.usersOf(tx, g.ARN) {
-				m.group(lb, g.ARN).used = true
+				if !ofNetwork(lb) {
+					m.group(lb, g.ARN).used = true
+				}
 			}
 		}
 	})
@@ -51,6 +55,10 @@ func (a *API) Measure(at time.Time) map[arn.Scope][]metric.Datum {
 	}
 	return m.data
 }
+
+// ofNetwork says that an ARN is of a network load balancer, whose metrics have
+// another namespace and are not told.
+func ofNetwork(resourceARN string) bool { return strings.Contains(resourceARN, "/net/") }
 
 // groupName is a target group as a dimension: targetgroup/NAME/ID.
 func groupName(groupARN string) string { return "targetgroup/" + last(groupARN) }

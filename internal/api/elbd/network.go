@@ -18,9 +18,9 @@ import (
 // groups speak TCP.
 
 const (
-	network = string(types.LoadBalancerTypeEnumNetwork)
-	tcp     = string(types.ProtocolEnumTcp)
-	http    = string(types.ProtocolEnumHttp)
+	network  = string(types.LoadBalancerTypeEnumNetwork)
+	overTCP  = string(types.ProtocolEnumTcp)
+	overHTTP = string(types.ProtocolEnumHttp)
 )
 
 func (lb loadBalancer) network() bool { return lb.Type == network }
@@ -54,7 +54,7 @@ func listenerProtocol(lb loadBalancer, p types.ProtocolEnum) (string, error) {
 // checkProtocol refuses what is not for the listener's protocol: a rule's action
 // and its target groups. The text is AWS's, observed; of the others, guessed.
 func (a *API) checkProtocol(tx *store.Tx, r rule, protocol string) error {
-	if protocol == tcp && r.Fixed != nil {
+	if protocol == overTCP && r.Fixed != nil {
 		return &types.InvalidLoadBalancerActionException{Message: new("The action type 'fixed-response' is not valid with a network load balancer")}
 	}
 	for _, w := range r.Forward {
@@ -68,25 +68,25 @@ func (a *API) checkProtocol(tx *store.Tx, r rule, protocol string) error {
 // rulesOnly refuses the operations on rules where the listener can have none;
 // the text is a guess.
 func rulesOnly(l listener) error {
-	if l.protocol() == tcp {
+	if l.protocol() == overTCP {
 		return invalid("Rules are unsupported for Network Load Balancer listeners")
 	}
 	return nil
 }
 
 // Rows that are older than network load balancers do not say.
-func (l listener) protocol() string    { return cmpOr(l.Protocol, http) }
-func (g targetGroup) protocol() string { return cmpOr(g.Protocol, http) }
+func (l listener) protocol() string    { return cmpOr(l.Protocol, overHTTP) }
+func (g targetGroup) protocol() string { return cmpOr(g.Protocol, overHTTP) }
 
 // checks is the protocol of the health checks.
-func (g targetGroup) checks() string { return cmpOr(g.HealthProtocol, http) }
+func (g targetGroup) checks() string { return cmpOr(g.HealthProtocol, overHTTP) }
 
 // setHealthProtocol takes the protocol of health checks over.
 func (g *targetGroup) setHealthProtocol(p types.ProtocolEnum) error {
 	if p == "" || string(p) == g.checks() {
 		return nil
 	}
-	if p != types.ProtocolEnumHttp && (p != types.ProtocolEnumTcp || g.protocol() != tcp) {
+	if p != types.ProtocolEnumHttp && (p != types.ProtocolEnumTcp || g.protocol() != overTCP) {
 		return invalid("Serin performs HTTP health checks, and TCP health checks of TCP target groups; '%s' is not performed yet", p)
 	}
 	g.checkBy(string(p))
@@ -97,16 +97,16 @@ func (g *targetGroup) setHealthProtocol(p types.ProtocolEnum) error {
 func (g *targetGroup) checkBy(protocol string) {
 	g.HealthProtocol, g.HealthPath, g.Matcher = protocol, "", ""
 	switch {
-	case protocol == http && g.protocol() == http:
+	case protocol == overHTTP && g.protocol() == overHTTP:
 		g.HealthPath, g.Matcher = "/", "200"
-	case protocol == http:
+	case protocol == overHTTP:
 		g.HealthPath, g.Matcher = "/", "200-399"
 	}
 }
 
 // setWeb takes over what only HTTP checks have.
 func (g *targetGroup) setWeb(path *string, matcher *types.Matcher) error {
-	if g.checks() != http {
+	if g.checks() != overHTTP {
 		if path != nil || matcher != nil {
 			return invalid("HealthCheckPath and Matcher are not supported for health checks with protocol %s", g.checks())
 		}
@@ -122,7 +122,7 @@ func (g *targetGroup) setWeb(path *string, matcher *types.Matcher) error {
 		return nil
 	}
 	most := 499
-	if g.protocol() == tcp {
+	if g.protocol() == overTCP {
 		most = 599
 	}
 	for part := range strings.SplitSeq(*matcher.HttpCode, ",") {
@@ -147,8 +147,8 @@ const (
 // Of those with one value the other is not performed. Cross-zone balancing makes no
 // difference in one zone and is recorded.
 var attributes = map[string]map[string][]string{
-	http: {drainAttribute: {"300"}},
-	tcp: {
+	overHTTP: {drainAttribute: {"300"}},
+	overTCP: {
 		drainAttribute: {"300"}, cutAttribute: {"false", "true"}, unhealthyAttribute: {"true", "false"},
 		"preserve_client_ip.enabled": {"false"}, "proxy_protocol_v2.enabled": {"false"}, "stickiness.enabled": {"false"},
 		"load_balancing.cross_zone.enabled": {"use_load_balancer_configuration", "true", "false"},

@@ -50,7 +50,7 @@ func (a *API) sync() (next time.Time, err error) {
 			}
 			listeners[l.ARN] = true
 			rules := a.rulesOf(tx, l.ARN)
-			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == tcp}
+			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == overTCP}
 			for _, r := range rules {
 				spec.Rules = append(spec.Rules, ruleSpec(r))
 			}
@@ -146,7 +146,7 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 
 func groupSpec(g targetGroup) balance.Group {
 	spec := balance.Group{ID: g.ARN, Cut: g.Attributes[cutAttribute] == "true", CutUnhealthy: g.Attributes[unhealthyAttribute] == "true", Check: balance.Check{
-		TCP: g.checks() == tcp, Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
+		TCP: g.checks() == overTCP, Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
 		Timeout: time.Duration(g.Timeout) * time.Second, Healthy: int(g.Healthy), Unhealthy: int(g.Unhealthy),
 	}}
 	if n, err := strconv.ParseUint(g.HealthPort, 10, 16); err == nil {
