@@ -62,6 +62,7 @@ var allowed = map[string][]string{
 	"internal/wire": {"internal/clock", "internal/arn", "internal/id"}, "internal/run": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/balance": {"internal/clock", "internal/arn", "internal/id", "internal/metric"}, "internal/registry": {"internal/clock", "internal/arn", "internal/id"},
 	"internal/tags":    {"internal/store", "internal/arn"},
+	"internal/events":  {"internal/store", "internal/arn", "internal/id"},
 	"internal/metric":  {},
 	"internal/memnet":  {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
@@ -76,7 +77,7 @@ var allowed = map[string][]string{
 	"internal/stage/stagetest":  {"internal/stage", "internal/run", "internal/memnet"},
 }
 
-var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric"}
+var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric", "internal/events"}
 
 func mayImport(from, to string) bool {
 	switch {

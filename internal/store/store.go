@@ -477,16 +477,26 @@ func (t *Table[R]) Delete(tx *Tx, key string) {
 // Scan yields the rows whose key starts with prefix, in the order of their keys.
 // The table may be written while it is scanned; the scan sees it as it was.
 func (t *Table[R]) Scan(tx *Tx, prefix string) iter.Seq2[string, R] {
+	return func(yield func(string, R) bool) {
+		for key, row := range t.From(tx, prefix) {
+			if !strings.HasPrefix(key, prefix) || !yield(key, row) {
+				return
+			}
+		}
+	}
+}
+
+// From yields the rows from key on, in the order of their keys, as Scan does.
+func (t *Table[R]) From(tx *Tx, key string) iter.Seq2[string, R] {
 	rows := t.read(tx)
 	if tx.fresh != nil {
 		rows = rows.Copy()
 	}
-	return func(yield func(string, R) bool) {
-		rows.Ascend(prefix, func(key string, row R) bool {
-			return strings.HasPrefix(key, prefix) && yield(key, row)
-		})
-	}
+	return func(yield func(string, R) bool) { rows.Ascend(key, yield) }
 }
+
+// Last returns the row with the greatest key.
+func (t *Table[R]) Last(tx *Tx) (key string, row R, ok bool) { return t.read(tx).Max() }
 
 // Len is the number of rows.
 func (t *Table[R]) Len(tx *Tx) int { return t.read(tx).Len() }

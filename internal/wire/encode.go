@@ -25,6 +25,15 @@ func (n *Naming) encodeJSON(v any) []byte {
 	return out
 }
 
+// JSON writes v where it is not the answer of an operation: lists that are absent
+// are left out of the outermost structure, too.
+func (n *Naming) JSON(v any) []byte {
+	return n.appendJSON(make([]byte, 0, 2048), reflect.ValueOf(v), false)
+}
+
+// isoTime is how AWS writes times in events, quotes included.
+const isoTime = `"2006-01-02T15:04:05.000Z"`
+
 func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 	for v.Kind() == reflect.Pointer {
 		if v.IsNil() {
@@ -43,6 +52,9 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 	case kindFloat:
 		return strconv.AppendFloat(b, v.Float(), 'g', -1, v.Type().Bits())
 	case kindTime:
+		if n.ISO {
+			return v.Interface().(time.Time).UTC().AppendFormat(b, isoTime)
+		}
 		return appendEpoch(b, v.Interface().(time.Time))
 	case kindBlob:
 		b = append(b, '"')

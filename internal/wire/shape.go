@@ -17,6 +17,8 @@ type Naming struct {
 	Lower bool
 	// Except maps "Type.Field" to a spelling that the rule misses.
 	Except map[string]string
+	// ISO writes times as events have them, in place of epoch seconds.
+	ISO bool
 
 	shapes sync.Map // reflect.Type → *shape
 }
