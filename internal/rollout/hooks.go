@@ -30,6 +30,11 @@ type Call struct {
 	Expires time.Time
 }
 
+// Same says that two are the same call, whatever has become of it.
+func (c Call) Same(as Call) bool {
+	return c.Hook == as.Hook && c.Stage == as.Stage && c.Step == as.Step && c.Back == as.Back
+}
+
 // Calls are all of a deployment so far. They never change either.
 type Calls struct{ List []Call }
 

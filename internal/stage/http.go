@@ -26,6 +26,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/decisions", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.decisions.all()) })
 	mux.HandleFunc("GET /_serin/decisions/{id}", s.decision)
 	mux.HandleFunc("GET /_serin/policy", s.leastPrivilege)
+	mux.HandleFunc("GET /_serin/events", s.eventList)
 	mux.HandleFunc("GET /_serin/traffic", s.traffic)
 	mux.HandleFunc("POST /_serin/time", s.advance)
 	mux.HandleFunc("POST /_serin/reset", s.reset)

@@ -31,6 +31,7 @@ import (
 	"serin/internal/arn"
 	"serin/internal/balance"
 	"serin/internal/clock"
+	"serin/internal/events"
 	"serin/internal/metric"
 	"serin/internal/oidc"
 	"serin/internal/registry"
@@ -55,6 +56,8 @@ type Config struct {
 	RegistryMax int64
 	// Function invokes what stands in for a Lambda function.
 	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
+	// EventsTo is where events are posted, "": nowhere.
+	EventsTo string
 	// Upstream is a registry that the pull through cache is in front of.
 	Upstream func(host string) (*registry.Remote, error)
 	// Network is where load balancers listen and tasks are; nil: this machine.
@@ -90,6 +93,7 @@ type Stage struct {
 	seal     seal
 	secret   string // of the seal
 	meta     *store.Table[meta]
+	events   *events.Log
 	started  time.Time
 
 	iam  *iamd.API
@@ -110,6 +114,7 @@ type Stage struct {
 	learned    learned
 	down       chan struct{}
 	once       sync.Once
+	ending     chan struct{} // closed when Run ends: streams end, too
 }
 
 // meta is what the stage remembers of itself.
@@ -134,7 +139,7 @@ func New(c Config) (*Stage, error) {
 			return nil, fmt.Errorf("%s: this stage has no stand-ins for functions", NoFunction)
 		}
 	}
-	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{})}
+	s := &Stage{config: c, log: c.Log, started: time.Now(), down: make(chan struct{}), ending: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
@@ -154,6 +159,7 @@ func (s *Stage) open() (err error) {
 		}
 	}()
 	s.meta = store.NewTable[meta](s.store, "stage/meta")
+	s.events = events.NewLog(s.store, events.Most)
 	// The tables want the clock and the clock wants a row, so the clock is made
 	// first and pushed to where it was.
 	if s.clock, err = clock.New(c.Speed); err != nil {
@@ -180,13 +186,18 @@ func (s *Stage) open() (err error) {
 	s.ec2 = ec2d.New(s.store)
 	s.publish = func(arn.Scope, []metric.Datum) {} // nobody keeps metrics yet
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
-		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside, Function: c.Function,
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside, Function: c.Function, Events: s.events,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
 	}
 	if err = s.resume(); err != nil {
 		return err
+	}
+	if c.EventsTo != "" {
+		if err = s.events.Subscribe(c.EventsTo); err != nil {
+			return err
+		}
 	}
 	s.gateway = &wire.Gateway{Log: c.Log, Authenticate: s.authenticate, Authorize: s.authorize, Region: c.Region, Account: c.Account}
 	s.gateway.Serve(s.Services()...)
@@ -273,6 +284,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 		case <-s.down:
 			cancel()
 		}
+		close(s.ending)
 		end, stop := context.WithTimeout(context.Background(), 2*time.Second)
 		defer stop()
 		if server.Shutdown(end) != nil {
@@ -299,6 +311,9 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
 	g.Go(func() error { return s.measure(ctx) })
+	if s.config.EventsTo != "" {
+		g.Go(func() error { return s.events.Deliver(ctx, s.config.EventsTo, http.DefaultTransport, s.log) })
+	}
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil

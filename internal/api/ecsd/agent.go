@@ -86,7 +86,7 @@ func (g *agent) adopt(ctx context.Context) error {
 		for key, t := range g.tasks.Scan(tx, "") {
 			if g.handles[key] == nil && (t.Last == pending || t.Last == activating) {
 				t.Last = provisioning
-				g.tasks.Put(tx, key, t)
+				g.putTask(tx, t, key)
 			}
 		}
 		return nil
@@ -187,7 +187,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	if h == nil {
 		switch {
 		case t.Desired == stopped:
-			return g.settle(key, func(t *task) { t.markStopped(g.clock.Now(), "", "") })
+			return g.settle(key, placementFailure, func(t *task) { t.markStopped(g.clock.Now(), "", "") })
 		case t.Last == provisioning:
 			g.mu.Lock()
 			g.busy[key] = true
@@ -201,7 +201,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 			})
 			return nil
 		}
-		return g.settle(key, func(t *task) {
+		return g.settle(key, placementFailure, func(t *task) {
 			t.markStopped(g.clock.Now(), types.TaskStopCodeEssentialContainerExited, "ContainerVanishedError: No container matching saved ID found")
 		})
 	}
@@ -209,7 +209,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 	switch {
 	case st.Ended:
 		g.ship(key, h)
-		err := g.settle(key, func(t *task) {
+		err := g.settle(key, placementFailure, func(t *task) {
 			if why := failure(st); why != "" && early(*t) {
 				t.markFailed(g.clock.Now(), why)
 				return
@@ -351,14 +351,14 @@ func (g *agent) update(key string, fn func(*store.Tx, *task)) error {
 		}
 		t.Containers = slices.Clone(t.Containers)
 		fn(tx, &t)
-		t.Version++
-		g.tasks.Put(tx, key, t)
+		g.putTask(tx, t, key)
 		return nil
 	})
 }
 
-// settle ends a task's row and counts a failure to start on its revision.
-func (g *agent) settle(key string, fn func(*task)) error {
+// settle ends a task's row and counts a failure to start, told as why, on its
+// revision.
+func (g *agent) settle(key string, why serviceAction, fn func(*task)) error {
 	return g.update(key, func(tx *store.Tx, t *task) {
 		fn(t)
 		g.deregister(tx, *t)
@@ -370,8 +370,9 @@ func (g *agent) settle(key string, fn func(*task)) error {
 			r.FailedToStart++
 			r.LastFailure = t.Times.Stopped
 			g.revisions.Put(tx, revisionKey(r.ARN), r)
-			g.tellService(tx, r.Service, "", t.Times.Stopped, "was unable to place a task. Reason: %s", t.StopReason)
+			g.tellFailure(tx, *t, r, why)
 		}
+		g.hintExit(tx, *t, r)
 	})
 }
 
@@ -417,8 +418,12 @@ func (g *agent) start(ctx context.Context, key string, t task) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	action := placementFailure
+	if _, ok := errors.AsType[configurationError](err); ok {
+		action = configurationFailure
+	}
 	why := err.Error()
-	if err := g.settle(key, func(t *task) { t.markFailed(g.clock.Now(), why) }); err != nil {
+	if err := g.settle(key, action, func(t *task) { t.markFailed(g.clock.Now(), why) }); err != nil {
 		g.log.Error("a failed task could not be recorded", "task", t.ID, "err", err)
 	}
 }
@@ -444,7 +449,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 			continue
 		}
 		if err := g.deps.Roles.Check(as, "", ""); err != nil {
-			return err
+			return configurationError{err}
 		}
 	}
 	images, err := g.pull(ctx, key, d, r, role)
@@ -617,7 +622,6 @@ func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
 	now := g.clock.Now()
 	t.Containers = slices.Clone(t.Containers)
 	t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
-	t.Version++
 	for i := range t.Containers {
 		t.Containers[i].Status = running
 	}
@@ -638,7 +642,7 @@ func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
 			g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
 		}
 	}
-	g.tasks.Put(tx, key, t)
+	g.putTask(tx, t, key)
 }
 
 // ship moves a task's new output into its log streams.

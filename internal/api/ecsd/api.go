@@ -47,6 +47,7 @@ type API struct {
 	tasks       *store.Table[task]
 	offsets     *store.Table[offset]
 	tags        *tags.Table
+	naming      *wire.Naming // of events
 
 	tasksBy     *store.Index[task]     // revision and target groups, by ARN, and id of credentials
 	revisionsBy *store.Index[revision] // target groups and rules, by ARN
@@ -135,6 +136,7 @@ type deployment struct {
 	Threshold   int    // of the breaker, at the last look
 	// Counts when it ended; while it runs they are counted.
 	Final *finalCounts
+	Hints []string // that were given
 }
 
 type finalCounts struct{ Source, Target [3]int } // requested, pending, running
@@ -193,6 +195,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		tasks:       store.NewTable[task](s, "ecs/tasks"),
 		offsets:     store.NewTable[offset](s, "ecs/offsets"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
+		naming:      &wire.Naming{Lower: true, ISO: true},
 
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),

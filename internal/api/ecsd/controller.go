@@ -184,6 +184,7 @@ func (c *control) run() {
 		c.d.Threshold = state.Config.Breaker.ThresholdFor(o.Desired)
 	}
 	c.tellEvents(wanted.Events)
+	c.tellHooks(before.State.Calls)
 	c.shift(wanted)
 	c.scale(c.d.Target, wanted.Target)
 	if c.d.Source != "" {
@@ -514,6 +515,7 @@ func (c *control) replaceUnhealthy() {
 				c.tell(&c.s, c.now, "(task %s) (port %d) is unhealthy in (target-group %s) due to (reason %s).", t.ID, reg.Port, reg.Group, h.Description)
 				t.Unhealthy = true
 				c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Task failed ELB health checks in (target-group "+reg.Group+")")
+				c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
 				r.FailedUnhealthy++
 				r.LastFailure = c.now
 				c.revisions.Put(c.tx, revisionKey(r.ARN), r)
@@ -526,7 +528,6 @@ func (c *control) replaceUnhealthy() {
 // halt asks for a task's end.
 func (c *control) halt(t task, code types.TaskStopCode, reason string) {
 	t.Desired, t.StopCode, t.StopReason, t.Times.Stopping = stopped, code, reason, c.now
-	t.Version++
 	c.putTask(c.tx, t, c.key)
 }
 
@@ -563,6 +564,7 @@ func (c *control) scale(revisionARN string, n int) {
 	}
 	if len(ids) > 0 {
 		c.tellAs(&c.s, r.setID(), c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
+		c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
 	}
 }
 
@@ -586,7 +588,7 @@ func (c *control) launch(r revision, n int) {
 	for range n {
 		t := task{
 			ID: id.Hex(32), Cluster: c.s.Cluster, Service: c.s.Name, Revision: r.ARN, StartedBy: r.Legacy, Group: "service:" + c.s.Name,
-			TaskDefinition: r.TaskDefinition, Desired: running, Last: provisioning, Version: 1, Times: times{Created: c.now},
+			TaskDefinition: r.TaskDefinition, Desired: running, Last: provisioning, Times: times{Created: c.now},
 			Network: r.Network, LaunchType: r.LaunchType, Attachment: id.UUID(),
 		}
 		if d.TaskRoleArn != nil {
@@ -624,6 +626,7 @@ func (c *control) tellEvents(events []rollout.Event) {
 	source, _ := c.revisions.Get(c.tx, revisionKey(c.d.Source))
 	for _, e := range events {
 		c.log.Info("deployment", "service", c.key, "deployment", c.d.ARN, "event", string(e.Kind), "detail", e.Reason)
+		c.tellDeployment(e.Kind, e.Reason, source, target)
 		switch e.Kind {
 		case rollout.Completed:
 			c.tell(&c.s, c.now, "(deployment %s) deployment completed.", target.Legacy)
@@ -643,6 +646,7 @@ func (c *control) announceSteady(o rollout.Observed) {
 	steady := c.d.State.Status.Terminal() && in.Healthy == c.s.Desired && in.Active() == c.s.Desired
 	if steady && !c.s.Steady {
 		c.tell(&c.s, c.now, "has reached a steady state.")
+		c.tellAction(c.tx, c.key, c.now, steadyState, "")
 	}
 	c.s.Steady = steady
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"serin/internal/arn"
+	"serin/internal/events"
 	"serin/internal/run"
 	"serin/internal/store"
 	"serin/internal/wire"
@@ -17,6 +18,7 @@ type Deps struct {
 	Images  Images
 	Logs    Logs
 	Roles   Roles
+	Events  *events.Log
 	// Inside is what a task's containers find in their environment: where the
 	// stage is, and its role's credentials, if it has a role.
 	Inside func(credentials string) []string

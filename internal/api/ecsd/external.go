@@ -188,6 +188,7 @@ func (c *control) runSets() {
 	}
 	if steady && !c.s.Steady {
 		c.tell(&c.s, c.now, "has reached a steady state.")
+		c.tellAction(c.tx, c.key, c.now, steadyState, "")
 	}
 	c.s.Steady = steady
 	c.keep()
@@ -196,14 +197,15 @@ func (c *control) runSets() {
 // runSet looks at one task set; it says whether the set is in a steady state.
 func (c *control) runSet(key string, ts taskSet) bool {
 	before := ts
+	scope, _ := arn.ParseKey(c.key)
 	if n := ts.wants(c.s.Desired); n != ts.Computed {
 		ts.Computed = n
 		c.tell(&c.s, c.now, "updated computedDesiredCount for taskSet %s to %d.", ts.ID, n)
+		c.tellAction(c.tx, c.key, c.now, desiredUpdated, "", setARN(scope, c.s, ts.ID))
 	}
 	c.scale(ts.Revision, ts.Computed)
 	r, _ := c.revisions.Get(c.tx, revisionKey(ts.Revision))
 	if ts.Status == setDraining && c.count(c.tx, r).Left() == 0 {
-		scope, _ := arn.ParseKey(c.key)
 		c.sets.Delete(c.tx, key)
 		c.revisions.Delete(c.tx, revisionKey(r.ARN))
 		c.tags.Set(c.tx, setARN(scope, c.s, ts.ID), nil)
@@ -213,6 +215,7 @@ func (c *control) runSet(key string, ts taskSet) bool {
 		ts.Steady, ts.SteadyAt = now, c.now
 		if now {
 			c.tellAs(&c.s, ts.ID, c.now, "updated state to STEADY_STATE.")
+			c.tellAction(c.tx, c.key, c.now, setSteady, "", setARN(scope, c.s, ts.ID))
 		}
 	}
 	if ts != before {

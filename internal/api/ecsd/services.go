@@ -720,7 +720,7 @@ func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) 
 		Id: new(r.Legacy), Status: new("ACTIVE"), TaskDefinition: new(r.TaskDefinition), RunningCount: int32(c.Running), PendingCount: int32(c.Pending),
 		FailedTasks: int32(r.FailedToStart + r.FailedUnhealthy), CreatedAt: new(r.Created), UpdatedAt: new(d.Updated),
 		NetworkConfiguration: r.Network, CapacityProviderStrategy: r.Capacity, LaunchType: r.LaunchType,
-		RolloutState: types.DeploymentRolloutStateCompleted, RolloutStateReason: new("ECS deployment " + r.Legacy + " completed."),
+		RolloutState: types.DeploymentRolloutStateCompleted, RolloutStateReason: new(completed(r.Legacy)),
 	}
 	isPrimary := r.ARN == primaryOf(d)
 	if isPrimary {
@@ -732,19 +732,19 @@ func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) 
 		v.RolloutState, v.RolloutStateReason = state, new(reason)
 	}
 	failed := func() {
-		reason := "ECS deployment failed: deployment failure."
+		reason := otherwise + "deployment failure."
 		if d.State.Monitor == rollout.Triggered {
-			reason = "ECS deployment circuit breaker: tasks failed to start."
+			reason = breakerFailed
 		}
 		set(types.DeploymentRolloutStateFailed, reason)
 	}
 	switch status := d.State.Status; {
 	case r.ARN == d.Target && (status == rollout.Pending || status == rollout.InProgress || status == rollout.RollbackRequested || status == rollout.StopRequested):
-		set(types.DeploymentRolloutStateInProgress, "ECS deployment "+r.Legacy+" in progress.")
+		set(types.DeploymentRolloutStateInProgress, inProgress(r.Legacy))
 	case r.ARN == d.Target && status != rollout.Successful:
 		failed()
 	case isPrimary && status == rollout.RollbackInProgress:
-		set(types.DeploymentRolloutStateInProgress, "ECS deployment circuit breaker: rolling back to deploymentId "+r.Legacy+".")
+		set(types.DeploymentRolloutStateInProgress, rollingBack(r.Legacy))
 	case !r.Completed:
 		failed()
 	}

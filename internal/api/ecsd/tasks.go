@@ -31,10 +31,14 @@ const (
 // taskKey is the key of a task's row.
 func taskKey(scope arn.Scope, t task) string { return scope.Key(t.Cluster + "/" + t.ID) }
 
-// putTask writes a task beside a row of the same scope.
-func (a *API) putTask(tx *store.Tx, t task, near string) {
+// putTask writes the next version of a task, beside a row of the same scope, and
+// tells it.
+func (a *API) putTask(tx *store.Tx, t task, near string) task {
 	scope, _ := arn.ParseKey(near)
+	t.Version++
 	a.tasks.Put(tx, taskKey(scope, t), t)
+	a.tellTask(tx, taskKey(scope, t), t)
+	return t
 }
 
 // ListTasks lists the ARNs of tasks that are to run, or of those stopped.
@@ -115,8 +119,7 @@ func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTas
 		if t.Desired != stopped {
 			t.Desired, t.StopCode, t.Times.Stopping = stopped, types.TaskStopCodeUserInitiated, a.clock.Now()
 			t.StopReason = cmp.Or(aws.ToString(in.Reason), "Task stopped by user")
-			t.Version++
-			a.tasks.Put(tx, key, t)
+			t = a.putTask(tx, t, key)
 		}
 		view = a.taskView(tx, call.Scope, t)
 		return nil
