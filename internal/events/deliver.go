@@ -3,7 +3,6 @@ package events
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -131,7 +130,7 @@ func (d *delivery) send(ctx context.Context, e Entry) error {
 		case !d.kept(e.Number):
 			over = true // keepPlace says so
 		case over:
-			d.log.Warn("an event was given up: its target does not take it", "url", d.shown, "event", e.Event.ID, "attempts", attempt, "err", err)
+			d.log.Warn("an event was given up: its target does not take it", "url", d.shown, "event", e.Number, "attempts", attempt, "err", err)
 		case d.failures == 0:
 			d.log.Warn("the target of events does not take them; they are kept and tried again", "url", d.shown, "err", err)
 		}
@@ -191,11 +190,7 @@ func (e *refusedError) Error() string { return "the target answers " + e.status 
 
 // post sends an event once.
 func (d *delivery) post(ctx context.Context, e Entry) error {
-	raw, err := json.Marshal(e.Event)
-	if err != nil {
-		return fmt.Errorf("encoding event %s: %w", e.Event.ID, err)
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.address, bytes.NewReader(raw))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, d.address, bytes.NewReader(e.Event))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@
 package events
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -45,8 +47,27 @@ func New(source, detailType string, scope arn.Scope, at time.Time, detail json.R
 // Entry is an event in the log.
 type Entry struct {
 	Number uint64
-	Put    time.Time // wall time
-	Event  Event
+	Put    time.Time       // wall time
+	Event  json.RawMessage // in its envelope, as every reader gets it
+}
+
+// MarshalBinary is the row on disk: two numbers and the event. Many are read at a
+// start, and nothing of them needs to be parsed.
+func (e Entry) MarshalBinary() ([]byte, error) {
+	raw := binary.BigEndian.AppendUint64(nil, e.Number)
+	raw = binary.BigEndian.AppendUint64(raw, uint64(e.Put.UnixMicro()))
+	return append(raw, e.Event...), nil
+}
+
+// UnmarshalBinary is the inverse of MarshalBinary.
+func (e *Entry) UnmarshalBinary(raw []byte) error {
+	if len(raw) < 16 {
+		return fmt.Errorf("an event of %d bytes is cut off", len(raw))
+	}
+	e.Number = binary.BigEndian.Uint64(raw)
+	e.Put = time.UnixMicro(int64(binary.BigEndian.Uint64(raw[8:])))
+	e.Event = bytes.Clone(raw[16:])
+	return nil
 }
 
 // Most is how many events a stage keeps.
@@ -73,12 +94,16 @@ func key(number uint64) string { return fmt.Sprintf("%020d", number) }
 // The first number of an empty log is the time in microseconds: a log that was
 // emptied gives no number again, and a reader's place stays right.
 func (l *Log) Append(tx *store.Tx, e Event) {
+	raw, err := json.Marshal(e)
+	if err != nil {
+		panic(fmt.Sprintf("events: the detail of %s is not JSON: %v", e.DetailType, err))
+	}
 	now := time.Now()
 	number := uint64(now.UnixMicro())
 	if _, last, ok := l.rows.Last(tx); ok {
 		number = last.Number + 1
 	}
-	l.rows.Put(tx, key(number), Entry{number, now, e})
+	l.rows.Put(tx, key(number), Entry{number, now, raw})
 	for n := l.rows.Len(tx); n > l.most; n = l.rows.Len(tx) {
 		oldest := number - uint64(n) + 1
 		l.rows.Delete(tx, key(oldest))

@@ -47,7 +47,11 @@ func name(t *testing.T, e Event) string {
 func names(t *testing.T, list []Entry) (out []string) {
 	t.Helper()
 	for _, e := range list {
-		out = append(out, name(t, e.Event))
+		var event Event
+		if err := json.Unmarshal(e.Event, &event); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, name(t, event))
 	}
 	return out
 }

@@ -15,7 +15,7 @@ import (
 
 // EventPage is a page of the events: those after a number, or the newest.
 type EventPage struct {
-	Events []events.Event `json:"events"`
+	Events []json.RawMessage `json:"events"`
 	// Last is the number of the last of them: what the next page comes after.
 	Last uint64 `json:"last"`
 }
@@ -66,7 +66,7 @@ func (s *Stage) eventList(w http.ResponseWriter, r *http.Request) {
 	if given {
 		list = s.events.After(after, limit)
 	}
-	page := EventPage{Events: []events.Event{}, Last: after}
+	page := EventPage{Events: []json.RawMessage{}, Last: after}
 	for _, e := range list {
 		page.Events, page.Last = append(page.Events, e.Event), e.Number
 	}
@@ -88,12 +88,7 @@ func (s *Stage) streamEvents(w http.ResponseWriter, r *http.Request, after uint6
 	for {
 		list := s.events.After(after, streamBatch)
 		for _, e := range list {
-			raw, err := json.Marshal(e.Event)
-			if err != nil {
-				s.log.Error("an event could not be encoded", "event", e.Event.ID, "err", err)
-				return
-			}
-			if _, err := fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.Number, raw); err != nil {
+			if _, err := fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.Number, e.Event); err != nil {
 				return
 			}
 			after = e.Number

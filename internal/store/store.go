@@ -14,6 +14,7 @@
 package store
 
 import (
+	"encoding"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -393,7 +394,8 @@ type Table[R any] struct {
 	indexed []*Index[R]
 }
 
-// NewTable adds a table to the store. Names are part of the file's layout.
+// NewTable adds a table to the store. Names are part of the file's layout. Rows
+// are JSON on disk, unless their type is a binary marshaler and unmarshaler.
 func NewTable[R any](s *Store, name string) *Table[R] {
 	for _, t := range s.tables {
 		if t.label() == name {
@@ -413,7 +415,13 @@ func (t *Table[R]) keys(in tree) []string { return in.(*btree.Map[string, R]).Ke
 
 func (t *Table[R]) load(tx *Tx, key string, raw []byte) error {
 	var row R
-	if err := json.Unmarshal(raw, &row); err != nil {
+	var err error
+	if own, ok := any(&row).(encoding.BinaryUnmarshaler); ok {
+		err = own.UnmarshalBinary(raw)
+	} else {
+		err = json.Unmarshal(raw, &row)
+	}
+	if err != nil {
 		return fmt.Errorf("row %q: %w", key, err)
 	}
 	t.set(tx, key, row)
@@ -421,7 +429,11 @@ func (t *Table[R]) load(tx *Tx, key string, raw []byte) error {
 }
 
 func (t *Table[R]) encode(row any) ([]byte, error) {
-	raw, err := json.Marshal(row)
+	encode := json.Marshal
+	if own, ok := row.(encoding.BinaryMarshaler); ok {
+		encode = func(any) ([]byte, error) { return own.MarshalBinary() }
+	}
+	raw, err := encode(row)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a row of %s: %w", t.name, err)
 	}

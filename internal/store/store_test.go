@@ -262,3 +262,28 @@ func TestAnAnsweredCommitSurvivesAKill(t *testing.T) {
 		s.Close()
 	}
 }
+
+func TestARangeBeginsAtItsKeyAndTheLastRowIsKnown(t *testing.T) {
+	s, rows := open(t, t.TempDir())
+	defer s.Close()
+	s.View(func(tx *Tx) {
+		if _, _, ok := rows.Last(tx); ok {
+			t.Error("an empty table has a last row")
+		}
+	})
+	for n, key := range []string{"a", "b", "d"} {
+		if err := put(s, rows, key, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.View(func(tx *Tx) {
+		var got []string
+		for key := range rows.From(tx, "b") {
+			got = append(got, key)
+		}
+		key, last, ok := rows.Last(tx)
+		if fmt.Sprint(got) != "[b d]" || key != "d" || last.N != 2 || !ok {
+			t.Errorf("from b come %v; the last is %s, %v", got, key, last)
+		}
+	})
+}

@@ -34,8 +34,8 @@ func detailJSON(v any) json.RawMessage {
 	return raw
 }
 
-// precise is the precision of times in events, documented.
-func precise(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// precise is how times are written in events, documented.
+func precise(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // tellTask tells a task as DescribeTasks does, but for its times, its attachments'
 // type and the time of the change; documented.
@@ -55,11 +55,11 @@ func (a *API) tellTask(tx *store.Tx, key string, t task) {
 
 // deploymentDetail is of an ECS Deployment State Change.
 type deploymentDetail struct {
-	EventType    string    `json:"eventType"`
-	EventName    string    `json:"eventName"`
-	DeploymentID string    `json:"deploymentId"`
-	UpdatedAt    time.Time `json:"updatedAt"`
-	Reason       string    `json:"reason"`
+	EventType    string `json:"eventType"`
+	EventName    string `json:"eventName"`
+	DeploymentID string `json:"deploymentId"`
+	UpdatedAt    string `json:"updatedAt"`
+	Reason       string `json:"reason"`
 }
 
 // The reasons of a deployment's state, observed; the second failure is guessed.
@@ -134,7 +134,7 @@ type actionDetail struct {
 	EventName  serviceAction `json:"eventName"`
 	ClusterARN string        `json:"clusterArn"`
 	Reason     string        `json:"reason,omitempty"`
-	CreatedAt  time.Time     `json:"createdAt"`
+	CreatedAt  string        `json:"createdAt"`
 }
 
 // tellAction tells an action of the service at key. That a task set is named beside
@@ -170,12 +170,12 @@ type hookDetail struct {
 	EventName            string                                  `json:"eventName"`
 	HookID               string                                  `json:"hookId"`
 	HookType             types.DeploymentLifecycleHookTargetType `json:"hookType"`
-	ExpiresAt            time.Time                               `json:"expiresAt"`
+	ExpiresAt            string                                  `json:"expiresAt"`
 	LifecycleStage       rollout.Stage                           `json:"lifecycleStage"`
 	ClusterARN           string                                  `json:"clusterArn"`
 	ServiceARN           string                                  `json:"serviceArn"`
 	ServiceDeploymentARN string                                  `json:"serviceDeploymentArn"`
-	UpdatedAt            time.Time                               `json:"updatedAt"`
+	UpdatedAt            string                                  `json:"updatedAt"`
 }
 
 // tellHooks tells what became of the deployment's hooks since before.

@@ -38,6 +38,15 @@ type Function func(ctx context.Context, functionARN string, event []byte) ([]byt
 // RunWith is RunT with functions.
 func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config) {
 	t.Helper()
+	s, c, stop := Start(t, stage.Config{Speed: speed, Function: f}, run.NewFake())
+	t.Cleanup(stop)
+	return s, c
+}
+
+// Start runs a stage on this machine's sockets until the function returned is
+// called. It keeps its state where the configuration has a directory.
+func Start(t testing.TB, c stage.Config, r run.Runtime) (s *stage.Stage, admin aws.Config, stop func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +55,8 @@ func RunWith(t testing.TB, speed float64, f Function) (*stage.Stage, aws.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, l, stage.Config{Endpoint: "localhost:" + port, Speed: speed, Function: f}, run.NewFake())
+	c.Endpoint = "localhost:" + port
+	return start(t, l, c, r)
 }
 
 // Bubble runs a stage inside the test's bubble until the test ends. The client
@@ -61,29 +71,33 @@ func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) }}
 	t.Cleanup(transport.CloseIdleConnections)
-	s, c := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Function: f, Network: n}, fake)
+	s, c, stop := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Function: f, Network: n}, fake)
+	t.Cleanup(stop)
 	client := &http.Client{Transport: whole{transport}}
 	c.HTTPClient = client
 	return s, c, client
 }
 
 // start runs a stage with what is the same for all tests.
-func start(t testing.TB, l net.Listener, c stage.Config, r run.Runtime) (*stage.Stage, aws.Config) {
+func start(t testing.TB, l net.Listener, c stage.Config, r run.Runtime) (s *stage.Stage, admin aws.Config, stop func()) {
 	t.Helper()
-	c.Dir, c.Ephemeral, c.Account, c.Region, c.IAM, c.Log = t.TempDir(), true, Account, "us-east-1", stage.Enforce, slog.New(slog.DiscardHandler)
+	if c.Dir == "" {
+		c.Dir, c.Ephemeral = t.TempDir(), true
+	}
+	c.Account, c.Region, c.IAM, c.Log = Account, "us-east-1", stage.Enforce, slog.New(slog.DiscardHandler)
 	c.Runtime = func(context.Context, run.Config) (run.Runtime, string, error) { return r, "a test", nil }
 	s, err := stage.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, l) }()
-	t.Cleanup(func() {
-		stop()
+	stop = func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Error("the stage ended with", err)
 		}
-	})
-	return s, aws.Config{Region: "us-east-1", BaseEndpoint: new("http://" + c.Endpoint), Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	}
+	return s, aws.Config{Region: "us-east-1", BaseEndpoint: new("http://" + c.Endpoint), Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}, stop
 }
