@@ -20,6 +20,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"serin/internal/events"
 	"serin/internal/oidc"
 	"serin/internal/registry"
 	"serin/internal/run"
@@ -32,7 +33,7 @@ type upFlags struct {
 	dir, account, region, iam, runner string
 	ephemeral, detach, verbose        bool
 	speed                             float64
-	registryMax                       string
+	registryMax, eventsTo             string
 	mirrors, functions                []string
 }
 
@@ -61,6 +62,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
 	fl.StringArrayVar(&f.mirrors, "upstream", nil, "where the pull through cache finds a registry: HOST=URL, such as public.ecr.aws=http://localhost:5000; may be repeated")
 	fl.StringArrayVar(&f.functions, "function", nil, "what stands in for a Lambda function of lifecycle hooks: ARN=URL, or ARN=COMMAND that reads the event and prints the answer; may be repeated")
+	fl.StringVar(&f.eventsTo, "events-to", "", "a URL that events are posted to, in EventBridge's form, each until it is taken")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "start in the background and return when it answers")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what happens")
 	return c
@@ -125,6 +127,11 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.eventsTo != "" {
+		if _, err := events.ParseTarget(f.eventsTo); err != nil {
+			return nil, usage("--events-to: %v", err)
+		}
+	}
 	dir, err := dataDir(f.dir, f.ephemeral)
 	if err != nil {
 		return nil, err
@@ -134,7 +141,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream, Function: function,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -217,6 +224,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	if f.registryMax != "" {
 		args = append(args, "--registry-max-size", f.registryMax)
+	}
+	if f.eventsTo != "" {
+		args = append(args, "--events-to", f.eventsTo)
 	}
 	for _, m := range f.mirrors {
 		args = append(args, "--upstream", m)

@@ -39,13 +39,21 @@ type target struct {
 
 const theTarget = "target"
 
+// ParseTarget reads the address of a target.
+func ParseTarget(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("the target of events must be a URL such as http://localhost:9000/events, got %q", address)
+	}
+	return u, nil
+}
+
 // Subscribe names the target that Deliver posts to. One that is named for the
 // first time is told what happens from now on; the same one again goes on where
 // it was.
 func (l *Log) Subscribe(address string) error {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("the target of events must be a URL such as http://localhost:9000/events, got %q", address)
+	if _, err := ParseTarget(address); err != nil {
+		return err
 	}
 	return l.store.Update(func(tx *store.Tx) error {
 		if t, ok := l.targets.Get(tx, theTarget); !ok || t.URL != address {
@@ -79,9 +87,9 @@ type delivery struct {
 // ends. Each is posted at least once; one that the target does not take is tried
 // again, longer apart each time, and those behind it wait.
 func (l *Log) Deliver(ctx context.Context, address string, through http.RoundTripper, log *slog.Logger) error {
-	u, err := url.Parse(address)
+	u, err := ParseTarget(address)
 	if err != nil {
-		return fmt.Errorf("reading the target of events: %w", err)
+		return err
 	}
 	d := &delivery{Log: l, log: log, address: address, shown: u.Redacted(), client: &http.Client{
 		Transport: through, Timeout: mostWait, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

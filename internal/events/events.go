@@ -70,8 +70,9 @@ func (e *Entry) UnmarshalBinary(raw []byte) error {
 	return nil
 }
 
-// Most is how many events a stage keeps.
-const Most = 10_000
+// Most is how many events a stage keeps: some 8 MB in memory and on disk, and the
+// story of a hundred deployments.
+const Most = 5_000
 
 // Log is the newest events.
 type Log struct {

@@ -86,7 +86,7 @@ func (g *agent) adopt(ctx context.Context) error {
 		for key, t := range g.tasks.Scan(tx, "") {
 			if g.handles[key] == nil && (t.Last == pending || t.Last == activating) {
 				t.Last = provisioning
-				g.putTask(tx, t, key)
+				g.putTask(tx, t, key, g.clock.Now())
 			}
 		}
 		return nil
@@ -351,7 +351,7 @@ func (g *agent) update(key string, fn func(*store.Tx, *task)) error {
 		}
 		t.Containers = slices.Clone(t.Containers)
 		fn(tx, &t)
-		g.putTask(tx, t, key)
+		g.putTask(tx, t, key, g.clock.Now())
 		return nil
 	})
 }
@@ -642,7 +642,7 @@ func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
 			g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
 		}
 	}
-	g.putTask(tx, t, key)
+	g.putTask(tx, t, key, now)
 }
 
 // ship moves a task's new output into its log streams.

@@ -528,7 +528,7 @@ func (c *control) replaceUnhealthy() {
 // halt asks for a task's end.
 func (c *control) halt(t task, code types.TaskStopCode, reason string) {
 	t.Desired, t.StopCode, t.StopReason, t.Times.Stopping = stopped, code, reason, c.now
-	c.putTask(c.tx, t, c.key)
+	c.putTask(c.tx, t, c.key, c.now)
 }
 
 // scale brings the number of a revision's tasks that are to run to n.
@@ -597,7 +597,7 @@ func (c *control) launch(r revision, n int) {
 		for _, def := range d.ContainerDefinitions {
 			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
 		}
-		c.putTask(c.tx, t, c.key)
+		c.putTask(c.tx, t, c.key, c.now)
 		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		ids = append(ids, "(task "+t.ID+")")
 	}

@@ -39,9 +39,8 @@ func precise(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.00
 
 // tellTask tells a task as DescribeTasks does, but for its times, its attachments'
 // type and the time of the change; documented.
-func (a *API) tellTask(tx *store.Tx, key string, t task) {
+func (a *API) tellTask(tx *store.Tx, key string, t task, at time.Time) {
 	scope, _ := arn.ParseKey(key)
-	now := a.clock.Now()
 	v := a.taskView(tx, scope, t)
 	v.Tags = nil
 	for i := range v.Attachments {
@@ -49,8 +48,8 @@ func (a *API) tellTask(tx *store.Tx, key string, t task) {
 	}
 	detail := a.naming.JSON(v)
 	detail = append(detail[:len(detail)-1], `,"updatedAt":`...) // which the SDK's type does not have
-	detail = append(append(detail, detailJSON(precise(now))...), '}')
-	a.event(tx, key, "ECS Task State Change", now, json.RawMessage(detail), *v.TaskArn)
+	detail = append(append(detail, detailJSON(precise(at))...), '}')
+	a.event(tx, key, "ECS Task State Change", at, json.RawMessage(detail), *v.TaskArn)
 }
 
 // deploymentDetail is of an ECS Deployment State Change.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -32,12 +33,12 @@ const (
 func taskKey(scope arn.Scope, t task) string { return scope.Key(t.Cluster + "/" + t.ID) }
 
 // putTask writes the next version of a task, beside a row of the same scope, and
-// tells it.
-func (a *API) putTask(tx *store.Tx, t task, near string) task {
+// tells it as of a time.
+func (a *API) putTask(tx *store.Tx, t task, near string, at time.Time) task {
 	scope, _ := arn.ParseKey(near)
 	t.Version++
 	a.tasks.Put(tx, taskKey(scope, t), t)
-	a.tellTask(tx, taskKey(scope, t), t)
+	a.tellTask(tx, taskKey(scope, t), t, at)
 	return t
 }
 
@@ -119,7 +120,7 @@ func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTas
 		if t.Desired != stopped {
 			t.Desired, t.StopCode, t.Times.Stopping = stopped, types.TaskStopCodeUserInitiated, a.clock.Now()
 			t.StopReason = cmp.Or(aws.ToString(in.Reason), "Task stopped by user")
-			t = a.putTask(tx, t, key)
+			t = a.putTask(tx, t, key, t.Times.Stopping)
 		}
 		view = a.taskView(tx, call.Scope, t)
 		return nil

@@ -34,7 +34,7 @@ const eventsPath = "http://localhost:4566/_serin/events"
 // events is all that the stage keeps.
 func (w *world) events() []events.Event {
 	w.t.Helper()
-	return w.page("?after=0&limit=10000").Events
+	return w.page(fmt.Sprint("?after=0&limit=", events.Most)).Events
 }
 
 func (w *world) page(query string) (page eventPage) {
@@ -276,7 +276,7 @@ func TestAStreamOfEventsIsTakenUpWhereItBroke(t *testing.T) {
 		if page := w.page("?limit=1"); len(page.Events) != 1 || page.Events[0].ID == first.ID {
 			t.Errorf("the newest is %+v", page)
 		}
-		for _, bad := range []string{"?after=x", "?after=-1", "?limit=0", "?limit=10001", "?limit=x"} {
+		for _, bad := range []string{"?after=x", "?after=-1", "?limit=0", "?limit=5001", "?limit=x"} {
 			out, err := w.stage.HTTPClient().Get(eventsPath + bad)
 			w.must(out, err)
 			out.Body.Close()
