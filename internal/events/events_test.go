@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +168,12 @@ func (l *listener) has(t *testing.T, want ...string) {
 	}
 }
 
+// wait lets time pass, and all that is to happen until then.
+func wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 const address = "http://listener.example/events"
 
 // deliver runs Deliver until the function returned is called.
@@ -201,7 +208,7 @@ func TestATargetThatFailsTwiceIsToldAllInOrder(t *testing.T) {
 		}}
 		end := deliver(t, l, to, io.Discard)
 		l.add(t, "a", "b", "c")
-		time.Sleep(time.Minute)
+		wait(time.Minute)
 		to.has(t, "a", "b", "c")
 		if gap := to.asked[3].Sub(to.asked[2]); gap < time.Second || gap > 3*time.Second {
 			t.Errorf("the second pause was %v", gap)
@@ -213,7 +220,8 @@ func TestATargetThatFailsTwiceIsToldAllInOrder(t *testing.T) {
 func TestARestartedDeliveryGoesOnWhereItWas(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		s, err := store.Open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -221,14 +229,14 @@ func TestARestartedDeliveryGoesOnWhereItWas(t *testing.T) {
 		l := open(t, s, 10)
 		l.add(t, "before the target was named")
 		to := &listener{answer: func(n int) (int, error) {
-			if down && n > 0 {
+			if down.Load() && n > 0 {
 				return 500, nil
 			}
 			return 200, nil
 		}}
 		end := deliver(t, l, to, io.Discard)
 		l.add(t, "a", "b")
-		time.Sleep(time.Second / 4)
+		wait(time.Second / 4)
 		to.has(t, "a")
 		end()
 		if err := s.Close(); err != nil {
@@ -240,7 +248,7 @@ func TestARestartedDeliveryGoesOnWhereItWas(t *testing.T) {
 		}
 		defer s.Close()
 		l = open(t, s, 10)
-		down = false
+		down.Store(false)
 		l.add(t, "c")
 		end = deliver(t, l, to, io.Discard)
 		synctest.Wait()
@@ -273,9 +281,9 @@ func TestATargetThatRefusesAnEventIsNotAskedAgain(t *testing.T) {
 func TestATargetIsTriedForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, store.Ephemeral(), 10)
-		var up bool
+		var up atomic.Bool
 		to := &listener{answer: func(int) (int, error) {
-			if up {
+			if up.Load() {
 				return 200, nil
 			}
 			return 500, nil
@@ -283,17 +291,17 @@ func TestATargetIsTriedForADay(t *testing.T) {
 		var diary strings.Builder
 		end := deliver(t, l, to, &diary)
 		l.add(t, "a")
-		time.Sleep(20 * time.Hour)
+		wait(20 * time.Hour)
 		if n := len(to.asked); n < 140 || n > 350 || strings.Contains(diary.String(), "given up") {
 			t.Errorf("it was asked %d times in 20 hours; the log says %s", n, diary.String())
 		}
-		time.Sleep(5 * time.Hour)
+		wait(5 * time.Hour)
 		if !strings.Contains(diary.String(), "an event was given up") {
 			t.Errorf("after a day the log says %s", diary.String())
 		}
-		up = true
+		up.Store(true)
 		l.add(t, "b")
-		time.Sleep(longestPause)
+		wait(2 * longestPause)
 		to.has(t, "b")
 		end()
 	})
@@ -302,9 +310,10 @@ func TestATargetIsTriedForADay(t *testing.T) {
 func TestWhatATargetLosesIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, store.Ephemeral(), 2)
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		to := &listener{answer: func(int) (int, error) {
-			if down {
+			if down.Load() {
 				return 500, nil
 			}
 			return 200, nil
@@ -312,9 +321,9 @@ func TestWhatATargetLosesIsSaid(t *testing.T) {
 		var diary strings.Builder
 		end := deliver(t, l, to, &diary)
 		l.add(t, "a", "b", "c", "d", "e")
-		time.Sleep(time.Minute)
-		down = false
-		time.Sleep(time.Minute)
+		wait(time.Minute)
+		down.Store(false)
+		wait(time.Minute)
 		to.has(t, "d", "e")
 		end()
 		if !strings.Contains(diary.String(), "events were given up") || !strings.Contains(diary.String(), "events=3") {
