@@ -174,6 +174,24 @@ func wait(d time.Duration) {
 	synctest.Wait()
 }
 
+// diary is a log that is read while it is written.
+type diary struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (d *diary) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.b.Write(p)
+}
+
+func (d *diary) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.b.String()
+}
+
 const address = "http://listener.example/events"
 
 // deliver runs Deliver until the function returned is called.
@@ -266,7 +284,7 @@ func TestATargetThatRefusesAnEventIsNotAskedAgain(t *testing.T) {
 			}
 			return 200, nil
 		}}
-		var diary strings.Builder
+		var diary diary
 		end := deliver(t, l, to, &diary)
 		l.add(t, "a", "b")
 		synctest.Wait()
@@ -288,7 +306,7 @@ func TestATargetIsTriedForADay(t *testing.T) {
 			}
 			return 500, nil
 		}}
-		var diary strings.Builder
+		var diary diary
 		end := deliver(t, l, to, &diary)
 		l.add(t, "a")
 		wait(20 * time.Hour)
@@ -318,12 +336,12 @@ func TestWhatATargetLosesIsSaid(t *testing.T) {
 			}
 			return 200, nil
 		}}
-		var diary strings.Builder
+		var diary diary
 		end := deliver(t, l, to, &diary)
 		l.add(t, "a", "b", "c", "d", "e")
 		wait(time.Minute)
 		down.Store(false)
-		wait(time.Minute)
+		wait(longestPause)
 		to.has(t, "d", "e")
 		end()
 		if !strings.Contains(diary.String(), "events were given up") || !strings.Contains(diary.String(), "events=3") {
