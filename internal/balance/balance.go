@@ -104,8 +104,9 @@ type Traffic struct {
 type Balancer struct {
 	Clock *clock.Clock
 	Log   *slog.Logger
-	// Changed is called when a target's health changed or one has drained.
-	Changed func()
+	// Changed is called with a group when a target's health changed or one has
+	// drained, or when a rule began or ceased to forward to it.
+	Changed func(group string)
 	// Network is where it listens and where its targets are.
 	Network Network
 
@@ -115,6 +116,8 @@ type Balancer struct {
 	mu        sync.RWMutex
 	listeners map[string]*listener
 	groups    map[string]*group
+	uses      map[string]int // by group, of rules that forward to it
+	due       due
 	loads     map[string]*load // by listener, those that are gone and not measured yet included
 }
 
@@ -140,6 +143,7 @@ type rule struct {
 }
 
 type group struct {
+	id      string
 	spec    Group
 	used    bool // some rule forwards to it
 	mu      sync.Mutex
@@ -160,9 +164,10 @@ type target struct {
 	// Under the group's mutex:
 	state    HealthState
 	detail   string
-	ok, bad  int       // consecutive results
-	due      time.Time // stage time of the next check
-	checking bool
+	ok, bad  int  // consecutive results
+	queued   bool // its next check has a time
+	checking bool // it is being checked
+	gone     bool // from the group
 	flows    map[*flow]bool
 	cut      bool // no flow may be to it any longer
 }
@@ -172,8 +177,8 @@ const dialTimeout = 2 * time.Second
 // New returns an empty balancer.
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
 	b := &Balancer{
-		Clock: c, Log: log, Changed: func() {}, Network: machine{}, wake: make(chan struct{}, 1),
-		listeners: map[string]*listener{}, groups: map[string]*group{}, loads: map[string]*load{},
+		Clock: c, Log: log, Changed: func(string) {}, Network: machine{}, wake: make(chan struct{}, 1),
+		listeners: map[string]*listener{}, groups: map[string]*group{}, uses: map[string]int{}, loads: map[string]*load{},
 	}
 	b.transport = &http.Transport{
 		DialContext:         b.dial,
@@ -207,6 +212,8 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	defer b.mu.Unlock()
 	l := b.listeners[spec.ID]
 	if l != nil && (l.spec.Bind != spec.Bind || l.spec.TCP != spec.TCP) {
+		delete(b.listeners, spec.ID)
+		defer b.use(*l.rules.Load(), -1) // when the new ones are counted
 		go shutdown(l.server)
 		l = nil
 	}
@@ -238,8 +245,10 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 			}
 		}
 	}
-	l.rules.Store(&rules)
-	b.markUsed()
+	b.use(rules, 1)
+	if old := l.rules.Swap(&rules); old != nil {
+		b.use(*old, -1)
+	}
 	return l.addr, nil
 }
 
@@ -294,8 +303,8 @@ func (b *Balancer) RemoveListener(id string) {
 	defer b.mu.Unlock()
 	if l := b.listeners[id]; l != nil {
 		delete(b.listeners, id)
+		b.use(*l.rules.Load(), -1)
 		go shutdown(l.server)
-		b.markUsed()
 	}
 }
 
@@ -306,21 +315,45 @@ func (b *Balancer) Listeners() []string {
 	return slices.Collect(maps.Keys(b.listeners))
 }
 
-// markUsed notes which groups some rule forwards to; only those are checked.
-func (b *Balancer) markUsed() {
-	used := map[string]bool{}
-	for _, l := range b.listeners {
-		for _, r := range *l.rules.Load() {
-			for _, w := range r.Forward {
-				used[w.Group] = true
+// use counts rules that forward to their groups, or no longer do; only groups that
+// some rule forwards to are checked.
+func (b *Balancer) use(rules []*rule, by int) {
+	for _, r := range rules {
+		for _, w := range r.Forward {
+			b.uses[w.Group] += by
+			if n := b.uses[w.Group]; n == 0 {
+				delete(b.uses, w.Group)
+			}
+			if g := b.groups[w.Group]; g != nil {
+				b.mark(g)
 			}
 		}
 	}
-	for id, g := range b.groups {
-		g.mu.Lock()
-		g.used = used[id]
-		g.mu.Unlock()
+}
+
+// mark notes whether a group is used; if it is since now, its targets are checked.
+func (b *Balancer) mark(g *group) {
+	used := b.uses[g.id] > 0
+	g.mu.Lock()
+	changed := g.used != used
+	g.used = used
+	for _, t := range g.targets {
+		b.plan(g, t, b.Clock.Now())
 	}
+	g.mu.Unlock()
+	if changed {
+		b.Changed(g.id)
+	}
+}
+
+// plan has a target checked, if its group is used and no check of it is planned or
+// under way. The group is locked.
+func (b *Balancer) plan(g *group, t *target, at time.Time) {
+	if !g.used || t.gone || t.queued || t.checking {
+		return
+	}
+	t.queued = true
+	b.due.push(dueCheck{at, g, t})
 	b.poke()
 }
 
@@ -334,29 +367,33 @@ func (b *Balancer) setGroup(spec Group) (over []*flow) {
 	defer b.mu.Unlock()
 	g := b.groups[spec.ID]
 	if g == nil {
-		g = &group{}
+		g = &group{id: spec.ID}
 		b.groups[spec.ID] = g
 	}
 	g.mu.Lock()
 	g.spec = spec
-	var stay []*target
-	for _, want := range spec.Targets {
-		i := slices.IndexFunc(g.targets, func(t *target) bool { return t.addr == want.Addr && t.generation == want.Generation })
-		if i >= 0 {
-			stay = append(stay, g.targets[i])
-			continue
-		}
-		stay = append(stay, &target{addr: want.Addr, generation: want.Generation, state: Initial, due: b.Clock.Now()})
-	}
+	left := map[Target]*target{}
 	for _, t := range g.targets {
-		if !slices.Contains(stay, t) && t.inFlight.Load() > 0 {
+		left[Target{t.addr, t.generation}] = t
+	}
+	g.targets = make([]*target, len(spec.Targets))
+	for i, want := range spec.Targets {
+		t, stays := left[want]
+		delete(left, want)
+		if !stays {
+			t = &target{addr: want.Addr, generation: want.Generation, state: Initial}
+		}
+		g.targets[i] = t
+	}
+	for _, t := range left {
+		t.gone = true
+		if t.inFlight.Load() > 0 {
 			g.leaving = append(g.leaving, t)
 		}
 	}
-	g.targets = stay
 	over = g.overdue()
 	g.mu.Unlock()
-	b.markUsed()
+	b.mark(g)
 	return over
 }
 
@@ -364,7 +401,16 @@ func (b *Balancer) setGroup(spec Group) (over []*flow) {
 func (b *Balancer) RemoveGroup(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	g := b.groups[id]
+	if g == nil {
+		return
+	}
 	delete(b.groups, id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.targets {
+		t.gone = true
+	}
 }
 
 // Groups is the ids of all groups.
@@ -580,7 +626,7 @@ func (b *Balancer) leave(g *group, t *target) {
 	}
 	g.mu.Unlock()
 	if i >= 0 {
-		b.Changed()
+		b.Changed(g.id)
 	}
 }
 

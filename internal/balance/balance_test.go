@@ -44,7 +44,7 @@ func balancer(t testing.TB, a, b []netip.AddrPort, weights ...int) *bench {
 		t.Fatal(err)
 	}
 	x := &bench{Balancer: New(c, slog.New(slog.DiscardHandler)), changed: make(chan struct{}, 1)}
-	x.Changed = func() {
+	x.Changed = func(string) {
 		select {
 		case x.changed <- struct{}{}:
 		default:

@@ -76,33 +76,24 @@ func (b *Balancer) poke() {
 // startDue starts every check whose time has come and returns the next time.
 func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sync.WaitGroup) (next time.Time) {
 	now := b.Clock.Now()
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, g := range b.groups {
+	for _, c := range b.due.pop(now) {
+		g, t := c.g, c.t
 		g.mu.Lock()
-		for _, t := range g.targets {
-			if !g.used || t.checking {
-				continue
-			}
-			if t.due.After(now) {
-				if next.IsZero() || t.due.Before(next) {
-					next = t.due
-				}
-				continue
-			}
-			t.checking = true
-			t.due = now.Add(g.spec.Check.Interval)
-			check := g.spec.Check
-			checks.Go(func() {
-				ok, detail := check.probe(ctx, b.Network, client, t.addr)
-				if ctx.Err() == nil {
-					b.record(g, t, check, ok, detail)
-				}
-			})
-		}
+		t.queued = false
+		t.checking = g.used && !t.gone
+		check, starts := g.spec.Check, t.checking
 		g.mu.Unlock()
+		if !starts {
+			continue
+		}
+		checks.Go(func() {
+			ok, detail := check.probe(ctx, b.Network, client, t.addr)
+			if ctx.Err() == nil {
+				b.record(g, t, check, now.Add(check.Interval), ok, detail)
+			}
+		})
 	}
-	return next
+	return b.due.next()
 }
 
 // probe asks one target once.
@@ -156,11 +147,13 @@ func (c Check) accepts(code int) bool {
 }
 
 // record counts a result. A new target is healthy after its first success,
-// documented; one that was unhealthy needs the threshold in a row.
-func (b *Balancer) record(g *group, t *target, c Check, ok bool, detail string) {
+// documented; one that was unhealthy needs the threshold in a row. It is checked
+// again at next.
+func (b *Balancer) record(g *group, t *target, c Check, next time.Time, ok bool, detail string) {
 	g.mu.Lock()
 	before := t.state
 	t.checking = false
+	b.plan(g, t, next)
 	if ok {
 		t.ok, t.bad = t.ok+1, 0
 		if t.state == Initial || t.ok >= c.Healthy {
@@ -176,8 +169,7 @@ func (b *Balancer) record(g *group, t *target, c Check, ok bool, detail string) 
 	flows := g.doomed()
 	g.mu.Unlock()
 	cutAll(flows)
-	b.poke()
 	if changed {
-		b.Changed()
+		b.Changed(g.id)
 	}
 }

@@ -422,6 +422,7 @@ func (c *control) weigh(rule, group, other string, p rollout.Permille) {
 	if err != nil || shareOf(wanted, group) == p {
 		return // a rule that is gone is found by observe; one that is right stays as it is
 	}
+	c.log.Debug("weights asked for", "service", c.key, "rule", rule)
 	if err := c.deps.Traffic.SetWeights(c.tx, rule, weights(group, other, p)); err != nil {
 		c.log.Warn("a listener rule could not be changed", "service", c.key, "err", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -43,6 +44,12 @@ type API struct {
 	applied    *store.Table[applied] // rule → weights in force
 	health     *store.Table[health]  // target group → its targets' health
 	tags       *tags.Table
+
+	listenersBy *store.Index[listener] // load balancer
+	rulesBy     *store.Index[rule]     // listener, and groups that it forwards to
+
+	changedMu sync.Mutex
+	changed   map[string]bool // groups of which the balancer has seen something new
 }
 
 type loadBalancer struct {
@@ -106,15 +113,8 @@ type Health struct {
 // New adds ELB's tables to the store. linkedRole makes ELB's own role in the
 // caller's account, where the caller may.
 func New(s *store.Store, c *clock.Clock, b *balance.Balancer, linkedRole func(*wire.Call) error) *API {
-	wake := make(chan struct{}, 1)
-	b.Changed = func() {
-		select {
-		case wake <- struct{}{}:
-		default: // a signal is already waiting
-		}
-	}
-	return &API{
-		store: s, clock: c, balance: b, linkedRole: linkedRole, wake: wake,
+	a := &API{
+		store: s, clock: c, balance: b, linkedRole: linkedRole, wake: make(chan struct{}, 1), changed: map[string]bool{},
 		balancers: store.NewTable[loadBalancer](s, "elb/balancers"),
 		listeners: store.NewTable[listener](s, "elb/listeners"),
 		rules:     store.NewTable[rule](s, "elb/rules"),
@@ -124,6 +124,16 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer, linkedRole func(*w
 		health:    store.NewTable[health](s, "elb/health"),
 		tags:      tags.NewTable(s, "elb/tags", tags.Exact),
 	}
+	a.listenersBy = store.NewIndex(s, a.listeners, func(_ string, l listener) []string { return []string{l.LoadBalancer} })
+	a.rulesBy = store.NewIndex(s, a.rules, func(_ string, r rule) []string {
+		labels := []string{r.Listener}
+		for _, w := range r.Forward {
+			labels = append(labels, w.Group)
+		}
+		return labels
+	})
+	b.Changed = a.saw
+	return a
 }
 
 // Service is ELBv2 on the wire.

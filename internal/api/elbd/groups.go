@@ -188,11 +188,9 @@ func groupView(g targetGroup, balancers []string) types.TargetGroup {
 // usersOf is the load balancers whose rules forward to the group.
 func (a *API) usersOf(tx *store.Tx, groupARN string) []string {
 	users := map[string]bool{}
-	for _, r := range a.rules.Scan(tx, strings.TrimSuffix(keyOf(groupARN), groupARN)) {
-		if slices.ContainsFunc(r.Forward, func(w weighted) bool { return w.Group == groupARN }) {
-			if l, ok := a.listeners.Get(tx, keyOf(r.Listener)); ok {
-				users[l.LoadBalancer] = true
-			}
+	for _, r := range a.rulesBy.Scan(tx, groupARN) {
+		if l, ok := a.listeners.Get(tx, keyOf(r.Listener)); ok {
+			users[l.LoadBalancer] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(users))

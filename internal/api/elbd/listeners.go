@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -60,8 +59,8 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 		if l.Protocol, err = listenerProtocol(lb, in.Protocol); err != nil {
 			return err
 		}
-		for _, other := range a.listeners.Scan(tx, call.Scope.Key("")) {
-			if other.LoadBalancer == lbARN && other.Port == l.Port {
+		for _, other := range a.listenersBy.Scan(tx, lbARN) {
+			if other.Port == l.Port {
 				return &types.DuplicateListenerException{Message: new("A listener already exists on this port for this load balancer '" + lbARN + "'")}
 			}
 		}
@@ -169,11 +168,8 @@ func (a *API) listenerView(l listener) types.Listener {
 // rulesOf is a listener's rules in the order they are tried.
 func (a *API) rulesOf(tx *store.Tx, listenerARN string) []rule {
 	var rows []rule
-	scope := strings.TrimSuffix(keyOf(listenerARN), listenerARN)
-	for _, r := range a.rules.Scan(tx, scope) {
-		if r.Listener == listenerARN {
-			rows = append(rows, r)
-		}
+	for _, r := range a.rulesBy.Scan(tx, listenerARN) {
+		rows = append(rows, r)
 	}
 	slices.SortFunc(rows, func(x, y rule) int { return order(x) - order(y) })
 	return rows

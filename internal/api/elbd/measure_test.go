@@ -74,10 +74,12 @@ func world(t *testing.T) (a *API, url string) {
 
 func (a *API) write(t *testing.T, fn func(*store.Tx)) {
 	t.Helper()
+	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups)
+	defer feed.Stop()
 	if err := a.store.Update(func(tx *store.Tx) error { fn(tx); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.sync(); err != nil {
+	if err := a.sync(feed.Take(), map[string]time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,14 +17,20 @@ import (
 
 // Run makes the balancer match the rows until ctx ends, and writes back what
 // it sees: where listeners listen, which weights are in force, which targets
-// are healthy, which have drained.
+// are healthy, which have drained. It looks at what changed, here or there.
 func (a *API) Run(ctx context.Context) error {
-	stop := a.store.Watch(a.wake, a.balancers, a.listeners, a.rules, a.groups)
-	defer stop()
-	for {
-		next, err := a.sync()
-		if err != nil {
+	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups)
+	defer feed.Stop()
+	drains := map[string]time.Time{}
+	for keys := append(feed.Take(), a.observed()...); ; keys = feed.Take() {
+		if err := a.sync(keys, drains); err != nil {
 			return fmt.Errorf("bringing the load balancers to their rows: %w", err)
+		}
+		var next time.Time
+		for _, at := range drains {
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
 		}
 		if _, err := a.clock.Wait(ctx, next, a.wake); err != nil {
 			return nil
@@ -32,90 +38,166 @@ func (a *API) Run(ctx context.Context) error {
 	}
 }
 
-// sync is one pass: rows to balancer, balancer to rows. It returns when a
-// draining target's time is over.
-func (a *API) sync() (next time.Time, err error) {
-	places, weights := map[string]bound{}, map[string]applied{}
-	groups := map[string]targetGroup{}
-	a.store.View(func(tx *store.Tx) {
-		for _, g := range a.groups.Scan(tx, "") {
-			groups[g.ARN] = g
-			a.balance.SetGroup(groupSpec(g))
-		}
-		listeners := map[string]bool{}
-		for _, l := range a.listeners.Scan(tx, "") {
-			lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer))
-			if !ok {
-				continue
-			}
-			listeners[l.ARN] = true
-			rules := a.rulesOf(tx, l.ARN)
-			spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == overTCP}
-			for _, r := range rules {
-				spec.Rules = append(spec.Rules, ruleSpec(r))
-			}
-			addr, err := a.balance.SetListener(spec)
-			if err != nil {
-				a.balance.Log.Error("a listener cannot listen", "listener", l.ARN, "err", err)
-				continue
-			}
-			places[l.ARN] = bound{addr.String()}
-			for _, r := range rules {
-				weights[r.ARN] = applied{r.Forward}
-			}
-		}
-		for _, id := range a.balance.Listeners() {
-			if !listeners[id] {
-				a.balance.RemoveListener(id)
-			}
-		}
-		for _, id := range a.balance.Groups() {
-			if _, ok := groups[id]; !ok {
-				a.balance.RemoveGroup(id)
-			}
-		}
-	})
-	now := a.clock.Now()
-	err = a.store.Update(func(tx *store.Tx) error {
-		replaceAll(tx, a.bound, places)
-		replaceAll(tx, a.applied, weights)
-		states := map[string]health{}
-		for groupARN := range groups {
-			g, ok := a.groups.Get(tx, keyOf(groupARN)) // as it is now
-			if !ok {
-				continue
-			}
-			live := a.balance.Health(groupARN)
-			if due := a.finishDraining(tx, &g, live, now); !due.IsZero() && (next.IsZero() || due.Before(next)) {
-				next = due
-			}
-			states[groupARN] = health{healthRows(g, live)}
-		}
-		replaceAll(tx, a.health, states)
-		return nil
-	})
-	return next, err
+// saw is told by the balancer that there is news of a group.
+func (a *API) saw(group string) {
+	a.changedMu.Lock()
+	a.changed[group] = true
+	a.changedMu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default: // a signal is already waiting
+	}
 }
 
-// replaceAll makes a table of observations hold exactly rows, touching only
-// what differs, so that watchers are not woken for nothing.
-func replaceAll[R any](tx *store.Tx, t *store.Table[R], rows map[string]R) {
-	want := map[string]R{}
-	for resourceARN, row := range rows {
-		want[keyOf(resourceARN)] = row
-	}
-	for key, old := range t.Scan(tx, "") {
-		row, ok := want[key]
-		switch {
-		case !ok:
-			t.Delete(tx, key)
-		case reflect.DeepEqual(old, row):
-			delete(want, key)
+// observed is the rows of what was seen before the stage began: what they are of
+// may be gone.
+func (a *API) observed() (keys []store.Key) {
+	a.store.View(func(tx *store.Tx) {
+		for key := range a.bound.Scan(tx, "") {
+			keys = append(keys, store.Key{Table: a.bound, Row: key})
+		}
+		for key := range a.health.Scan(tx, "") {
+			keys = append(keys, store.Key{Table: a.health, Row: key})
+		}
+	})
+	return keys
+}
+
+// work is the listeners and groups to be looked at, by ARN.
+type work struct{ listeners, groups map[string]bool }
+
+// work is what changed rows, and what the balancer saw, ask to be looked at.
+func (a *API) work(keys []store.Key) work {
+	w := work{listeners: map[string]bool{}}
+	a.changedMu.Lock()
+	w.groups = a.changed
+	a.changed = map[string]bool{}
+	a.changedMu.Unlock()
+	a.store.View(func(tx *store.Tx) {
+		for _, k := range keys {
+			_, name := arn.ParseKey(k.Row)
+			switch k.Table {
+			case a.balancers:
+				for _, l := range a.listenersBy.Scan(tx, name) {
+					w.listeners[l.ARN] = true
+				}
+			case a.listeners, a.bound:
+				w.listeners[name] = true
+			case a.rules:
+				w.listeners[listenerOf(name)] = true
+			case a.groups, a.health:
+				w.groups[name] = true
+			}
+		}
+	})
+	return w
+}
+
+// listenerOf is the ARN of the listener that a rule's ARN names.
+func listenerOf(ruleARN string) string {
+	name := strings.Replace(ruleARN, ":listener-rule/", ":listener/", 1)
+	return name[:strings.LastIndexByte(name, '/')]
+}
+
+// rulePrefix is how the ARNs of a listener's rules begin.
+func rulePrefix(listenerARN string) string {
+	return strings.Replace(listenerARN, ":listener/", ":listener-rule/", 1) + "/"
+}
+
+// sync is one pass over what changed: rows to balancer, balancer to rows. It keeps
+// when the time of a draining target is over, by group.
+func (a *API) sync(keys []store.Key, drains map[string]time.Time) error {
+	now, w := a.clock.Now(), a.work(keys)
+	for group, at := range drains {
+		if !at.After(now) {
+			w.groups[group] = true
 		}
 	}
-	for key, row := range want {
-		t.Put(tx, key, row)
+	places, weights := map[string]bound{}, map[string]applied{}
+	a.store.View(func(tx *store.Tx) {
+		for groupARN := range w.groups {
+			if g, ok := a.groups.Get(tx, keyOf(groupARN)); ok {
+				a.balance.SetGroup(groupSpec(g))
+			} else {
+				a.balance.RemoveGroup(groupARN)
+			}
+		}
+		for listenerARN := range w.listeners {
+			if place, ok := a.setListener(tx, listenerARN, weights); ok {
+				places[listenerARN] = place
+			}
+		}
+	})
+	return a.store.Update(func(tx *store.Tx) error {
+		for listenerARN := range w.listeners {
+			keep(tx, a.bound, listenerARN, places)
+			for key := range a.applied.Scan(tx, keyOf(rulePrefix(listenerARN))) {
+				_, name := arn.ParseKey(key)
+				if _, stays := weights[name]; !stays {
+					a.applied.Delete(tx, key)
+				}
+			}
+		}
+		for ruleARN := range weights {
+			if keep(tx, a.applied, ruleARN, weights) {
+				a.balance.Log.Debug("weights in force", "rule", ruleARN)
+			}
+		}
+		states := map[string]health{}
+		for groupARN := range w.groups {
+			delete(drains, groupARN)
+			if g, ok := a.groups.Get(tx, keyOf(groupARN)); ok { // as it is now
+				live := a.balance.Health(groupARN)
+				if due := a.finishDraining(tx, &g, live, now); !due.IsZero() {
+					drains[groupARN] = due
+				}
+				states[groupARN] = health{healthRows(g, live)}
+			}
+			keep(tx, a.health, groupARN, states)
+		}
+		return nil
+	})
+}
+
+// setListener makes a listener of the balancer as its rows say, or removes it. It
+// adds the weights that are in force now.
+func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]applied) (bound, bool) {
+	l, ok := a.listeners.Get(tx, keyOf(listenerARN))
+	lb, has := a.balancers.Get(tx, keyOf(l.LoadBalancer))
+	if !ok || !has {
+		a.balance.RemoveListener(listenerARN)
+		return bound{}, false
 	}
+	rules := a.rulesOf(tx, listenerARN)
+	spec := balance.Listener{ID: listenerARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == overTCP}
+	for _, r := range rules {
+		spec.Rules = append(spec.Rules, ruleSpec(r))
+	}
+	addr, err := a.balance.SetListener(spec)
+	if err != nil {
+		a.balance.Log.Error("a listener cannot listen", "listener", listenerARN, "err", err)
+		return bound{}, false
+	}
+	for _, r := range rules {
+		weights[r.ARN] = applied{r.Forward}
+	}
+	return bound{addr.String()}, true
+}
+
+// keep makes the row of an observation what was seen of its resource, or lets it
+// go; a row that is right is not touched, so that nobody is woken for nothing.
+func keep[R any](tx *store.Tx, t *store.Table[R], resourceARN string, seen map[string]R) (changed bool) {
+	key := keyOf(resourceARN)
+	old, had := t.Get(tx, key)
+	row, has := seen[resourceARN]
+	switch {
+	case !has:
+		t.Delete(tx, key)
+	case !had || !reflect.DeepEqual(old, row):
+		t.Put(tx, key, row)
+		return true
+	}
+	return false
 }
 
 // finishDraining lets go of targets whose last request is answered or whose
