@@ -29,9 +29,9 @@ func (e *DecodeError) Error() string {
 	return e.Member + ": " + e.Reason
 }
 
-// Both protocols are first read into one tree, map[string]any, []any and
-// scalars, which assign then fits to the Go type: in JSON the scalars are
-// typed, in a form all of them are strings.
+// All protocols are first read into one tree, map[string]any, []any and
+// scalars, which assign then fits to the Go type: in JSON and CBOR the scalars
+// are typed, in a form all of them are strings.
 
 // parseJSON reads a JSON object. An empty body is an empty object, as AWS has it.
 func parseJSON(body []byte) (map[string]any, error) {
@@ -258,6 +258,9 @@ func (d decoder) assignScalar(node any, v reflect.Value, s *shape, at *path) err
 		}
 		v.SetInt(i)
 	case kindFloat:
+		if text == "NaN" || text == "Infinity" || text == "-Infinity" { // as JSON has them
+			number, isNumber = json.Number(text), true
+		}
 		f, err := number.Float64()
 		if !isNumber || err != nil {
 			return mismatch(at, "a number", node)
@@ -270,6 +273,10 @@ func (d decoder) assignScalar(node any, v reflect.Value, s *shape, at *path) err
 		}
 		v.Set(reflect.ValueOf(t))
 	case kindBlob:
+		if raw, ok := node.([]byte); ok {
+			v.SetBytes(raw)
+			return nil
+		}
 		raw, err := base64.StdEncoding.DecodeString(text)
 		if !isText || err != nil {
 			return mismatch(at, "base64 data", node)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -50,7 +51,7 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 	case kindInt:
 		return strconv.AppendInt(b, v.Int(), 10)
 	case kindFloat:
-		return strconv.AppendFloat(b, v.Float(), 'g', -1, v.Type().Bits())
+		return appendFloat(b, v.Float(), v.Type().Bits())
 	case kindTime:
 		if n.ISO {
 			return v.Interface().(time.Time).UTC().AppendFormat(b, isoTime)
@@ -85,11 +86,8 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 		for i := range s.fields {
 			f := &s.fields[i]
 			fv := v.Field(f.index)
-			if skipInOutput(fv) && !(outermost && f.shape.kind == kindList) {
+			if !f.sent(fv, outermost) {
 				continue
-			}
-			if f.shape.kind == kindString && fv.Kind() == reflect.String && fv.Len() == 0 {
-				continue // an enum that was not set
 			}
 			if !first {
 				b = append(b, ',')
@@ -103,18 +101,34 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 	return append(b, "null"...)
 }
 
-func skipInOutput(v reflect.Value) bool {
+// sent reports whether a member of an output is written.
+func (f *field) sent(v reflect.Value, outermost bool) bool {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface:
-		return v.IsNil()
+		return !v.IsNil() || outermost && f.shape.kind == kindList
+	case reflect.String:
+		return v.Len() > 0 // an enum that was not set is empty
 	}
-	return false
+	return true
 }
 
 func sortedKeys(v reflect.Value) []reflect.Value {
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 	return keys
+}
+
+// appendFloat writes a number; what JSON has none for is a string.
+func appendFloat(b []byte, f float64, bits int) []byte {
+	switch {
+	case math.IsNaN(f):
+		return append(b, `"NaN"`...)
+	case math.IsInf(f, 1):
+		return append(b, `"Infinity"`...)
+	case math.IsInf(f, -1):
+		return append(b, `"-Infinity"`...)
+	}
+	return strconv.AppendFloat(b, f, 'g', -1, bits)
 }
 
 // appendEpoch writes seconds with milliseconds: AWS's precision on the wire.
@@ -162,10 +176,7 @@ func (n *Naming) writeMembers(b *bytes.Buffer, v reflect.Value, item string, out
 	for i := range s.fields {
 		f := &s.fields[i]
 		fv := v.Field(f.index)
-		if skipInOutput(fv) && !(outermost && f.shape.kind == kindList) {
-			continue
-		}
-		if f.shape.kind == kindString && fv.Kind() == reflect.String && fv.Len() == 0 {
+		if !f.sent(fv, outermost) {
 			continue
 		}
 		n.writeElement(b, f.name, fv, item)

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +15,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/aws/smithy-go/encoding/cbor"
 
 	"serin/internal/arn"
 	"serin/internal/id"
@@ -45,9 +49,10 @@ func (g *Gateway) Serve(services ...*Service) {
 		g.targets, g.versions = map[string]*Service{}, map[string]*Service{}
 	}
 	for _, s := range services {
-		if s.Protocol == JSON {
+		if s.Target != "" {
 			g.targets[s.Target] = s
-		} else {
+		}
+		if s.Protocol != JSON {
 			g.versions[s.Version] = s
 		}
 	}
@@ -67,13 +72,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, status)
 		return
 	}
-	s, op, form, err := g.route(r, body)
+	in, err := g.route(r, body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
-	call.Service, call.Operation = s.Name, op
-	out, err := g.answer(r, body, form, s, call)
+	s := in.service
+	call.Service, call.Operation, call.Protocol = s.Name, in.op, in.protocol
+	out, err := g.answer(r, in, call)
 	if err != nil {
 		g.writeError(w, s, call, err)
 	} else {
@@ -94,57 +100,119 @@ func (g *Gateway) newCall(r *http.Request) *Call {
 	}
 }
 
+// request is what a request asks for, and in what protocol.
+type request struct {
+	service  *Service
+	protocol Protocol
+	op       string
+	signed   []byte // the body as it was sent
+	body     []byte // unpacked
+	form     url.Values
+}
+
 // route finds the service and the operation by exact name, never by guessing.
-func (g *Gateway) route(r *http.Request, body []byte) (*Service, string, url.Values, error) {
+func (g *Gateway) route(r *http.Request, body []byte) (in *request, err error) {
+	in = &request{signed: body}
+	if in.body, err = unpack(r.Header.Get("Content-Encoding"), body); err != nil {
+		return nil, err
+	}
 	if target := r.Header.Get("X-Amz-Target"); target != "" {
 		prefix, op, ok := strings.Cut(target, ".")
-		s := g.targets[prefix]
-		if !ok || s == nil {
-			return nil, "", nil, fmt.Errorf("serin does not serve the X-Amz-Target %q", target)
+		if in.service, in.op = g.targets[prefix], op; !ok || in.service == nil {
+			return nil, fmt.Errorf("serin does not serve the X-Amz-Target %q", target)
 		}
-		return s, op, nil, nil
+		if in.service.Protocol != JSON {
+			in.protocol = JSON10
+		}
+		return in, nil
 	}
-	form := r.URL.Query()
-	for name := range form { // of a presigned request: they are the signature's
+	if r.Header.Get("Smithy-Protocol") != "" {
+		return in, g.routeRPC(r, in)
+	}
+	return in, g.routeForm(r, in)
+}
+
+// unpack undoes the compression of a request: clients compress long ones of
+// PutMetricData.
+func unpack(encoding string, body []byte) ([]byte, error) {
+	switch encoding {
+	case "", "identity":
+		return body, nil
+	case "gzip":
+		packed, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			return nil, fmt.Errorf("unpacking the body: %w", err)
+		}
+		plain, err := io.ReadAll(io.LimitReader(packed, MaxBody+1))
+		if err != nil {
+			return nil, fmt.Errorf("unpacking the body: %w", err)
+		}
+		if len(plain) > MaxBody {
+			return nil, fmt.Errorf("the body is larger than %d bytes when it is unpacked", MaxBody)
+		}
+		return plain, nil
+	}
+	return nil, fmt.Errorf("serin does not serve the content encoding %q", encoding)
+}
+
+// routeRPC reads the path of RPC v2: /service/TARGET/operation/OPERATION.
+func (g *Gateway) routeRPC(r *http.Request, in *request) error {
+	if p := r.Header.Get("Smithy-Protocol"); p != "rpc-v2-cbor" {
+		return fmt.Errorf("serin does not serve the Smithy-Protocol %q", p)
+	}
+	rest, ok := strings.CutPrefix(r.URL.Path, "/service/")
+	target, op, cut := strings.Cut(rest, "/operation/")
+	if in.service = g.targets[target]; !ok || !cut || in.service == nil || in.service.Protocol == JSON || r.Method != http.MethodPost {
+		return fmt.Errorf("serin does not serve %s %s in RPC v2", r.Method, r.URL.Path)
+	}
+	in.op, in.protocol = op, CBOR
+	return nil
+}
+
+func (g *Gateway) routeForm(r *http.Request, in *request) error {
+	in.form = r.URL.Query()
+	for name := range in.form { // of a presigned request: they are the signature's
 		if strings.HasPrefix(name, "X-Amz-") {
-			form.Del(name)
+			in.form.Del(name)
 		}
 	}
 	if r.Method == http.MethodPost {
 		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if kind != "" && kind != "application/x-www-form-urlencoded" {
-			return nil, "", nil, fmt.Errorf("serin does not serve %s %s with content type %q", r.Method, r.URL.Path, kind)
+			return fmt.Errorf("serin does not serve %s %s with content type %q", r.Method, r.URL.Path, kind)
 		}
-		posted, err := url.ParseQuery(string(body))
+		posted, err := url.ParseQuery(string(in.body))
 		if err != nil {
-			return nil, "", nil, fmt.Errorf("the form body is malformed: %w", err)
+			return fmt.Errorf("the form body is malformed: %w", err)
 		}
-		form = posted
+		in.form = posted
 	}
-	s := g.versions[form.Get("Version")]
-	if s == nil || form.Get("Action") == "" {
-		return nil, "", nil, fmt.Errorf("serin does not serve %s %s (Action %q, Version %q)", r.Method, r.URL.Path, form.Get("Action"), form.Get("Version"))
+	in.op, in.service = in.form.Get("Action"), g.versions[in.form.Get("Version")]
+	if in.service == nil || in.op == "" {
+		return fmt.Errorf("serin does not serve %s %s (Action %q, Version %q)", r.Method, r.URL.Path, in.op, in.form.Get("Version"))
 	}
-	return s, form.Get("Action"), form, nil
+	in.protocol = in.service.Protocol
+	return nil
 }
 
-func (g *Gateway) answer(r *http.Request, body []byte, form url.Values, s *Service, call *Call) (any, error) {
+func (g *Gateway) answer(r *http.Request, req *request, call *Call) (any, error) {
+	s := req.service
 	o := s.ops[call.Operation]
 	if o != nil && o.Public && r.Header.Get("Authorization") == "" && !r.URL.Query().Has("X-Amz-Signature") {
 		call.Scope = arn.Scope{Account: g.Account, Region: g.Region}
 	} else {
-		principal, region, err := g.Authenticate(r, body, s)
+		principal, region, err := g.Authenticate(r, req.signed, s)
 		if err != nil {
 			return nil, err
 		}
 		call.Principal, call.Scope = principal, arn.Scope{Account: principal.Account, Region: region}
 	}
 	if o == nil {
-		return nil, errUnknownOperation(s, call.Operation)
+		return nil, errUnknownOperation(s, call)
 	}
-	in, err := s.decode(o, body, form)
+	in, err := s.decode(o, req.protocol, req.body, req.form)
 	if err != nil {
-		return nil, errMalformed(s, err)
+		return nil, errMalformed(call, err)
 	}
 	call.Tags, call.TagKeys = requestTags(in)
 	if checks := o.Checks(call, in); len(checks) > 0 {
@@ -198,37 +266,43 @@ func withTag(tags map[string]string, key, value string) map[string]string {
 	return tags
 }
 
-func (s *Service) decode(o *Op, body []byte, form url.Values) (any, error) {
+func (s *Service) decode(o *Op, p Protocol, body []byte, form url.Values) (any, error) {
 	in := reflect.New(o.in)
 	var tree map[string]any
 	var err error
-	if s.Protocol == JSON {
+	switch p {
+	case JSON, JSON10:
 		tree, err = parseJSON(body)
-	} else {
+	case CBOR:
+		tree, err = parseCBOR(body)
+	default:
 		tree, err = parseForm(form)
 	}
 	if err != nil || tree == nil {
 		return in.Interface(), err
 	}
-	d := decoder{naming: s.Naming, form: s.Protocol != JSON}
+	d := decoder{naming: s.Naming, form: form != nil}
 	return in.Interface(), d.assign(tree, in.Elem(), nil)
 }
 
 func (g *Gateway) writeOutput(w http.ResponseWriter, s *Service, call *Call, out any) {
-	kind, body := s.encode(call.Operation, call.RequestID, out)
-	w.Header().Set("Content-Type", kind)
-	write(w, http.StatusOK, body)
+	kind, body := s.encode(call.Protocol, call.Operation, call.RequestID, out)
+	writeAs(w, call.Protocol, http.StatusOK, kind, body)
 }
 
-// encode writes an output in the service's protocol.
-func (s *Service) encode(op, requestID string, out any) (contentType string, body []byte) {
-	switch s.Protocol {
+// encode writes an output in one of the service's protocols.
+func (s *Service) encode(p Protocol, op, requestID string, out any) (contentType string, body []byte) {
+	switch p {
 	case Query:
 		return "text/xml", fmt.Appendf(nil, `<%sResponse xmlns="%s"><%sResult>%s</%sResult><ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></%sResponse>`,
 			op, s.Namespace, op, s.Naming.encodeXML(out, "member"), op, requestID, op)
 	case EC2:
 		return "text/xml;charset=UTF-8", fmt.Appendf(nil, `<?xml version="1.0" encoding="UTF-8"?><%sResponse xmlns="%s"><requestId>%s</requestId>%s</%sResponse>`,
 			op, s.Namespace, requestID, s.Naming.encodeXML(out, "item"), op)
+	case CBOR:
+		return "application/cbor", cbor.Encode(s.Naming.cborOf(reflect.ValueOf(out), true))
 	}
-	return "application/x-amz-json-1.1", s.Naming.encodeJSON(out)
+	return jsonTypes[p], s.Naming.encodeJSON(out)
 }
+
+var jsonTypes = map[Protocol]string{JSON: "application/x-amz-json-1.1", JSON10: "application/x-amz-json-1.0"}

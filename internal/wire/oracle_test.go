@@ -10,7 +10,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -27,6 +28,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/middleware"
+	"github.com/aws/smithy-go/transport/http/protocol/awsjson"
+	"github.com/aws/smithy-go/transport/http/protocol/awsquery"
 
 	"serin/internal/stage"
 	"serin/internal/wire"
@@ -51,39 +54,49 @@ func TestTheSDKAndWeUnderstandEachOther(t *testing.T) {
 			continue // the SDK's package is too large to link; the AWS CLI is its oracle
 		}
 		for name, op := range s.Ops() {
-			t.Run(s.Name+":"+name, func(t *testing.T) {
-				for seed := range uint64(5) {
-					r := rand.New(rand.NewPCG(seed, 7))
-					in, out := op.New()
-					fill(r, reflect.ValueOf(in).Elem(), 0)
-					fill(r, reflect.ValueOf(out).Elem(), 0)
-					var seen any
-					var problem error
-					client := clientFor(s.Name, func(req *http.Request) *http.Response {
-						body, _ := io.ReadAll(req.Body)
-						form, _ := url.ParseQuery(string(body))
-						seen, problem = s.Decode(op, body, form)
-						kind, answer := s.Encode(name, out)
-						return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(bytes.NewReader(answer)), Request: req}
-					})
-					results := reflect.ValueOf(client).MethodByName(name).Call([]reflect.Value{reflect.ValueOf(t.Context()), reflect.ValueOf(in)})
-					if err, _ := results[1].Interface().(error); err != nil {
-						t.Fatalf("the client says: %v", err)
+			protocols := []wire.Protocol{s.Protocol}
+			if s.Protocol == wire.Query && s.Target != "" {
+				protocols = append(protocols, wire.JSON10, wire.CBOR)
+			}
+			for _, p := range protocols {
+				t.Run(fmt.Sprintf("%s:%s/%d", s.Name, name, p), func(t *testing.T) {
+					for seed := range uint64(5) {
+						understand(t, s, op, p, seed)
 					}
-					if problem != nil {
-						t.Fatalf("we say: %v", problem)
-					}
-					if !reflect.DeepEqual(seen, in) {
-						t.Errorf("sent\n%s\nand we read\n%s", show(in), show(seen))
-					}
-					got := results[0].Interface()
-					reflect.ValueOf(got).Elem().FieldByName("ResultMetadata").Set(reflect.ValueOf(middleware.Metadata{}))
-					if !reflect.DeepEqual(got, out) {
-						t.Errorf("we wrote\n%s\nand the client read\n%s", show(out), show(got))
-					}
-				}
-			})
+				})
+			}
 		}
+	}
+}
+
+// understand sends one filled input and one filled output of an operation.
+func understand(t *testing.T, s *wire.Service, op *wire.Op, p wire.Protocol, seed uint64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 7))
+	in, out := op.New()
+	fill(r, reflect.ValueOf(in).Elem(), 0)
+	fill(r, reflect.ValueOf(out).Elem(), 0)
+	var seen any
+	var problem error
+	client := clientFor(s.Name, p, func(req *http.Request) *http.Response {
+		seen, problem = s.Decode(op, p, req)
+		kind, answer := s.Encode(p, op.Name, out)
+		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(bytes.NewReader(answer)), Request: req}
+	})
+	results := reflect.ValueOf(client).MethodByName(op.Name).Call([]reflect.Value{reflect.ValueOf(t.Context()), reflect.ValueOf(in)})
+	if err, _ := results[1].Interface().(error); err != nil {
+		t.Fatalf("the client says: %v", err)
+	}
+	if problem != nil {
+		t.Fatalf("we say: %v", problem)
+	}
+	if !reflect.DeepEqual(seen, in) {
+		t.Errorf("sent\n%s\nand we read\n%s", show(in), show(seen))
+	}
+	got := results[0].Interface()
+	reflect.ValueOf(got).Elem().FieldByName("ResultMetadata").Set(reflect.ValueOf(middleware.Metadata{}))
+	if !reflect.DeepEqual(got, out) {
+		t.Errorf("we wrote\n%s\nand the client read\n%s", show(out), show(got))
 	}
 }
 
@@ -91,7 +104,7 @@ type doer func(*http.Request) *http.Response
 
 func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r), nil }
 
-func clientFor(service string, do doer) any {
+func clientFor(service string, p wire.Protocol, do doer) any {
 	c := aws.Config{Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""), HTTPClient: do, RetryMaxAttempts: 1}
 	switch service {
 	case "ecs":
@@ -106,6 +119,15 @@ func clientFor(service string, do doer) any {
 		return sts.NewFromConfig(c)
 	case "elasticloadbalancing":
 		return elb.NewFromConfig(c)
+	case "cloudwatch":
+		return cloudwatch.NewFromConfig(c, func(o *cloudwatch.Options) {
+			switch p {
+			case wire.JSON10:
+				o.Protocol = awsjson.New10(schemas.GraniteServiceVersion20100801)
+			case wire.Query:
+				o.Protocol = awsquery.New(schemas.GraniteServiceVersion20100801)
+			}
+		})
 	}
 	panic("no client for " + service)
 }

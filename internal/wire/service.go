@@ -28,6 +28,8 @@ const (
 	JSON Protocol = iota // AWS JSON 1.1
 	Query
 	EC2
+	JSON10 // AWS JSON 1.0 of a service that was a Query service
+	CBOR   // RPC v2 CBOR of such a service
 )
 
 // Service is a set of operations that share a protocol and a spelling.
@@ -35,12 +37,15 @@ type Service struct {
 	Name      string // as in an IAM action: ecs
 	Signing   string // as in a credential scope
 	Protocol  Protocol
-	Target    string // JSON: what stands before the dot in X-Amz-Target
+	Target    string // what stands before the dot in X-Amz-Target; a Query service with one is spoken to in JSON10 and CBOR, too
 	Version   string // query: the API version
 	Namespace string // query: the XML namespace
 	Global    bool   // one endpoint for all regions: IAM, STS
 	Naming    *Naming
 	Status    map[string]int // error code → HTTP status, where it is not 400
+	// Codes are Query's error codes where they differ from the names of the
+	// errors, by which JSON10 and CBOR call them.
+	Codes map[string]string
 	// Invalid makes the service's own error for a value that is not allowed.
 	Invalid func(message string) error
 	// Types says what is done with the members of nested structures.
@@ -167,6 +172,7 @@ type Principal struct {
 type Call struct {
 	Service   string
 	Operation string
+	Protocol  Protocol
 	RequestID string
 	Scope     arn.Scope
 	Principal Principal
