@@ -99,6 +99,9 @@ func (s *Set) widen(least, greatest float64) {
 // Mean is the average, NaN of an empty Set.
 func (s Set) Mean() float64 { return s.Sum / s.Count }
 
+// Size is how many numbers the Set keeps, for whoever bounds his memory.
+func (s Set) Size() int { return len(s.above) + len(s.below) }
+
 // Percentile is the number that p percent (0 to 100) are not above, within one
 // percent of it; NaN of an empty Set.
 func (s Set) Percentile(p float64) float64 {
