@@ -71,7 +71,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 func (s *Stage) health(w http.ResponseWriter, _ *http.Request) {
 	services := map[string]string{}
-	for _, svc := range []string{"iam", "sts", "ecr", "ecs", "elbv2", "logs", "ec2"} {
+	for _, svc := range []string{"iam", "sts", "ecr", "ecs", "elbv2", "logs", "cloudwatch", "ec2"} {
 		services[svc] = "running"
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"status": "running", "services": services, "version": Version})
@@ -184,6 +184,7 @@ func (s *Stage) reset(w http.ResponseWriter, _ *http.Request) {
 	err := s.store.Reset()
 	s.blobs.Abandon(func(string) bool { return true })
 	s.balance.Measure() // what was carried before is nobody's
+	s.cw.Reset()
 	s.decisions.reset()
 	s.learned.reset()
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -92,6 +93,8 @@ func caller(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op *wir
 		client = iam.NewFromConfig(c)
 	case "sts":
 		client = sts.NewFromConfig(c)
+	case "cloudwatch":
+		client = cloudwatch.NewFromConfig(c)
 	case "elasticloadbalancing":
 		client = elb.NewFromConfig(c)
 	default:

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"serin/internal/api/cwd"
 	"serin/internal/api/ec2d"
 	"serin/internal/api/ecrd"
 	"serin/internal/api/ecsd"
@@ -102,6 +103,7 @@ type Stage struct {
 	ecs  *ecsd.API
 	elb  *elbd.API
 	logs *logsd.API
+	cw   *cwd.API
 	ec2  *ec2d.API
 
 	// publish takes the metrics of a minute.
@@ -183,6 +185,7 @@ func (s *Stage) open() (err error) {
 	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
 		return err
 	}
+	s.cw = cwd.New(s.store, s.clock)
 	s.ec2 = ec2d.New(s.store)
 	s.publish = func(arn.Scope, []metric.Datum) {} // nobody keeps metrics yet
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
@@ -262,7 +265,7 @@ func (s *Stage) remember() error {
 // Services is every service on the wire, for the gateway and for the tests and
 // tables that speak of all of them.
 func (s *Stage) Services() []*wire.Service {
-	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.ec2.Service()}
+	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service()}
 }
 
 // Run serves on the listener until ctx ends or the stage is told to go down.
@@ -309,6 +312,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.ecr.Run(ctx) })
 	g.Go(func() error { return s.ecs.Control(ctx) })
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
+	g.Go(func() error { return s.cw.Run(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
 	g.Go(func() error { return s.measure(ctx) })
 	if s.config.EventsTo != "" {

@@ -95,7 +95,7 @@ func understand(t *testing.T, s *wire.Service, op *wire.Op, p wire.Protocol, see
 	}
 	got := results[0].Interface()
 	reflect.ValueOf(got).Elem().FieldByName("ResultMetadata").Set(reflect.ValueOf(middleware.Metadata{}))
-	if !reflect.DeepEqual(got, out) {
+	if utc(reflect.ValueOf(got)); !reflect.DeepEqual(got, out) {
 		t.Errorf("we wrote\n%s\nand the client read\n%s", show(out), show(got))
 	}
 }
@@ -174,6 +174,30 @@ func fill(r *rand.Rand, v reflect.Value, depth int) {
 		v.SetInt(int64(1 + r.IntN(1000)))
 	case reflect.Float32, reflect.Float64:
 		v.SetFloat(float64(r.IntN(1000))/8 + 0.125)
+	}
+}
+
+// utc puts every time into UTC: the CBOR client reads them as local ones.
+func utc(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			utc(v.Elem())
+		}
+	case reflect.Struct:
+		if t, ok := v.Interface().(time.Time); ok {
+			v.Set(reflect.ValueOf(t.UTC()))
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				utc(v.Field(i))
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			utc(v.Index(i))
+		}
 	}
 }
 
