@@ -116,18 +116,18 @@ func (a alarm) decide(window []sample) verdict {
 		v.keep = breaching == len(v.evaluated)
 	case len(v.evaluated) == 0:
 		v.state = types.StateValueInsufficientData
-	case a.early(window[len(window)-n:]):
+	case breaching == len(v.evaluated) && a.early(window[len(window)-n:]):
 		v.state = types.StateValueAlarm
 	}
 	return v
 }
 
-// early reports whether an alarm need not wait for points that may never come:
-// the oldest real point of the evaluation periods is as old as M of them, and it
-// and all that are there after it breach, documented.
+// early reports whether an alarm of which all real points breach need not wait
+// for others that may never come: the oldest of the evaluation periods is as old
+// as M of them, documented.
 func (a alarm) early(periods []sample) bool {
 	oldest := slices.IndexFunc(periods, func(s sample) bool { return s.there })
-	return oldest >= 0 && len(periods)-oldest >= a.needed() && !slices.ContainsFunc(periods[oldest:], func(s sample) bool { return s.there && !a.breaches(s) })
+	return oldest >= 0 && len(periods)-oldest >= a.needed()
 }
 
 // fewSamples reports whether the newest point's percentile is not significant.

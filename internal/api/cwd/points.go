@@ -40,6 +40,7 @@ type points struct {
 	mu     sync.RWMutex
 	series map[string]*series
 	weight int
+	most   int // that it may weigh
 	swept  time.Time
 }
 
@@ -61,7 +62,7 @@ type point struct {
 	summary bool
 }
 
-func newPoints() *points { return &points{series: map[string]*series{}} }
+func newPoints() *points { return &points{series: map[string]*series{}, most: most} }
 
 func (p *points) reset() {
 	p.mu.Lock()
@@ -110,7 +111,7 @@ func (p *points) add(scope arn.Scope, d datum, now time.Time) {
 	if d.fine {
 		p.put(&t.seconds, d, time.Second)
 	}
-	if now.Sub(p.swept) >= sweepEvery || p.weight > most {
+	if now.Sub(p.swept) >= sweepEvery || p.weight > p.most {
 		p.sweep(now)
 	}
 }
@@ -134,10 +135,10 @@ func (p *points) put(list *[]point, d datum, resolution time.Duration) {
 func (p *points) sweep(now time.Time) {
 	p.swept = now
 	p.drop(now.Add(-keepMinutes), now.Add(-keepSeconds))
-	for keep := keepMinutes / 2; p.weight > most && keep > time.Second; keep /= 2 {
+	for keep := keepMinutes / 2; p.weight > p.most && keep > time.Second; keep /= 2 {
 		p.drop(now.Add(-keep), now.Add(-min(keep, keepSeconds)))
 	}
-	if p.weight > most { // all of it is of now
+	if p.weight > p.most { // all of it is of now
 		p.series, p.weight = map[string]*series{}, 0
 	}
 }
