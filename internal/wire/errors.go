@@ -78,7 +78,7 @@ func (g *Gateway) writeError(w http.ResponseWriter, s *Service, call *Call, err 
 	call.Code = cmp.Or(s.Codes[code], code) // what clients of every protocol are told
 	switch call.Protocol {
 	case JSON, JSON10:
-		b := append([]byte(`{"__type":`), appendString(nil, code)...)
+		b := append([]byte(`{"__type":`), appendString(nil, s.typeOf(code))...)
 		b = append(append(append(b, `,"`...), s.messageName(api)...), `":`...)
 		b = appendString(b, message)
 		for _, name := range slices.Sorted(maps.Keys(extra)) {
@@ -90,7 +90,7 @@ func (g *Gateway) writeError(w http.ResponseWriter, s *Service, call *Call, err 
 		}
 		g.writeFault(w, call, status, jsonTypes[call.Protocol], append(b, '}'))
 	case CBOR:
-		fault := cbor.Map{"__type": cbor.String(code), "message": cbor.String(message), s.messageName(api): cbor.String(message)}
+		fault := cbor.Map{"__type": cbor.String(s.typeOf(code)), "message": cbor.String(message), s.messageName(api): cbor.String(message)}
 		for name, v := range extra {
 			fault[name] = s.Naming.cborOf(v, false)
 		}
@@ -117,6 +117,17 @@ func (g *Gateway) writeFault(w http.ResponseWriter, call *Call, status int, kind
 		w.Header().Set("X-Amzn-Query-Error", call.Code+";"+blame(status))
 	}
 	writeAs(w, call.Protocol, status, kind, body)
+}
+
+// typeOf is the name of the type of an error, which may have been given by
+// Query's code.
+func (s *Service) typeOf(code string) string {
+	for name, query := range s.Codes {
+		if query == code {
+			return name
+		}
+	}
+	return code
 }
 
 // messageName is how an error spells its message: some say Message.

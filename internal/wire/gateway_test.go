@@ -1,6 +1,10 @@
 package wire_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -57,6 +61,74 @@ func TestBadRequestsGetAWSsAnswers(t *testing.T) {
 			}
 			if w.Header().Get("X-Amzn-RequestId") == "" || w.Header().Get("Date") == "" {
 				t.Error("no request id or date")
+			}
+		})
+	}
+}
+
+// CloudWatch is spoken to in three protocols; its errors are told by the name of
+// their type and by Query's code.
+func TestOneServiceAnswersInTheProtocolThatItIsAskedIn(t *testing.T) {
+	var cw *wire.Service
+	for _, s := range services(t) {
+		if s.Name == "cloudwatch" {
+			cw = s
+		}
+	}
+	packed := func(s string) string {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		io.WriteString(w, s)
+		w.Close()
+		return b.String()
+	}
+	const target = "GraniteServiceVersion20100801"
+	form, json10, rpc := map[string]string{"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}, map[string]string{"Content-Type": "application/x-amz-json-1.0"}, map[string]string{"Content-Type": "application/cbor", "Smithy-Protocol": "rpc-v2-cbor"}
+	with := func(of map[string]string, more ...string) map[string]string {
+		out := maps.Clone(of)
+		out[more[0]] = more[1]
+		return out
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		header     map[string]string
+		status     int
+		kind, code string // Content-Type and X-Amzn-Query-Error of the answer
+		contains   string
+	}{
+		"a form":                {"/", "Action=ListMetrics&Version=2010-08-01&Namespace=a", form, 200, "text/xml", "", `<ListMetricsResponse xmlns="http://monitoring.amazonaws.com/doc/2010-08-01/"><ListMetricsResult><Metrics></Metrics>`},
+		"a packed form":         {"/", packed("Action=ListMetrics&Version=2010-08-01"), with(form, "Content-Encoding", "gzip"), 200, "text/xml", "", "<ListMetricsResult>"},
+		"a form that fails":     {"/", "Action=GetMetricStatistics&Version=2010-08-01", form, 400, "text/xml", "", "<Code>MissingParameter</Code>"},
+		"a form of nothing":     {"/", "Action=Fly&Version=2010-08-01", form, 400, "text/xml", "", "<Code>InvalidAction</Code>"},
+		"JSON":                  {"/", `{"Namespace":"a"}`, with(json10, "X-Amz-Target", target+".ListMetrics"), 200, "application/x-amz-json-1.0", "", `{"Metrics":[]`},
+		"packed JSON":           {"/", packed(`{"Namespace":"a"}`), with(with(json10, "X-Amz-Target", target+".ListMetrics"), "Content-Encoding", "gzip"), 200, "application/x-amz-json-1.0", "", `{"Metrics":[]`},
+		"JSON that fails":       {"/", `{}`, with(json10, "X-Amz-Target", target+".GetMetricStatistics"), 400, "application/x-amz-json-1.0", "MissingParameter;Sender", `{"__type":"MissingRequiredParameterException","message":"The parameter StartTime is required."}`},
+		"JSON of wrong words":   {"/", `{"AlarmName":""}`, with(json10, "X-Amz-Target", target+".PutMetricAlarm"), 400, "application/x-amz-json-1.0", "ValidationError;Sender", `{"__type":"ValidationException","message":"1 validation error detected`},
+		"malformed JSON":        {"/", `{`, with(json10, "X-Amz-Target", target+".ListMetrics"), 400, "application/x-amz-json-1.0", "SerializationException;Sender", "not valid JSON"},
+		"CBOR":                  {"/service/" + target + "/operation/ListMetrics", "\xa1\x69Namespace\x61a", rpc, 200, "application/cbor", "", "gMetrics\x80"},
+		"no CBOR at all":        {"/service/" + target + "/operation/ListMetrics", "", rpc, 200, "application/cbor", "", "gMetrics\x80"},
+		"CBOR that fails":       {"/service/" + target + "/operation/GetMetricStatistics", "\xa0", rpc, 400, "application/cbor", "MissingParameter;Sender", "MissingRequiredParameterException"},
+		"malformed CBOR":        {"/service/" + target + "/operation/ListMetrics", "\xa1", rpc, 400, "application/cbor", "SerializationException;Sender", "not valid CBOR"},
+		"CBOR that is no map":   {"/service/" + target + "/operation/ListMetrics", "\x80", rpc, 400, "application/cbor", "SerializationException;Sender", "must be a CBOR map"},
+		"CBOR of nothing":       {"/service/" + target + "/operation/Fly", "", rpc, 400, "application/cbor", "UnknownOperationException;Sender", "cloudwatch:Fly"},
+		"CBOR of nobody":        {"/service/Other/operation/ListMetrics", "", rpc, 404, "", "", "does not serve"},
+		"another Smithy":        {"/service/" + target + "/operation/ListMetrics", "", with(rpc, "Smithy-Protocol", "rpc-v2-json"), 404, "", "", `does not serve the Smithy-Protocol "rpc-v2-json"`},
+		"another compression":   {"/", "x", with(form, "Content-Encoding", "br"), 404, "", "", `does not serve the content encoding "br"`},
+		"a broken compression":  {"/", "x", with(form, "Content-Encoding", "gzip"), 404, "", "", "unpacking the body"},
+		"a body that is a bomb": {"/", packed(strings.Repeat("x", wire.MaxBody+1)), with(form, "Content-Encoding", "gzip"), 404, "", "", "when it is unpacked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodPost, c.path, strings.NewReader(c.body))
+			for k, v := range c.header {
+				r.Header.Set(k, v)
+			}
+			w := httptest.NewRecorder()
+			gateway(cw).ServeHTTP(w, r)
+			if body := w.Body.String(); w.Code != c.status || !strings.Contains(body, c.contains) || c.kind != "" && w.Header().Get("Content-Type") != c.kind || w.Header().Get("X-Amzn-Query-Error") != c.code {
+				t.Errorf("got %d %v\n%q", w.Code, w.Header(), body)
+			}
+			if c.kind == "application/cbor" && w.Header().Get("Smithy-Protocol") != "rpc-v2-cbor" {
+				t.Error("it does not say that it is RPC v2")
 			}
 		})
 	}

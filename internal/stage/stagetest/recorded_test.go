@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	ecrtypes "github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -27,6 +29,8 @@ func call[I, O, F any](ctx context.Context, fn func(context.Context, *I, ...func
 func TestWhatIsRecordedComesBack(t *testing.T) {
 	s, c := RunT(t, 1)
 	ctx := t.Context()
+	w := cloudwatch.NewFromConfig(c)
+	topics := func(name string) []string { return []string{"arn:aws:sns:us-east-1:" + Account + ":" + name} }
 	i, e, r, l := iam.NewFromConfig(c), ecs.NewFromConfig(c), ecr.NewFromConfig(c), elb.NewFromConfig(c)
 	keyed := func(t ecrtypes.EncryptionType) *ecrtypes.EncryptionConfigurationForRepositoryCreationTemplate {
 		return &ecrtypes.EncryptionConfigurationForRepositoryCreationTemplate{EncryptionType: t}
@@ -165,6 +169,9 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 		}, func() (any, error) {
 			return l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{groupOf}})
 		}},
+		{"cloudwatch", "PutMetricAlarm", &cloudwatch.PutMetricAlarmInput{AlarmName: new("a"), AlarmDescription: new("a fire"), ActionsEnabled: new(true), AlarmActions: topics("alarm"), OKActions: topics("ok"), InsufficientDataActions: topics("none"),
+			Namespace: new("N"), MetricName: new("m"), Statistic: cwtypes.StatisticSum, Period: new(int32(60)), EvaluationPeriods: new(int32(1)), Threshold: new(1.0), ComparisonOperator: cwtypes.ComparisonOperatorGreaterThanThreshold}, call(ctx, w.PutMetricAlarm),
+			func() (any, error) { return w.DescribeAlarms(ctx, &cloudwatch.DescribeAlarmsInput{}) }},
 	}
 	for _, step := range steps {
 		out, err := step.do(step.in)
