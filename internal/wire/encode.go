@@ -118,7 +118,8 @@ func sortedKeys(v reflect.Value) []reflect.Value {
 	return keys
 }
 
-// appendFloat writes a number; what JSON has none for is a string.
+// appendFloat writes a number, 4 as 4.0 as AWS has it; what JSON has none for is
+// a string.
 func appendFloat(b []byte, f float64, bits int) []byte {
 	switch {
 	case math.IsNaN(f):
@@ -128,7 +129,15 @@ func appendFloat(b []byte, f float64, bits int) []byte {
 	case math.IsInf(f, -1):
 		return append(b, `"-Infinity"`...)
 	}
-	return strconv.AppendFloat(b, f, 'g', -1, bits)
+	return append(b, decimal(f, bits)...)
+}
+
+func decimal(f float64, bits int) string {
+	s := strconv.FormatFloat(f, 'g', -1, bits)
+	if f == math.Trunc(f) && !strings.ContainsAny(s, ".eIN") {
+		s += ".0"
+	}
+	return s
 }
 
 // appendEpoch writes seconds with milliseconds: AWS's precision on the wire.
@@ -201,7 +210,7 @@ func (n *Naming) writeValue(b *bytes.Buffer, v reflect.Value, item string) {
 	case kindInt:
 		b.WriteString(strconv.FormatInt(v.Int(), 10))
 	case kindFloat:
-		b.WriteString(strconv.FormatFloat(v.Float(), 'g', -1, v.Type().Bits()))
+		b.WriteString(decimal(v.Float(), v.Type().Bits()))
 	case kindTime:
 		b.WriteString(v.Interface().(time.Time).UTC().Format("2006-01-02T15:04:05.000Z"))
 	case kindBlob:
