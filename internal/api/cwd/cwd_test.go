@@ -124,7 +124,7 @@ func TestDataPointsAreBoundedInAgeAndNumber(t *testing.T) {
 		p.add(scope, d, at)
 	}
 	read := func(name string, period time.Duration) int {
-		return len(p.read(seriesKey(scope, "n", name, nil), "", span{noon.Add(-keepMinutes), noon.Add(2 * keepMinutes), period}))
+		return len(p.read(seriesKey(scope, "n", name, nil), "", span{noon.Add(-keepCoarse), noon.Add(2 * keepCoarse), period}))
 	}
 	for i := range 4 {
 		add("a", noon.Add(time.Duration(i)*time.Minute), 1)
@@ -136,12 +136,12 @@ func TestDataPointsAreBoundedInAgeAndNumber(t *testing.T) {
 	if read("a", time.Minute) != 4 || read("a", time.Second) != 0 {
 		t.Errorf("after three hours %d minutes, %d seconds", read("a", time.Minute), read("a", time.Second))
 	}
-	add("b", noon.Add(keepMinutes+time.Hour), 1)
+	add("b", noon.Add(keepCoarse+time.Hour), 1)
 	if read("a", time.Minute) != 0 || len(p.series) != 1 {
 		t.Errorf("after a fortnight %d, and %d metrics", read("a", time.Minute), len(p.series))
 	}
 	for i := range 100 {
-		add("many", noon.Add(keepMinutes+time.Hour+time.Duration(i)*time.Minute), 1000)
+		add("many", noon.Add(keepCoarse+time.Hour+time.Duration(i)*time.Minute), 1000)
 	}
 	if p.weight > p.most || read("many", time.Minute) == 0 {
 		t.Errorf("it weighs %d, of %d minutes", p.weight, read("many", time.Minute))

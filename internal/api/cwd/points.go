@@ -15,9 +15,9 @@ import (
 // CloudWatch keeps them, documented; those of minutes as long as it keeps them
 // by the minute. It has coarser ones for fifteen months; the stage has not.
 const (
-	keepSeconds = 3 * time.Hour
-	keepMinutes = 15 * 24 * time.Hour
-	sweepEvery  = 15 * time.Minute
+	keepFine   = 3 * time.Hour
+	keepCoarse = 15 * 24 * time.Hour
+	sweepEvery = 15 * time.Minute
 )
 
 // most bounds what is kept: a number of a distribution weighs one, a point and
@@ -134,9 +134,9 @@ func (p *points) put(list *[]point, d datum, resolution time.Duration) {
 // sweep drops what is too old, and the oldest of what is too much.
 func (p *points) sweep(now time.Time) {
 	p.swept = now
-	p.drop(now.Add(-keepMinutes), now.Add(-keepSeconds))
-	for keep := keepMinutes / 2; p.weight > p.most && keep > time.Second; keep /= 2 {
-		p.drop(now.Add(-keep), now.Add(-min(keep, keepSeconds)))
+	p.drop(now.Add(-keepCoarse), now.Add(-keepFine))
+	for keep := keepCoarse / 2; p.weight > p.most && keep > time.Second; keep /= 2 {
+		p.drop(now.Add(-keep), now.Add(-min(keep, keepFine)))
 	}
 	if p.weight > p.most { // all of it is of now
 		p.series, p.weight = map[string]*series{}, 0

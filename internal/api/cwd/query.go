@@ -142,7 +142,7 @@ func (a *API) compute(scope arn.Scope, queries []query, from, to time.Time) (com
 		if len(parsed) == before {
 			for _, q := range queries {
 				if parsed[q.ID] != nil {
-					return nil, badExpression(q, fmt.Errorf("The expressions refer to each other in a circle"))
+					return nil, badExpression(q, fmt.Errorf("the expressions refer to each other in a circle"))
 				}
 			}
 		}
