@@ -14,6 +14,7 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -227,7 +228,7 @@ type Observed struct {
 	Stop       bool   // a user asked to roll back
 	Superseded bool   // a newer deployment takes over
 	Broken     string // the traffic resources are not as they must be: why
-	Alarms     string // names of those of its alarms that fire
+	Alarms     string // names of those of its alarms that fire, a line each
 	Answers    *Answers
 }
 
@@ -359,7 +360,7 @@ func (d *decision) advance() {
 	}
 	if d.s.AlarmMonitor == Triggered {
 		// The event is observed, the reason guessed after those that are documented.
-		d.fail("alarm detected.", "Service deployment rolled back because a CloudWatch alarm was triggered: "+d.s.Fired+".", d.s.Config.Alarms.Rollback)
+		d.fail("alarm detected.", "Service deployment rolled back because a CloudWatch alarm was triggered: "+strings.ReplaceAll(d.s.Fired, "\n", ", ")+".", d.s.Config.Alarms.Rollback)
 		return
 	}
 	if d.o.Broken != "" && d.s.Stage != CleanUp {

@@ -49,8 +49,9 @@ type API struct {
 	tags        *tags.Table
 	naming      *wire.Naming // of events
 
-	tasksBy     *store.Index[task]     // revision and target groups, by ARN, and id of credentials
-	revisionsBy *store.Index[revision] // target groups and rules, by ARN
+	tasksBy     *store.Index[task]       // revision and target groups, by ARN, and id of credentials
+	revisionsBy *store.Index[revision]   // target groups and rules, by ARN
+	watching    *store.Index[deployment] // alarms that a running deployment watches, by key
 
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
@@ -211,6 +212,14 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		return labels
 	})
 	a.revisionsBy = store.NewIndex(s, a.revisions, func(_ string, r revision) []string { return trafficOf(r.LoadBalancers) })
+	a.watching = store.NewIndex(s, a.deployments, func(_ string, d deployment) (alarms []string) {
+		if scope, _ := arn.ParseKey(d.Service); !d.State.Status.Terminal() {
+			for _, name := range watched(d.Config) {
+				alarms = append(alarms, scope.Key(name))
+			}
+		}
+		return alarms
+	})
 	return a
 }
 

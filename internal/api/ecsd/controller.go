@@ -24,7 +24,7 @@ import (
 // write. It looks at the services that a changed row may mean something to, and
 // at those whose time has come.
 func (a *API) Control(ctx context.Context) error {
-	feed := a.store.Follow(a.wakeController, append([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks}, a.deps.Traffic.Observations()...)...)
+	feed := a.store.Follow(a.wakeController, slices.Concat([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks}, a.deps.Traffic.Observations(), a.deps.Alarms.Observations())...)
 	defer feed.Stop()
 	agenda := map[string]time.Time{} // service → when it wants to be looked at again
 	var sweep time.Time
@@ -84,6 +84,12 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 					services[scope.Key(t.Cluster+"/"+t.Service)] = true
 				}
 			default:
+				if scope, name, ok := a.deps.Alarms.About(k); ok {
+					for _, d := range a.watching.Scan(tx, scope.Key(name)) {
+						services[d.Service] = true
+					}
+					continue
+				}
 				for _, name := range a.deps.Traffic.About(k) {
 					for _, r := range a.revisionsBy.Scan(tx, name) {
 						services[r.Service] = true
@@ -305,7 +311,7 @@ func (c *control) live(main, alternate, rule string) (string, error) {
 
 // observe takes the snapshot that the decision is made on.
 func (c *control) observe() rollout.Observed {
-	o := rollout.Observed{Desired: c.s.Desired, Stop: c.d.StopRequested, Broken: c.d.Broken}
+	o := rollout.Observed{Desired: c.s.Desired, Stop: c.d.StopRequested, Broken: c.d.Broken, Alarms: c.firing()}
 	if c.d.Answers != nil {
 		o.Answers = &rollout.Answers{List: c.d.Answers}
 	}

@@ -98,7 +98,7 @@ func (a *API) deploymentView(d deployment, tx *store.Tx) types.ServiceDeployment
 	v := types.ServiceDeployment{
 		ServiceDeploymentArn: new(d.ARN), ServiceArn: new(scope.For("ecs", "service/"+name).String()), ClusterArn: new(clusterARN(scope, cluster)),
 		CreatedAt: new(d.Created), UpdatedAt: new(d.Updated), Status: types.ServiceDeploymentStatus(st.Status), DeploymentConfiguration: &d.Config,
-		Alarms:                   &types.ServiceDeploymentAlarms{Status: types.ServiceDeploymentRollbackMonitorsStatusDisabled},
+		Alarms:                   alarmsView(d),
 		DeploymentCircuitBreaker: &types.ServiceDeploymentCircuitBreaker{Status: types.ServiceDeploymentRollbackMonitorsStatus(st.Monitor), FailureCount: int32(st.Failures), Threshold: int32(d.Threshold)},
 		SourceServiceRevisions:   []types.ServiceRevisionSummary{},
 		LifecycleHookDetails:     hookDetails(d),

@@ -18,6 +18,7 @@ type Deps struct {
 	Images  Images
 	Logs    Logs
 	Roles   Roles
+	Alarms  Alarms
 	Events  *events.Log
 	// Inside is what a task's containers find in their environment: where the
 	// stage is, and its role's credentials, if it has a role.
@@ -76,6 +77,17 @@ type Logs interface {
 type LogEvent struct {
 	At      time.Time // stage time
 	Message string
+}
+
+// Alarms is CloudWatch. ECS asks it as itself, not as a role.
+type Alarms interface {
+	// Alarm says whether an alarm fires, and how long it looks back: its period
+	// times its evaluation periods. ok is false where there is none of the name.
+	Alarm(scope arn.Scope, name string) (firing bool, evaluation time.Duration, ok bool)
+	// Observations are the tables whose changes may change an answer.
+	Observations() []store.AnyTable
+	// About is the alarm that a row of them is about; ok is false for other tables.
+	About(store.Key) (scope arn.Scope, name string, ok bool)
 }
 
 // Roles is IAM and STS as ECS itself uses them.

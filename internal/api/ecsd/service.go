@@ -265,8 +265,8 @@ var memberTypes = map[string]wire.Members{
 	"DeploymentController":         {Performed: "type"},
 	"Scale":                        {Performed: "unit value"},
 	"DeploymentConfiguration": {
-		Performed: "bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker earlySuccessCriteria lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy",
-		Refused:   "alarms"},
+		Performed: "alarms bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker earlySuccessCriteria lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy"},
+	"DeploymentAlarms":                            {Performed: "alarmNames enable rollback"},
 	"DeploymentEarlySuccessCriteria":              {Performed: "enable healthyPercent sourceServiceRevisionCleanup"},
 	"DeploymentLifecycleHook":                     {Performed: "hookTargetArn lifecycleStages roleArn targetType timeoutConfiguration", Refused: "hookDetails"},
 	"DeploymentLifecycleHookTimeoutConfiguration": {Performed: "action timeoutInMinutes"},

@@ -251,6 +251,9 @@ func checkConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) erro
 	if err := checkEarly(c); err != nil {
 		return err
 	}
+	if err := checkAlarms(c); err != nil {
+		return err
+	}
 	return checkHooks(c)
 }
 
@@ -323,6 +326,7 @@ func mergeConfig(old types.DeploymentConfiguration, in *types.DeploymentConfigur
 			c.EarlySuccessCriteria = nil
 		}
 	}
+	c.Alarms = cmp.Or(in.Alarms, c.Alarms)
 	c.EarlySuccessCriteria = cmp.Or(in.EarlySuccessCriteria, c.EarlySuccessCriteria)
 	if in.LifecycleHooks != nil {
 		c.LifecycleHooks = mergeHooks(in.LifecycleHooks)
@@ -393,6 +397,7 @@ func rolloutConfig(c types.DeploymentConfiguration, lbs []types.LoadBalancer) ro
 	if e := c.EarlySuccessCriteria; e != nil && e.Enable {
 		r.Early = rollout.Early{Enabled: true, Healthy: int(*e.HealthyPercent), Deferred: e.SourceServiceRevisionCleanup == types.ServiceRevisionCleanupDeferred}
 	}
+	r.Alarms = rolloutAlarms(c)
 	r.Hooks = rolloutHooks(c.LifecycleHooks)
 	return r
 }
@@ -427,7 +432,11 @@ func (a *API) deploy(tx *store.Tx, key string, s *service) {
 			}
 		}
 	}
-	d.State = rollout.Begin(rolloutConfig(s.Config, s.LoadBalancers), d.Source != "", len(d.Others) > 0)
+	config := rolloutConfig(s.Config, s.LoadBalancers)
+	if s.Config.BakeTimeInMinutes == nil && config.Strategy == rollout.Rolling {
+		config.Bake = a.bakeOfAlarms(scope, s.Config)
+	}
+	d.State = rollout.Begin(config, d.Source != "", len(d.Others) > 0)
 	s.Deployment, s.Steady = d.ARN, false
 	a.revisions.Put(tx, revisionKey(r.ARN), r)
 	a.deployments.Put(tx, deploymentKey(d.ARN), d)
@@ -733,8 +742,11 @@ func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) 
 	}
 	failed := func() {
 		reason := otherwise + "deployment failure."
-		if d.State.Monitor == rollout.Triggered {
+		switch {
+		case d.State.Monitor == rollout.Triggered:
 			reason = breakerFailed
+		case d.State.AlarmMonitor == rollout.Triggered:
+			reason = otherwise + "alarm detected."
 		}
 		set(types.DeploymentRolloutStateFailed, reason)
 	}
