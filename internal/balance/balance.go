@@ -114,6 +114,7 @@ type Balancer struct {
 	wake      chan struct{}
 
 	mu        sync.RWMutex
+	ended     bool // Run has closed every listener
 	listeners map[string]*listener
 	groups    map[string]*group
 	uses      map[string]int // by group, of rules that forward to it
@@ -204,12 +205,18 @@ func (machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 }
 
+// ErrEnded says that the balancer has closed every listener and opens no other.
+var ErrEnded = errors.New("the balancer has ended")
+
 // SetListener makes a listener as wanted and returns where it listens. A
 // listener that stays keeps its socket. When its port cannot be had, port 0 of
 // the same address is tried, and the caller is told by the address returned.
 func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.ended {
+		return netip.AddrPort{}, ErrEnded
+	}
 	l := b.listeners[spec.ID]
 	if l != nil && (l.spec.Bind != spec.Bind || l.spec.TCP != spec.TCP) {
 		delete(b.listeners, spec.ID)

@@ -17,8 +17,8 @@ import (
 
 // Fake is a runtime for tests: a task is a handler on a loopback address of its
 // own, so that load balancers and health checks are real. What a task does
-// follows from its image's tag: "broken" answers 500, "exits" ends at once with
-// code 1, "missing" cannot be pulled, anything else answers 200 with the tag.
+// follows from its image's tag: "broken" answers 500, "faulty" does but to health
+// checks, "exits" ends at once with code 1, "missing" cannot be pulled, anything else answers 200 with the tag.
 type Fake struct {
 	// Listen is where its tasks listen; this machine, unless said otherwise.
 	Listen func(addr string) (net.Listener, error)
@@ -86,7 +86,7 @@ func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
 		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name, Started: time.Now()})
 	}
 	t.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if tag == "broken" {
+		if tag == "broken" || tag == "faulty" && !strings.HasPrefix(r.UserAgent(), "ELB-HealthChecker/") {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 		fmt.Fprint(w, tag)

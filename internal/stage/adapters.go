@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	logtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
+	"serin/internal/api/cwd"
 	"serin/internal/api/ecsd"
 	"serin/internal/api/elbd"
 	"serin/internal/api/iamd"
@@ -83,6 +85,14 @@ func (t traffic) Health(groupARN string) map[string]ecsd.TargetHealth {
 func (t traffic) Observations() []store.AnyTable { return t.elb.Observations() }
 
 func (t traffic) About(k store.Key) []string { return t.elb.About(k) }
+
+// alarms is CloudWatch as ECS asks for it.
+type alarms struct{ *cwd.API }
+
+func (a alarms) Alarm(scope arn.Scope, name string) (firing bool, evaluation time.Duration, ok bool) {
+	state, _, evaluation, ok := a.API.Alarm(scope, name)
+	return state == "ALARM", evaluation, ok
+}
 
 // images finds images for the runtime: those of the stage's registry with a
 // token of the execution role, all others where they are.

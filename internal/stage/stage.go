@@ -187,9 +187,9 @@ func (s *Stage) open() (err error) {
 	}
 	s.cw = cwd.New(s.store, s.clock)
 	s.ec2 = ec2d.New(s.store)
-	s.publish = func(arn.Scope, []metric.Datum) {} // nobody keeps metrics yet
+	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
-		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Inside: s.inside, Function: c.Function, Events: s.events,
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
 	})
 	if err = s.store.Load(); err != nil {
 		return err

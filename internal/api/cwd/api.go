@@ -62,6 +62,15 @@ func (a *API) Alarm(scope arn.Scope, name string) (state string, since time.Time
 // Observations are the tables whose change may change what Alarm says.
 func (a *API) Observations() []store.AnyTable { return []store.AnyTable{a.alarms} }
 
+// About is the alarm that a row is, if it is one.
+func (a *API) About(k store.Key) (scope arn.Scope, name string, ok bool) {
+	if k.Table != store.AnyTable(a.alarms) {
+		return scope, "", false
+	}
+	scope, name = arn.ParseKey(k.Row)
+	return scope, name, true
+}
+
 // Reset forgets all data points.
 func (a *API) Reset() { a.points.reset() }
 

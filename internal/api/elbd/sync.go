@@ -2,6 +2,7 @@ package elbd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -174,6 +175,9 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 		spec.Rules = append(spec.Rules, ruleSpec(r))
 	}
 	addr, err := a.balance.SetListener(spec)
+	if errors.Is(err, balance.ErrEnded) { // so has this, soon
+		return bound{}, false
+	}
 	if err != nil {
 		a.balance.Log.Error("a listener cannot listen", "listener", listenerARN, "err", err)
 		return bound{}, false

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -30,6 +31,7 @@ type world struct {
 	ecs    *ecs.Client
 	elb    *elb.Client
 	iam    *iam.Client
+	cw     *cloudwatch.Client
 	groups [2]string
 	rule   string
 }
@@ -51,7 +53,7 @@ func bubble(t *testing.T, f Function, test func(*testing.T, *world)) {
 }
 
 func worldOf(t *testing.T, s *stage.Stage, c aws.Config, client *http.Client, tick, limit time.Duration) *world {
-	w := &world{t: t, stage: s, client: client, tick: tick, limit: limit, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c)}
+	w := &world{t: t, stage: s, client: client, tick: tick, limit: limit, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c), cw: cloudwatch.NewFromConfig(c)}
 	ctx, i := t.Context(), w.iam
 	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("infra"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)}))
 	w.must(i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("infra"), PolicyArn: new("arn:aws:iam::aws:policy/AmazonECSInfrastructureRolePolicyForLoadBalancers")}))
@@ -364,7 +366,6 @@ func TestWhatAServiceMayNotBe(t *testing.T) {
 			"earlySuccessCriteria can only be present with ROLLING":       {Strategy: types.DeploymentStrategyCanary, EarlySuccessCriteria: early(100, types.ServiceRevisionCleanupBlocking)},
 			"healthyPercent and sourceServiceRevisionCleanup must be":     {Strategy: types.DeploymentStrategyRolling, EarlySuccessCriteria: &types.DeploymentEarlySuccessCriteria{Enable: true}},
 			"healthyPercent must be between minimumHealthyPercent, 100,":  {Strategy: types.DeploymentStrategyRolling, EarlySuccessCriteria: early(50, types.ServiceRevisionCleanupBlocking)},
-			"does not perform deploymentConfiguration.alarms":             {Strategy: types.DeploymentStrategyRolling, Alarms: &types.DeploymentAlarms{AlarmNames: []string{"a"}, Enable: true}},
 		} {
 			_, err := w.create("1", c)
 			api, ok := errors.AsType[smithy.APIError](err)
