@@ -32,6 +32,7 @@ type upFlags struct {
 	port                              int
 	dir, account, region, iam, runner string
 	ephemeral, detach, verbose        bool
+	throttle                          bool
 	speed                             float64
 	registryMax, eventsTo             string
 	mirrors, functions                []string
@@ -58,6 +59,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.region, "default-region", defaultRegion, "region of requests that name none")
 	fl.Float64Var(&f.speed, "speed", 1, "stage seconds in a second: 60 makes minutes seconds")
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
+	fl.BoolVar(&f.throttle, "throttle", false, "refuse calls beyond the rates of ECS's API, as AWS does")
 	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
 	fl.StringArrayVar(&f.mirrors, "upstream", nil, "where the pull through cache finds a registry: HOST=URL, such as public.ecr.aws=http://localhost:5000; may be repeated")
@@ -141,7 +143,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -233,6 +235,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	for _, m := range f.functions {
 		args = append(args, "--function", m)
+	}
+	if f.throttle {
+		args = append(args, "--throttle")
 	}
 	if f.verbose {
 		args = append(args, "--verbose")

@@ -91,6 +91,7 @@ type Status struct {
 	Speed     float64             `json:"speed"`
 	Up        string              `json:"up"`
 	IAM       Mode                `json:"iam"`
+	Throttle  bool                `json:"throttle"`
 	Ephemeral bool                `json:"ephemeral"`
 	Directory string              `json:"directory"`
 	Balancers map[string][]string `json:"loadBalancers"`
@@ -103,7 +104,7 @@ type Status struct {
 func (s *Stage) status(w http.ResponseWriter, _ *http.Request) {
 	st := Status{
 		Account: s.config.Account, Region: s.config.Region, Endpoint: "http://" + s.config.Endpoint, Runtime: s.runtime.Name(),
-		Time: s.clock.Now(), Speed: s.clock.Scale(), Up: time.Since(s.started).Round(time.Second).String(), IAM: s.config.IAM,
+		Time: s.clock.Now(), Speed: s.clock.Scale(), Up: time.Since(s.started).Round(time.Second).String(), IAM: s.config.IAM, Throttle: s.config.Throttle,
 		Ephemeral: s.config.Ephemeral, Directory: s.config.Dir, Balancers: s.elb.Endpoints(),
 	}
 	st.Registry.Bytes, st.Registry.Max = s.blobs.Used(), s.config.RegistryMax

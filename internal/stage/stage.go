@@ -53,6 +53,7 @@ type Config struct {
 	Endpoint  string  // host:port that clients use
 	Speed     float64 // stage seconds in a wall second
 	IAM       Mode
+	Throttle  bool // refuse calls beyond AWS's rates
 	// RegistryMax is how many bytes the registry may hold, 0: as many as the disk.
 	RegistryMax int64
 	// Function invokes what stands in for a Lambda function.
@@ -203,6 +204,9 @@ func (s *Stage) open() (err error) {
 		}
 	}
 	s.gateway = &wire.Gateway{Log: c.Log, Authenticate: s.authenticate, Authorize: s.authorize, Region: c.Region, Account: c.Account}
+	if c.Throttle {
+		s.gateway.Throttle = wire.NewThrottle()
+	}
 	s.gateway.Serve(s.Services()...)
 	return nil
 }

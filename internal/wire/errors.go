@@ -41,7 +41,10 @@ type apiError interface {
 // services add "Exception" and answer 400, query services say 403.
 var (
 	errUnknownOperation = func(s *Service, call *Call) error {
-		if call.Protocol == Query || call.Protocol == EC2 {
+		switch {
+		case slices.Contains(words(s.Refused), call.Operation):
+			return &Error{"UnknownOperationException", fmt.Sprintf("Serin does not perform %s:%s yet. What is performed is listed in docs/support.md.", s.Name, call.Operation), 400}
+		case call.Protocol == Query || call.Protocol == EC2:
 			return &Error{"InvalidAction", fmt.Sprintf("Could not find operation %s for version %s", call.Operation, s.Version), 400}
 		}
 		return &Error{"UnknownOperationException", fmt.Sprintf("Serin does not perform %s:%s.", s.Name, call.Operation), 400}

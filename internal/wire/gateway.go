@@ -34,6 +34,8 @@ type Gateway struct {
 	Authenticate func(r *http.Request, body []byte, s *Service) (Principal, string, error)
 	// Authorize returns the denial, in AWS's words, or nil.
 	Authorize func(context.Context, *Call, []Check) error
+	// Throttle, when set, refuses calls beyond their service's buckets.
+	Throttle *Throttle
 	// Answered, when set, hears of every call after its answer.
 	Answered func(*Call)
 	// Region is used where a request names none.
@@ -209,6 +211,9 @@ func (g *Gateway) answer(r *http.Request, req *request, call *Call) (any, error)
 	}
 	if o == nil {
 		return nil, errUnknownOperation(s, call)
+	}
+	if !g.Throttle.take(s, call, time.Now()) { // before the policies are asked; guessed
+		return nil, errThrottled
 	}
 	in, err := s.decode(o, req.protocol, req.body, req.form)
 	if err != nil {

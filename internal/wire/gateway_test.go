@@ -34,6 +34,8 @@ func TestBadRequestsGetAWSsAnswers(t *testing.T) {
 		"an array":               {ecs, target + "ListClusters", `[]`, 400, "SerializationException", "must be a JSON object"},
 		"two values":             {ecs, target + "ListClusters", `{} {}`, 400, "SerializationException", "more than one"},
 		"an unknown operation":   {ecs, target + "CreateUniverse", `{}`, 400, "UnknownOperationException", "ecs:CreateUniverse"},
+		"a refused operation":    {ecs, target + "ExecuteCommand", `{}`, 400, "UnknownOperationException", "Serin does not perform ecs:ExecuteCommand yet."},
+		"a value of no enum":     {ecs, target + "CreateService", `{"deploymentConfiguration":{"lifecycleHooks":[{"targetType":"BELL"}]}}`, 400, "InvalidParameterException", "Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE"},
 		"an unknown service":     {ecs, "AmazonOther.List", `{}`, 404, "", "does not serve"},
 		"an unknown member":      {ecs, target + "CreateCluster", `{"clustername":"x"}`, 400, "SerializationException", `clustername: is not a member that Serin knows (did you mean \"clusterName\"?)`},
 		"a wrong type":           {ecs, target + "DescribeServices", `{"services":"x"}`, 400, "SerializationException", "services: must be a list"},

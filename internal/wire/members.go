@@ -45,6 +45,9 @@ func (s *Service) checkValue(v reflect.Value, sh *shape, at *path) error {
 	switch sh.kind {
 	case kindString:
 		if value := v.String(); value != "" && sh.enum != nil && !slices.Contains(sh.enum, value) {
+			if own := s.Words[sh.name]; own != "" {
+				return s.Invalid(own)
+			}
 			return s.Invalid(fmt.Sprintf("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: Member must satisfy enum value set: [%s]",
 				value, at, strings.Join(sh.enum, ", ")))
 		}

@@ -246,6 +246,34 @@ func TestEveryMemberIsPerformedRecordedOrRefused(t *testing.T) {
 	}
 }
 
+// Every operation of the SDK's client is registered or refused by name, and what
+// is refused or has a bucket exists.
+func TestEveryOperationIsPerformedOrRefused(t *testing.T) {
+	for _, s := range services(t) {
+		if s.Refused == "" {
+			continue
+		}
+		exists, refused := map[string]bool{}, strings.Fields(s.Refused)
+		client := reflect.TypeOf(clientFor(s.Name, nil))
+		for i := range client.NumMethod() {
+			// Operations take a context, an input and options.
+			if m := client.Method(i); m.Type.NumIn() == 4 && m.Type.IsVariadic() {
+				exists[m.Name] = true
+			}
+		}
+		for name := range exists {
+			if performed := s.Ops()[name] != nil; performed == slices.Contains(refused, name) {
+				t.Errorf("%s:%s is performed: %t, and refused: %[3]t", s.Name, name, performed)
+			}
+		}
+		for _, name := range slices.Concat(refused, slices.Collect(maps.Keys(s.Buckets))) {
+			if !exists[name] {
+				t.Errorf("there is no operation %s:%s", s.Name, name)
+			}
+		}
+	}
+}
+
 func gateway(s *wire.Service) *wire.Gateway {
 	g := &wire.Gateway{Log: slog.New(slog.DiscardHandler), Region: "us-east-1", Account: "000000000000",
 		Authenticate: func(*http.Request, []byte, *wire.Service) (wire.Principal, string, error) {
@@ -288,6 +316,9 @@ func TestTheSupportTableIsCurrent(t *testing.T) {
 				fmt.Fprintf(&b, " %s |", strings.Join(what[structure][kind], " "))
 			}
 			b.WriteString("\n")
+		}
+		if s.Refused != "" {
+			fmt.Fprintf(&b, "\nOperations that are refused: %s.\n", strings.Join(strings.Fields(s.Refused), " "))
 		}
 	}
 	const file = "../../docs/support.md"

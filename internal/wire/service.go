@@ -50,6 +50,14 @@ type Service struct {
 	Invalid func(message string) error
 	// Types says what is done with the members of nested structures.
 	Types map[string]Members
+	// Words is the service's own text for a value that an enum does not have, by
+	// the enum's type, where it has one.
+	Words map[string]string
+	// Buckets are the limits of operations, for a stage that throttles.
+	Buckets map[string]Bucket
+	// Refused are the operations that AWS has and Serin does not perform yet,
+	// separated by spaces.
+	Refused string
 
 	ops map[string]*Op
 }

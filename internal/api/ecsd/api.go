@@ -83,7 +83,7 @@ type service struct {
 	CreatedBy      string
 	ManagedTags    bool
 	PropagateTags  types.PropagateTags
-	ClientToken    string
+	Request        string  // tells the request that made it from others
 	Deployment     string  // ARN of the newest service deployment
 	Steady         bool    // the steady state was announced
 	Events         []event // newest first, at most 100

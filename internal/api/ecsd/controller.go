@@ -2,7 +2,6 @@ package ecsd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -47,8 +46,8 @@ func (a *API) Control(ctx context.Context) error {
 				return err
 			}
 		}
-		if sweep.IsZero() && len(due) > 0 { // what ends from now on is kept for that long
-			sweep = now.Add(keepStopped)
+		if soon := now.Add(keepStopped); len(due) > 0 && (sweep.IsZero() || soon.Before(sweep)) { // what ends from now on is kept for that long
+			sweep = soon
 		}
 		next := sweep
 		for _, at := range agenda {
@@ -185,8 +184,7 @@ func (c *control) run() {
 	state, wanted := rollout.Decide(c.d.State, o, c.now)
 	c.later(wanted.WakeAt)
 	c.d.State = state
-	c.d.Threshold = 0
-	if state.Config.Breaker.Enabled {
+	if state.Config.Breaker.Enabled && c.d.Final == nil { // what has ended says what it was
 		c.d.Threshold = state.Config.Breaker.ThresholdFor(o.Desired)
 	}
 	c.tellEvents(wanted.Events)
@@ -270,7 +268,7 @@ func (c *control) resolve() {
 			r.Groups = append(r.Groups, otherOf(source.Groups[i], main, *adv.AlternateTargetGroupArn))
 			continue
 		}
-		live, err := c.live(main, *adv.AlternateTargetGroupArn, *adv.ProductionListenerRule)
+		live, err := c.live(lb)
 		if err != nil {
 			c.d.Broken = err.Error()
 			live = main
@@ -286,27 +284,6 @@ func otherOf(one, a, b string) string {
 		return b
 	}
 	return a
-}
-
-// live is the one target group of the two that the rule sends traffic to.
-func (c *control) live(main, alternate, rule string) (string, error) {
-	wanted, _, err := c.deps.Traffic.Weights(rule)
-	if err != nil {
-		return "", errors.New(ruleGone(rule))
-	}
-	var serving []string
-	for _, w := range wanted {
-		if w.Weight > 0 {
-			serving = append(serving, w.Group)
-		}
-	}
-	if len(serving) != 1 {
-		return "", fmt.Errorf("of invalid networking configuration. productionListenerRule %s should have exactly one target group serving traffic but found %d target groups which are serving traffic", rule, len(serving))
-	}
-	if serving[0] != main && serving[0] != alternate {
-		return "", fmt.Errorf("of invalid networking configuration. Production listener rule is forwarding traffic to unexpected target group %s. Expected traffic to be forwarded to either targetGroupArn: %s or alternateTargetGroupArn: %s", serving[0], main, alternate)
-	}
-	return serving[0], nil
 }
 
 // observe takes the snapshot that the decision is made on.
@@ -675,43 +652,4 @@ func (c *control) drain() {
 		}
 	}
 	c.keep()
-}
-
-// keepStopped is how long a stopped task can be described, documented as at
-// least an hour; keepHistory is how long a deployment can.
-const (
-	keepStopped = time.Hour
-	keepHistory = 90 * 24 * time.Hour
-)
-
-// sweep forgets what has been over for long enough, and returns when there will
-// be more of it; a minute gathers what ends together.
-func (a *API) sweep() (next time.Time, err error) {
-	now := a.clock.Now()
-	err = a.store.Update(func(tx *store.Tx) error {
-		over := func(at time.Time) bool {
-			if at.After(now) && (next.IsZero() || at.Add(time.Minute).Before(next)) {
-				next = at.Add(time.Minute)
-			}
-			return !at.After(now)
-		}
-		for key, t := range a.tasks.Scan(tx, "") {
-			if t.Last == stopped && over(t.Times.Stopped.Add(keepStopped)) {
-				a.tasks.Delete(tx, key)
-				scope, _ := arn.ParseKey(key)
-				a.tags.Set(tx, taskARN(scope, t), nil)
-				for place := range a.offsets.Scan(tx, key+"/") {
-					a.offsets.Delete(tx, place)
-				}
-			}
-		}
-		for key, d := range a.deployments.Scan(tx, "") {
-			s, _ := a.services.Get(tx, d.Service)
-			if d.State.Status.Terminal() && s.Deployment != d.ARN && over(d.Updated.Add(keepHistory)) {
-				a.deployments.Delete(tx, key)
-			}
-		}
-		return nil
-	})
-	return next, err
 }

@@ -338,7 +338,7 @@ func (a *API) DescribeTaskDefinition(ctx context.Context, in *ecs.DescribeTaskDe
 	return out, nil
 }
 
-// ListTaskDefinitions lists ARNs, oldest revision first unless told otherwise.
+// ListTaskDefinitions lists ARNs by family and revision, or the other way round.
 func (a *API) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefinitionsInput) (*ecs.ListTaskDefinitionsOutput, error) {
 	call := wire.From(ctx)
 	status := cmp.Or(in.Status, types.TaskDefinitionStatusActive)
@@ -351,11 +351,11 @@ func (a *API) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefinitio
 		}
 	})
 	order := func(d types.TaskDefinition) string {
-		n := int(d.Revision)
+		key := fmt.Sprintf("%s\x00%010d", *d.Family, d.Revision)
 		if in.Sort == types.SortOrderDesc {
-			n = 1_000_000_000 - n
+			return backward(key)
 		}
-		return fmt.Sprintf("%s:%010d", *d.Family, n)
+		return key
 	}
 	limit := 100
 	if in.MaxResults != nil {
@@ -375,6 +375,36 @@ func (a *API) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefinitio
 		out.TaskDefinitionArns = append(out.TaskDefinitionArns, *d.TaskDefinitionArn)
 	}
 	return out, nil
+}
+
+// backward is a key that sorts the other way round.
+func backward(key string) string {
+	b := []byte(key)
+	for i := range b {
+		b[i] = ^b[i]
+	}
+	return string(b)
+}
+
+// ListTaskDefinitionFamilies lists families by the beginning of their names. One
+// without an active revision is INACTIVE.
+func (a *API) ListTaskDefinitionFamilies(ctx context.Context, in *ecs.ListTaskDefinitionFamiliesInput) (*ecs.ListTaskDefinitionFamiliesOutput, error) {
+	scope := wire.From(ctx).Scope
+	var list []string
+	a.store.View(func(tx *store.Tx) {
+		for key := range a.families.Scan(tx, scope.Key(aws.ToString(in.FamilyPrefix))) {
+			_, name := arn.ParseKey(key)
+			status := types.TaskDefinitionFamilyStatusInactive
+			if _, active := a.definition(tx, scope, name); active {
+				status = types.TaskDefinitionFamilyStatusActive
+			}
+			if in.Status == "" || in.Status == types.TaskDefinitionFamilyStatusAll || in.Status == status {
+				list = append(list, name)
+			}
+		}
+	})
+	list, next, err := page(list, in.NextToken, in.MaxResults, 100, 100)
+	return &ecs.ListTaskDefinitionFamiliesOutput{Families: list, NextToken: next}, err
 }
 
 // DeregisterTaskDefinition makes a revision inactive; services go on using it.

@@ -125,6 +125,9 @@ func (s *service) update(in *ecs.UpdateServiceInput) error {
 		s.Steady = s.Steady && s.Desired == desired
 		s.Desired = desired
 	}
+	if err := checkGrace(in.HealthCheckGracePeriodSeconds); err != nil {
+		return err
+	}
 	s.Grace = cmp.Or(in.HealthCheckGracePeriodSeconds, s.Grace)
 	if in.EnableECSManagedTags != nil {
 		s.ManagedTags = *in.EnableECSManagedTags

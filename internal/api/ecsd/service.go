@@ -20,6 +20,8 @@ func (a *API) Service() *wire.Service {
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types:   memberTypes,
+		Words:   map[string]string{"DeploymentLifecycleHookTargetType": "Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE"}, // documented
+		Buckets: buckets(), Refused: notPerformed,
 	}
 	cluster := func(name *string) func(*wire.Call) string {
 		return func(c *wire.Call) string { return clusterARN(c.Scope, clusterName(name)) }
@@ -74,6 +76,9 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("ListTaskDefinitions", a.ListTaskDefinitions, func(c *wire.Call, _ *ecs.ListTaskDefinitionsInput) []wire.Check {
 			return one("ListTaskDefinitions", c, "*")
 		}, wire.Members{Performed: "familyPrefix maxResults nextToken sort status"}),
+		wire.Handle("ListTaskDefinitionFamilies", a.ListTaskDefinitionFamilies, func(c *wire.Call, _ *ecs.ListTaskDefinitionFamiliesInput) []wire.Check {
+			return one("ListTaskDefinitionFamilies", c, "*")
+		}, wire.Members{Performed: "familyPrefix maxResults nextToken status"}),
 		wire.Handle("DeregisterTaskDefinition", a.DeregisterTaskDefinition, func(c *wire.Call, _ *ecs.DeregisterTaskDefinitionInput) []wire.Check {
 			return one("DeregisterTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition"}),
@@ -116,7 +121,7 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "services cluster include"}),
 		wire.Handle("ListServices", a.ListServices, func(c *wire.Call, in *ecs.ListServicesInput) []wire.Check {
 			return inCluster("ListServices", c, "*", in.Cluster)
-		}, wire.Members{Performed: "cluster maxResults nextToken launchType", Refused: "resourceManagementType schedulingStrategy"}),
+		}, wire.Members{Performed: "cluster launchType maxResults nextToken resourceManagementType schedulingStrategy"}),
 		wire.Handle("DeleteService", a.DeleteService, func(c *wire.Call, in *ecs.DeleteServiceInput) []wire.Check {
 			return onService("DeleteService", c, in.Service, in.Cluster)
 		}, wire.Members{Performed: "service cluster force"}),
@@ -176,7 +181,7 @@ func (a *API) Service() *wire.Service {
 			checks := inCluster("ListTasks", c, c.ARN("container-instance/"+clusterName(in.Cluster)+"/*"), in.Cluster) // observed in denials, hosts or not
 			checks[0].Wild = true
 			return checks
-		}, wire.Members{Performed: "cluster desiredStatus family maxResults nextToken serviceName startedBy", Refused: "containerInstance daemonName launchType"}),
+		}, wire.Members{Performed: "cluster containerInstance desiredStatus family launchType maxResults nextToken serviceName startedBy", Refused: "daemonName"}),
 		wire.Handle("DescribeTasks", a.DescribeTasks, func(c *wire.Call, in *ecs.DescribeTasksInput) []wire.Check {
 			var checks []wire.Check
 			for _, t := range in.Tasks {

@@ -24,10 +24,6 @@ import (
 // CreateService makes a service and its first deployment.
 func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*ecs.CreateServiceOutput, error) {
 	call := wire.From(ctx)
-	name := aws.ToString(in.ServiceName)
-	if !clusterNames.MatchString(name) {
-		return nil, invalid("The service name '%s' must have up to 255 letters, numbers, underscores, and hyphens.", name)
-	}
 	s, err := a.newService(call, in)
 	if err != nil {
 		return nil, err
@@ -43,16 +39,10 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 			return err
 		}
 		s.Cluster = c.Name
-		key := call.Scope.Key(c.Name + "/" + name)
+		key := call.Scope.Key(c.Name + "/" + s.Name)
 		if old, ok := a.services.Get(tx, key); ok && old.Status != "INACTIVE" {
-			if old.Status == "DRAINING" {
-				return invalid("Unable to Start a service that is still Draining.")
-			}
-			if s.ClientToken != "" && s.ClientToken == old.ClientToken {
-				view = a.serviceView(tx, key, old)
-				return nil
-			}
-			return invalid("Creation of service was not idempotent.")
+			view = a.serviceView(tx, key, old)
+			return old.again(s.Request)
 		}
 		if !s.external() {
 			d, err := a.deployable(tx, call.Scope, aws.ToString(in.TaskDefinition))
@@ -60,13 +50,13 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 				return err
 			}
 			s.TaskDefinition = *d.TaskDefinitionArn
-			if err := a.checkService(call.Scope, s, d); err != nil {
+			if err := a.checkService(call.Scope, s, d, true); err != nil {
 				return err
 			}
 			a.deploy(tx, key, &s)
 		}
 		a.services.Put(tx, key, s)
-		a.tags.Set(tx, serviceARN(call.Scope, c.Name, name), labels)
+		a.tags.Set(tx, serviceARN(call.Scope, c.Name, s.Name), labels)
 		view = a.serviceView(tx, key, s)
 		return nil
 	})
@@ -76,16 +66,22 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 	return &ecs.CreateServiceOutput{Service: &view}, nil
 }
 
-// newService is the row of a service that is asked for.
+// newService is the row of a service that is asked for, where it is sound in itself.
 func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service, err error) {
+	if !clusterNames.MatchString(aws.ToString(in.ServiceName)) {
+		return s, invalid("The service name '%s' must have up to 255 letters, numbers, underscores, and hyphens.", aws.ToString(in.ServiceName))
+	}
+	if err := checkToken(in.ClientToken); err != nil {
+		return s, err
+	}
 	controller, err := controllerOf(in.DeploymentController)
 	if err != nil {
 		return s, err
 	}
 	s = service{
-		Name: aws.ToString(in.ServiceName), Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: in.LoadBalancers,
-		Network: in.NetworkConfiguration, Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, ClientToken: aws.ToString(in.ClientToken),
+		Name: *in.ServiceName, Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: balancersIn(in.LoadBalancers),
+		Network: networkIn(in.NetworkConfiguration), Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags,
 	}
 	switch {
 	case s.external():
@@ -103,11 +99,46 @@ func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service
 	if err := checkDesired(aws.ToInt32(in.DesiredCount)); err != nil {
 		return s, err
 	}
+	if err := checkGrace(in.HealthCheckGracePeriodSeconds); err != nil {
+		return s, err
+	}
 	if s.Grace == nil && len(s.LoadBalancers) > 0 {
 		s.Grace = new(int32(0))
 	}
-	s.LaunchType, err = launchOf(in.LaunchType, s.Capacity)
+	if s.LaunchType, err = launchOf(in.LaunchType, s.Capacity); err != nil {
+		return s, err
+	}
+	s.Request, err = requestOf(*in)
 	return s, err
+}
+
+// checkGrace refuses a grace period that no service can have.
+func checkGrace(seconds *int32) error {
+	if seconds != nil && *seconds < 0 {
+		return invalid("healthCheckGracePeriodSeconds must be between 0 and 2147483647, got %d.", *seconds)
+	}
+	return nil
+}
+
+// balancersIn and networkIn are what is sent as it is kept, so that what says the
+// same compares equal: nothing for an empty list, and the default, documented.
+func balancersIn(in []types.LoadBalancer) []types.LoadBalancer {
+	if len(in) == 0 {
+		return nil
+	}
+	return in
+}
+
+func networkIn(in *types.NetworkConfiguration) *types.NetworkConfiguration {
+	if in == nil || in.AwsvpcConfiguration == nil {
+		return in
+	}
+	vpc := *in.AwsvpcConfiguration
+	vpc.AssignPublicIp = cmp.Or(vpc.AssignPublicIp, types.AssignPublicIpDisabled)
+	if len(vpc.SecurityGroups) == 0 {
+		vpc.SecurityGroups = nil
+	}
+	return &types.NetworkConfiguration{AwsvpcConfiguration: &vpc}
 }
 
 // deployable finds a task definition that a service can use.
@@ -123,8 +154,9 @@ func (a *API) deployable(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 }
 
 // checkService refuses what ECS refuses at once; what it finds out later, like
-// a rule that forwards elsewhere, fails the deployment.
-func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) error {
+// a rule that forwards elsewhere, fails the deployment. Load balancers are looked
+// at where the request sends them.
+func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition, sent bool) error {
 	if d.NetworkMode != types.NetworkModeAwsvpc {
 		return invalid("Serin runs services whose task definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
 	}
@@ -143,6 +175,9 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) e
 		}
 		if !slices.ContainsFunc(d.ContainerDefinitions[i].PortMappings, func(p types.PortMapping) bool { return *p.ContainerPort == port }) {
 			return invalid("The container %s did not have a container port %d defined", *lb.ContainerName, port)
+		}
+		if !sent {
+			continue
 		}
 		wanted := []string{group}
 		if adv := lb.AdvancedConfiguration; adv != nil {
@@ -170,6 +205,9 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition) e
 	}
 	if len(groups) > 5 {
 		return invalid("A service can have at most 5 target groups.")
+	}
+	if sent {
+		return a.checkShared(s.LoadBalancers)
 	}
 	return nil
 }
@@ -513,14 +551,14 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		}
 		s.TaskDefinition = *d.TaskDefinitionArn
 		if in.LoadBalancers != nil {
-			s.LoadBalancers = in.LoadBalancers
+			s.LoadBalancers = balancersIn(in.LoadBalancers)
 		}
-		s.Network = cmp.Or(in.NetworkConfiguration, s.Network)
+		s.Network = cmp.Or(networkIn(in.NetworkConfiguration), s.Network)
 		if in.CapacityProviderStrategy != nil {
 			s.Capacity, s.LaunchType = in.CapacityProviderStrategy, ""
 		}
 		s.Config = mergeConfig(s.Config, in.DeploymentConfiguration)
-		if err := a.checkService(call.Scope, s, d); err != nil {
+		if err := a.checkService(call.Scope, s, d, in.LoadBalancers != nil); err != nil {
 			return err
 		}
 		if in.ForceNewDeployment || s.TaskDefinition != before.TaskDefinition || differs(s.LoadBalancers, before.LoadBalancers) || differs(s.Network, before.Network) {
@@ -617,7 +655,9 @@ func (a *API) ListServices(ctx context.Context, in *ecs.ListServicesInput) (*ecs
 			return
 		}
 		for _, s := range a.services.Scan(tx, call.Scope.Key(c.Name+"/")) {
-			if s.Status != "INACTIVE" && (in.LaunchType == "" || in.LaunchType == s.LaunchType) {
+			if s.Status != "INACTIVE" && (in.LaunchType == "" || in.LaunchType == s.LaunchType) &&
+				cmp.Or(in.SchedulingStrategy, types.SchedulingStrategyReplica) == types.SchedulingStrategyReplica &&
+				cmp.Or(in.ResourceManagementType, types.ResourceManagementTypeCustomer) == types.ResourceManagementTypeCustomer {
 				list = append(list, serviceARN(call.Scope, c.Name, s.Name))
 			}
 		}
@@ -665,7 +705,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		Status: new(s.Status), DesiredCount: int32(s.Desired), LoadBalancers: s.LoadBalancers,
 		NetworkConfiguration: s.Network, DeploymentConfiguration: &s.Config, CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
-		SchedulingStrategy: types.SchedulingStrategyReplica, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
+		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled,
 		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: []types.PlacementConstraint{}, PlacementStrategy: []types.PlacementStrategy{},

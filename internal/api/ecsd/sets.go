@@ -192,7 +192,7 @@ func (a *API) setRevision(tx *store.Tx, key string, s service, ts taskSet, in *e
 		}
 		r.Groups = append(r.Groups, aws.ToString(lb.TargetGroupArn))
 	}
-	return r, a.checkService(scope, service{LoadBalancers: r.LoadBalancers, Network: r.Network, Config: defaultConfig()}, d)
+	return r, a.checkService(scope, service{LoadBalancers: r.LoadBalancers, Network: r.Network, Config: defaultConfig()}, d, true)
 }
 
 // DescribeTaskSets describes task sets of a service.

@@ -60,9 +60,7 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 			}
 		}
 		for _, t := range a.tasks.Scan(tx, call.Scope.Key(c.Name+"/")) {
-			family, _, _ := strings.Cut(lastPart(t.TaskDefinition), ":")
-			if t.Desired == desired && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) &&
-				(in.Family == nil || family == *in.Family) && (in.StartedBy == nil || t.StartedBy == *in.StartedBy) {
+			if t.Desired == desired && t.meets(in) {
 				list = append(list, taskARN(call.Scope, t))
 			}
 		}
@@ -72,6 +70,14 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 	}
 	list, next, err := page(list, in.NextToken, in.MaxResults, 100, 100)
 	return &ecs.ListTasksOutput{TaskArns: list, NextToken: next}, err
+}
+
+// meets says that a task passes the filters of a list. No task is on a container
+// instance.
+func (t task) meets(in *ecs.ListTasksInput) bool {
+	family, _, _ := strings.Cut(lastPart(t.TaskDefinition), ":")
+	return in.ContainerInstance == nil && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) && (in.Family == nil || family == *in.Family) &&
+		(in.StartedBy == nil || t.StartedBy == *in.StartedBy) && (in.LaunchType == "" || t.LaunchType == in.LaunchType)
 }
 
 // DescribeTasks describes up to a hundred tasks.

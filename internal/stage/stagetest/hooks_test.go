@@ -115,7 +115,7 @@ func TestHooksThatAreNone(t *testing.T) {
 			return err
 		}
 		for want, err := range map[string]error{
-			"Member must satisfy enum value set: [AWS_LAMBDA, PAUSE]": of(func(c *types.DeploymentConfiguration) { c.LifecycleHooks[0].TargetType = "BELL" }),
+			"Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE": of(func(c *types.DeploymentConfiguration) { c.LifecycleHooks[0].TargetType = "BELL" }),
 			"Lifecycle stage cannot be null or empty":                 of(func(c *types.DeploymentConfiguration) { c.LifecycleHooks[0].LifecycleStages = nil }),
 			"Invalid lifecycle stage provided for Pause Hook": of(func(c *types.DeploymentConfiguration) {
 				c.LifecycleHooks = pauseAt(types.DeploymentLifecycleHookStageProductionTrafficShift)

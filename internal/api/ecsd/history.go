@@ -1,0 +1,83 @@
+package ecsd
+
+import (
+	"time"
+
+	"serin/internal/arn"
+	"serin/internal/store"
+)
+
+// What has been over for long enough is forgotten: by the controller, when it is
+// due, and not when somebody looks.
+
+// keepStopped is how long a stopped task can be described, documented as at
+// least an hour; keepHistory is how long a deployment can, documented.
+const (
+	keepStopped = time.Hour
+	keepHistory = 90 * 24 * time.Hour
+)
+
+// sweep forgets what is due, and says when there will be more of it; a minute
+// gathers what ends together.
+func (a *API) sweep() (next time.Time, err error) {
+	now := a.clock.Now()
+	// due notes when something ends, and says whether that is now.
+	due := func(at time.Time) bool {
+		if at.After(now) && (next.IsZero() || at.Add(time.Minute).Before(next)) {
+			next = at.Add(time.Minute)
+		}
+		return !at.After(now)
+	}
+	err = a.store.Update(func(tx *store.Tx) error {
+		a.forgetTasks(tx, due)
+		a.forgetDeployments(tx, due)
+		return nil
+	})
+	return next, err
+}
+
+func (a *API) forgetTasks(tx *store.Tx, due func(time.Time) bool) {
+	for key, t := range a.tasks.Scan(tx, "") {
+		if t.Last != stopped || !due(t.Times.Stopped.Add(keepStopped)) {
+			continue
+		}
+		a.tasks.Delete(tx, key)
+		scope, _ := arn.ParseKey(key)
+		a.tags.Set(tx, taskARN(scope, t), nil)
+		for place := range a.offsets.Scan(tx, key+"/") {
+			a.offsets.Delete(tx, place)
+		}
+	}
+}
+
+// forgetDeployments forgets deployments, save the newest of each service, and
+// the revisions that only they knew.
+func (a *API) forgetDeployments(tx *store.Tx, due func(time.Time) bool) {
+	var gone []string // services
+	for key, d := range a.deployments.Scan(tx, "") {
+		s, _ := a.services.Get(tx, d.Service)
+		if d.State.Status.Terminal() && s.Deployment != d.ARN && due(d.ended().Add(keepHistory)) {
+			a.deployments.Delete(tx, key)
+			gone = append(gone, d.Service)
+		}
+	}
+	for _, service := range gone {
+		known := map[string]bool{}
+		for _, d := range a.deployments.Scan(tx, service+"/") {
+			known[d.Source], known[d.Target] = true, true
+		}
+		for _, r := range a.revisionsOf(tx, service) {
+			if !known[r.ARN] && a.count(tx, r).Left() == 0 {
+				a.revisions.Delete(tx, revisionKey(r.ARN))
+			}
+		}
+	}
+}
+
+// ended is when a deployment came to its end.
+func (d deployment) ended() time.Time {
+	if d.State.Finished.IsZero() {
+		return d.State.StoppedAt
+	}
+	return d.State.Finished
+}
