@@ -364,7 +364,7 @@ func (d *decision) advance() {
 		return
 	}
 	if d.o.Broken != "" && d.s.Stage != CleanUp {
-		d.fail(d.o.Broken, "Service deployment rolled back because "+d.o.Broken, true)
+		d.failBecause(d.o.Broken)
 		return
 	}
 	if d.s.Config.Strategy == Rolling {
@@ -372,7 +372,7 @@ func (d *decision) advance() {
 		return
 	}
 	if back := d.hear(); back != "" {
-		d.fail("hook execution failure(s) detected", "Service deployment rolled back because "+back, true)
+		d.failBecause(back)
 		return
 	}
 	held, paused := d.waits()
@@ -390,7 +390,7 @@ func (d *decision) advance() {
 }
 
 func (d *decision) timeOut() {
-	d.fail("the "+string(d.s.Stage)+" stage timed out.", "Service deployment rolled back because the "+string(d.s.Stage)+" lifecycle stage timed out.", true)
+	d.failBecause("the " + string(d.s.Stage) + " lifecycle stage timed out.")
 }
 
 // count adds up failures as the circuit breaker sees them, documented: until a
@@ -430,6 +430,13 @@ func (d *decision) fail(event, reason string, rollback bool) {
 	default:
 		d.rollBack(reason)
 	}
+}
+
+// failBecause fails for what always rolls back; the event says what the status
+// does, observed.
+func (d *decision) failBecause(why string) {
+	reason := "Service deployment rolled back because " + why
+	d.fail(reason, reason, true)
 }
 
 func (d *decision) rollBack(reason string) {
