@@ -25,6 +25,7 @@ import (
 type world struct {
 	t      *testing.T
 	stage  *stage.Stage
+	config aws.Config
 	client *http.Client // of what listens in the stage
 	tick   time.Duration
 	limit  time.Duration
@@ -53,7 +54,7 @@ func bubble(t *testing.T, f Function, test func(*testing.T, *world)) {
 }
 
 func worldOf(t *testing.T, s *stage.Stage, c aws.Config, client *http.Client, tick, limit time.Duration) *world {
-	w := &world{t: t, stage: s, client: client, tick: tick, limit: limit, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c), cw: cloudwatch.NewFromConfig(c)}
+	w := &world{t: t, stage: s, config: c, client: client, tick: tick, limit: limit, ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c), cw: cloudwatch.NewFromConfig(c)}
 	ctx, i := t.Context(), w.iam
 	w.must(i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("infra"), AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)}))
 	w.must(i.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: new("infra"), PolicyArn: new("arn:aws:iam::aws:policy/AmazonECSInfrastructureRolePolicyForLoadBalancers")}))
