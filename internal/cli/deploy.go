@@ -261,10 +261,27 @@ func (a *app) follow(ctx context.Context, client *ecs.Client, deployment string,
 		fmt.Fprintf(a.err, "serin: the deployment waits for an approval until %s. To give it: serin approve%s; to go back: add --rollback\n", release.Waiting(d)[0].ExpiresAt.UTC().Format(time.RFC3339), flagsOf(deployment))
 		return nil
 	}
+	if d.Rollback != nil {
+		a.safety(ctx, deployment)
+	}
 	if a.code != exitOK && os.Getenv("GITHUB_ACTIONS") == "true" {
 		fmt.Fprintf(a.out, "::error::%s: %s\n", d.Status, aws.ToString(d.StatusReason))
 	}
 	return nil
+}
+
+// safety says how long it took until all traffic was back. The stage keeps that;
+// AWS does not tell it.
+func (a *app) safety(ctx context.Context, deployment string) {
+	var rollbacks []struct{ Deployment, TimeToSafety string }
+	if a.target.name != "stage" || a.ask(ctx, "GET", "/_serin/rollbacks", "", &rollbacks) != nil {
+		return // a stand-in for the stage, or none any more: the verdict stands without it
+	}
+	for _, r := range rollbacks {
+		if r.Deployment == deployment && r.TimeToSafety != "" {
+			fmt.Fprintf(a.err, "serin: the source served again %s after the rollback began (stage time)\n", r.TimeToSafety)
+		}
+	}
 }
 
 // flagsOf are the flags that name a deployment's service.

@@ -28,6 +28,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/policy", s.leastPrivilege)
 	mux.HandleFunc("GET /_serin/events", s.eventList)
 	mux.HandleFunc("GET /_serin/traffic", s.traffic)
+	mux.HandleFunc("GET /_serin/rollbacks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.ecs.Rollbacks()) })
 	mux.HandleFunc("POST /_serin/time", s.advance)
 	mux.HandleFunc("POST /_serin/reset", s.reset)
 	mux.HandleFunc("POST /moto-api/reset", s.reset)

@@ -1,6 +1,7 @@
 package ecsd
 
 import (
+	"slices"
 	"time"
 
 	"serin/internal/arn"
@@ -80,4 +81,37 @@ func (d deployment) ended() time.Time {
 		return d.State.StoppedAt
 	}
 	return d.State.Finished
+}
+
+// Rollback is how a deployment went back.
+type Rollback struct {
+	Deployment string    `json:"deployment"`
+	Reason     string    `json:"reason"`
+	Status     string    `json:"status"`
+	Started    time.Time `json:"started"`
+	// Safe is when all traffic was back on the source; without traffic to move,
+	// when the source was whole. Nil while it is not.
+	Safe         *time.Time `json:"safe,omitempty"`
+	TimeToSafety string     `json:"timeToSafety,omitempty"`
+}
+
+// Rollbacks is every deployment that went back, the newest first; times are of
+// the stage.
+func (a *API) Rollbacks() []Rollback {
+	list := []Rollback{}
+	a.store.View(func(tx *store.Tx) {
+		for _, d := range a.deployments.Scan(tx, "") {
+			back := d.State.Rollback
+			if back.Started.IsZero() {
+				continue
+			}
+			r := Rollback{Deployment: d.ARN, Reason: back.Reason, Status: string(d.State.Status), Started: back.Started, Safe: pointer(back.Safe)}
+			if r.Safe != nil {
+				r.TimeToSafety = back.Safe.Sub(back.Started).Round(time.Millisecond).String()
+			}
+			list = append(list, r)
+		}
+	})
+	slices.SortFunc(list, func(x, y Rollback) int { return y.Started.Compare(x.Started) })
+	return list
 }
