@@ -135,10 +135,14 @@ type deployment struct {
 	Resolved    bool   // the target groups were chosen
 	Broken      string // why the traffic resources cannot be used
 	Threshold   int    // of the breaker, at the last look
+	Wanted      wanted // at the last look
 	// Counts when it ended; while it runs they are counted.
 	Final *finalCounts
 	Hints []string // that were given
 }
+
+// wanted is how many tasks of each revision are asked for.
+type wanted struct{ Source, Target int }
 
 type finalCounts struct{ Source, Target [3]int } // requested, pending, running
 

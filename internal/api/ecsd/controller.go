@@ -187,6 +187,9 @@ func (c *control) run() {
 	if state.Config.Breaker.Enabled && c.d.Final == nil { // what has ended says what it was
 		c.d.Threshold = state.Config.Breaker.ThresholdFor(o.Desired)
 	}
+	if c.d.Final == nil {
+		c.d.Wanted.Source, c.d.Wanted.Target = wanted.Source, wanted.Target
+	}
 	c.tellEvents(wanted.Events)
 	c.tellHooks(before.State.Calls)
 	c.shift(wanted)

@@ -169,7 +169,14 @@ func (a *API) counts(tx *store.Tx, d deployment, revisionARN string) [3]int {
 		return [3]int{}
 	}
 	c := a.count(tx, r)
-	return [3]int{c.Active(), c.Pending, c.Running}
+	requested := c.Active()
+	switch revisionARN {
+	case d.Target:
+		requested = d.Wanted.Target
+	case d.Source:
+		requested = d.Wanted.Source
+	}
+	return [3]int{requested, c.Pending, c.Running}
 }
 
 // DescribeServiceRevisions describes up to twenty revisions.

@@ -458,6 +458,9 @@ func (a *API) deploy(tx *store.Tx, key string, s *service) {
 		if d.Source == "" && !last.State.Status.Terminal() {
 			d.Source = last.Target // all that there is, though it never completed
 		}
+		if d.Source != "" {
+			d.Wanted.Source = s.Desired
+		}
 		if !last.State.Status.Terminal() {
 			last.Superseded, last.Updated = true, now
 			last.State.Status = rollout.StopRequested
@@ -767,7 +770,7 @@ func primaryOf(d deployment) string {
 func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) types.Deployment {
 	v := types.Deployment{
 		Id: new(r.Legacy), Status: new("ACTIVE"), TaskDefinition: new(r.TaskDefinition), RunningCount: int32(c.Running), PendingCount: int32(c.Pending),
-		FailedTasks: int32(r.FailedToStart + r.FailedUnhealthy), CreatedAt: new(r.Created), UpdatedAt: new(d.Updated),
+		FailedTasks: int32(r.FailedToStart), CreatedAt: new(r.Created), UpdatedAt: new(d.Updated),
 		NetworkConfiguration: r.Network, CapacityProviderStrategy: r.Capacity, LaunchType: r.LaunchType,
 		RolloutState: types.DeploymentRolloutStateCompleted, RolloutStateReason: new(completed(r.Legacy)),
 	}
@@ -800,8 +803,8 @@ func (a *API) legacyView(s service, d deployment, r revision, c rollout.Counts) 
 	case !r.Completed:
 		failed()
 	}
-	if v.RolloutState == types.DeploymentRolloutStateCompleted {
-		v.FailedTasks = 0
+	if v.RolloutState == types.DeploymentRolloutStateCompleted || c.Running > 0 || r.ARN == d.Target && d.State.Ran {
+		v.FailedTasks = 0 // documented: nobody counts any more once a task has run
 	}
 	return v
 }
