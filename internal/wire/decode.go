@@ -114,6 +114,9 @@ func (d decoder) assign(node any, v reflect.Value, at *path) error {
 		return d.assignList(node, v, at)
 	case kindMap:
 		return d.assignMap(node, v, at)
+	case kindDocument:
+		v.Set(reflect.ValueOf(d.naming.Document(node)))
+		return nil
 	case kindOpaque:
 		return &DecodeError{at.String(), "is not performed by Serin"}
 	}

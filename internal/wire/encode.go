@@ -57,6 +57,12 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 			return v.Interface().(time.Time).UTC().AppendFormat(b, isoTime)
 		}
 		return appendEpoch(b, v.Interface().(time.Time))
+	case kindDocument:
+		raw, err := v.Interface().(marshaler).MarshalSmithyDocument()
+		if err != nil { // it was read from JSON
+			panic(err)
+		}
+		return append(b, raw...)
 	case kindBlob:
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, v.Bytes())

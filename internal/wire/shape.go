@@ -19,6 +19,9 @@ type Naming struct {
 	Except map[string]string
 	// ISO writes times as events have them, in place of epoch seconds.
 	ISO bool
+	// Document makes the service's own document of a JSON value, where it has
+	// members that are one; numbers come as json.Number.
+	Document func(value any) any
 
 	shapes sync.Map // reflect.Type → *shape
 }
@@ -35,7 +38,8 @@ const (
 	kindList
 	kindMap
 	kindStruct
-	kindOpaque // documents and unions: decoded and encoded by nobody yet, always refused
+	kindDocument // any JSON
+	kindOpaque   // unions: decoded and encoded by nobody yet, always refused
 )
 
 // shape is what the codec knows of a Go type: found once, by reflection.
@@ -57,6 +61,11 @@ type field struct {
 }
 
 var timeType = reflect.TypeFor[time.Time]()
+
+// marshaler is what the SDK's documents are.
+type marshaler interface {
+	MarshalSmithyDocument() ([]byte, error)
+}
 
 // shape returns the shape of t; pointers are looked through.
 func (n *Naming) shape(t reflect.Type) *shape {
@@ -94,6 +103,9 @@ func (n *Naming) build(t reflect.Type, open map[reflect.Type]*shape) *shape {
 		s.kind = kindFloat
 	case reflect.Interface:
 		s.kind = kindOpaque
+		if n.Document != nil && t.Implements(reflect.TypeFor[marshaler]()) {
+			s.kind = kindDocument
+		}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			s.kind = kindBlob

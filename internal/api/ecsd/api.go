@@ -9,7 +9,6 @@
 package ecsd
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -76,6 +75,7 @@ type service struct {
 	LoadBalancers  []types.LoadBalancer
 	Network        *types.NetworkConfiguration
 	Config         types.DeploymentConfiguration
+	HookDetails    details
 	Capacity       []types.CapacityProviderStrategyItem
 	LaunchType     types.LaunchType
 	Grace          *int32 // health check grace period, seconds
@@ -129,8 +129,10 @@ type deployment struct {
 	StopRequested  bool
 	Answers        []rollout.Answer // of hooks
 	Invocations    []invocation     // of functions that said they are in progress
-	// HookDetails are what each hook's function said for its next call.
-	HookDetails map[int]map[string]json.RawMessage
+	// HookDetails are of the configuration, Said what each hook's function said for
+	// its next call.
+	HookDetails details
+	Said        details
 	Superseded  bool
 	Resolved    bool   // the target groups were chosen
 	Broken      string // why the traffic resources cannot be used

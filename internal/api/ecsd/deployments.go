@@ -97,7 +97,7 @@ func (a *API) deploymentView(d deployment, tx *store.Tx) types.ServiceDeployment
 	st := d.State
 	v := types.ServiceDeployment{
 		ServiceDeploymentArn: new(d.ARN), ServiceArn: new(scope.For("ecs", "service/"+name).String()), ClusterArn: new(clusterARN(scope, cluster)),
-		CreatedAt: new(d.Created), UpdatedAt: new(d.Updated), Status: types.ServiceDeploymentStatus(st.Status), DeploymentConfiguration: &d.Config,
+		CreatedAt: new(d.Created), UpdatedAt: new(d.Updated), Status: types.ServiceDeploymentStatus(st.Status), DeploymentConfiguration: new(attached(d.Config, d.HookDetails)),
 		Alarms:                   alarmsView(d),
 		DeploymentCircuitBreaker: &types.ServiceDeploymentCircuitBreaker{Status: types.ServiceDeploymentRollbackMonitorsStatus(st.Monitor), FailureCount: int32(st.Failures), Threshold: int32(d.Threshold)},
 		SourceServiceRevisions:   []types.ServiceRevisionSummary{},

@@ -158,17 +158,12 @@ func (a *API) invoke(ctx context.Context, d deployment, c rollout.Call) error {
 			return nil // it is over without the answer
 		}
 		if err == nil && len(answer.HookDetails) > 0 {
-			details := maps.Clone(d.HookDetails)
-			if details == nil {
-				details = map[int]map[string]json.RawMessage{}
+			said := maps.Clone(d.Said)
+			if said == nil {
+				said = details{}
 			}
-			merged := maps.Clone(details[c.Hook])
-			if merged == nil {
-				merged = map[string]json.RawMessage{}
-			}
-			maps.Copy(merged, answer.HookDetails)
-			details[c.Hook] = merged
-			d.HookDetails = details
+			said[c.Hook] = merged(said[c.Hook], answer.HookDetails)
+			d.Said = said
 		}
 		if err == nil && answer.HookStatus == "IN_PROGRESS" {
 			i.Next = a.clock.Now().Add(answer.delay())
@@ -204,7 +199,7 @@ func (a *API) ask(ctx context.Context, d deployment, c rollout.Call, i invocatio
 	if err := a.deps.Roles.Check(as, "lambda:InvokeFunction", target); err != nil {
 		return answer, fmt.Errorf("ECS was unable to invoke hook target %s due to %w", target, err)
 	}
-	payload, err := json.Marshal(hookEvent{ExecutionID: i.ID, LifecycleStage: c.Stage, ResourceARN: d.ARN, ExecutionDetails: a.executionDetails(d, c), HookDetails: d.HookDetails[c.Hook]})
+	payload, err := json.Marshal(hookEvent{ExecutionID: i.ID, LifecycleStage: c.Stage, ResourceARN: d.ARN, ExecutionDetails: a.executionDetails(d, c), HookDetails: merged(d.HookDetails[c.Hook], d.Said[c.Hook])})
 	if err != nil {
 		return answer, err
 	}

@@ -70,8 +70,10 @@ func checkHooks(c types.DeploymentConfiguration) error {
 			return invalid("Role arn or Hook Target arn is missing for one or more deployment lifecycle hooks")
 		case isLambda(h) && !functionARN.MatchString(target):
 			return invalid("hookTargetArn '%s' is not the ARN of a Lambda function", target)
-		case !isLambda(h) && (target != "" || role != ""):
-			return invalid("hookTargetArn and roleArn cannot be given with targetType PAUSE")
+		case !isLambda(h) && (target != "" || role != "" || h.HookDetails != nil):
+			return invalid("hookTargetArn, roleArn and hookDetails cannot be given with targetType PAUSE")
+		case h.HookDetails != nil && objectOf(h.HookDetails) == nil:
+			return invalid("hookDetails must be a JSON object")
 		case minutes < 1 || minutes > longest:
 			return invalid("timeoutInMinutes must be between 1 and %d for a hook of targetType %s, got %d", longest, h.TargetType, minutes)
 		case kinds[h.TargetType] > mostOfAKind:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
 
 // clientTokens are up to 36 printing ASCII characters, documented.
@@ -25,7 +26,13 @@ func checkToken(token *string) error {
 // that is asked for.
 func requestOf(in ecs.CreateServiceInput) (string, error) {
 	in.Cluster = new(clusterName(in.Cluster)) // a name and its ARN are the same
-	raw, err := json.Marshal(in)
+	var hooks details
+	if in.DeploymentConfiguration != nil {
+		var config types.DeploymentConfiguration
+		config, hooks = detached(*in.DeploymentConfiguration)
+		in.DeploymentConfiguration = &config
+	}
+	raw, err := json.Marshal([]any{in, hooks})
 	if err != nil {
 		return "", fmt.Errorf("reading a request for service %s: %w", aws.ToString(in.ServiceName), err)
 	}

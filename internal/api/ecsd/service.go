@@ -16,7 +16,7 @@ import (
 func (a *API) Service() *wire.Service {
 	s := &wire.Service{
 		Name: "ecs", Signing: "ecs", Protocol: wire.JSON, Target: "AmazonEC2ContainerServiceV20141113", Version: "2014-11-13",
-		Naming:  &wire.Naming{Lower: true},
+		Naming:  &wire.Naming{Lower: true, Document: func(value any) any { return newDocument(value) }},
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types:   memberTypes,
@@ -273,7 +273,7 @@ var memberTypes = map[string]wire.Members{
 		Performed: "alarms bakeTimeInMinutes canaryConfiguration deploymentCircuitBreaker earlySuccessCriteria lifecycleHooks linearConfiguration maximumPercent minimumHealthyPercent strategy"},
 	"DeploymentAlarms":                            {Performed: "alarmNames enable rollback"},
 	"DeploymentEarlySuccessCriteria":              {Performed: "enable healthyPercent sourceServiceRevisionCleanup"},
-	"DeploymentLifecycleHook":                     {Performed: "hookTargetArn lifecycleStages roleArn targetType timeoutConfiguration", Refused: "hookDetails"},
+	"DeploymentLifecycleHook":                     {Performed: "hookDetails hookTargetArn lifecycleStages roleArn targetType timeoutConfiguration"},
 	"DeploymentLifecycleHookTimeoutConfiguration": {Performed: "action timeoutInMinutes"},
 	"CanaryConfiguration":                         {Performed: "canaryBakeTimeInMinutes canaryPercent"},
 	"LinearConfiguration":                         {Performed: "stepBakeTimeInMinutes stepPercent"},

@@ -53,6 +53,7 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 			if err := a.checkService(call.Scope, s, d, true); err != nil {
 				return err
 			}
+			s.Config, s.HookDetails = detached(s.Config)
 			a.deploy(tx, key, &s)
 		}
 		a.services.Put(tx, key, s)
@@ -451,7 +452,7 @@ func (a *API) deploy(tx *store.Tx, key string, s *service) {
 		TaskDefinition: s.TaskDefinition, LoadBalancers: s.LoadBalancers, Network: s.Network, Capacity: s.Capacity, LaunchType: s.LaunchType, Created: now,
 	}
 	d := deployment{
-		ARN: scope.For("ecs", "service-deployment/"+within+id.Nano(21)).String(), Service: key, Target: r.ARN, Config: s.Config, Created: now, Updated: now,
+		ARN: scope.For("ecs", "service-deployment/"+within+id.Nano(21)).String(), Service: key, Target: r.ARN, Config: s.Config, HookDetails: s.HookDetails, Created: now, Updated: now,
 	}
 	if last, ok := a.deployments.Get(tx, deploymentKey(s.Deployment)); ok {
 		d.Source = inService(last)
@@ -560,10 +561,11 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		if in.CapacityProviderStrategy != nil {
 			s.Capacity, s.LaunchType = in.CapacityProviderStrategy, ""
 		}
-		s.Config = mergeConfig(s.Config, in.DeploymentConfiguration)
+		s.Config = mergeConfig(attached(s.Config, s.HookDetails), in.DeploymentConfiguration)
 		if err := a.checkService(call.Scope, s, d, in.LoadBalancers != nil); err != nil {
 			return err
 		}
+		s.Config, s.HookDetails = detached(s.Config)
 		if in.ForceNewDeployment || s.TaskDefinition != before.TaskDefinition || differs(s.LoadBalancers, before.LoadBalancers) || differs(s.Network, before.Network) {
 			a.deploy(tx, key, &s)
 		}
@@ -706,7 +708,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 	v := types.Service{
 		ServiceArn: new(serviceARN(scope, s.Cluster, s.Name)), ServiceName: new(s.Name), ClusterArn: new(clusterARN(scope, s.Cluster)),
 		Status: new(s.Status), DesiredCount: int32(s.Desired), LoadBalancers: s.LoadBalancers,
-		NetworkConfiguration: s.Network, DeploymentConfiguration: &s.Config, CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
+		NetworkConfiguration: s.Network, DeploymentConfiguration: new(attached(s.Config, s.HookDetails)), CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
 		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
