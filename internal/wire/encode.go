@@ -58,11 +58,7 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 		}
 		return appendEpoch(b, v.Interface().(time.Time))
 	case kindDocument:
-		raw, err := v.Interface().(marshaler).MarshalSmithyDocument()
-		if err != nil { // it was read from JSON
-			panic(err)
-		}
-		return append(b, raw...)
+		return appendDocument(b, v.Interface().(marshaler))
 	case kindBlob:
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, v.Bytes())
@@ -105,6 +101,14 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 		return append(b, '}')
 	}
 	return append(b, "null"...)
+}
+
+func appendDocument(b []byte, m marshaler) []byte {
+	raw, err := m.MarshalSmithyDocument()
+	if err != nil { // it was read from JSON
+		panic(err)
+	}
+	return append(b, raw...)
 }
 
 // sent reports whether a member of an output is written.

@@ -271,10 +271,9 @@ func (c *control) resolve() {
 			r.Groups = append(r.Groups, otherOf(source.Groups[i], main, *adv.AlternateTargetGroupArn))
 			continue
 		}
-		live, err := c.live(lb)
-		if err != nil {
-			c.d.Broken = err.Error()
-			live = main
+		live, broken := c.live(lb)
+		if broken != "" {
+			c.d.Broken, live = broken, main
 		}
 		r.Groups = append(r.Groups, otherOf(live, main, *adv.AlternateTargetGroupArn))
 	}

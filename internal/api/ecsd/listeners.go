@@ -1,7 +1,6 @@
 package ecsd
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -44,9 +43,9 @@ func unused(groups []string, shares []Share) []string {
 }
 
 // live is the one target group of a load balancer's two that the production rule
-// sends traffic to. The error is why there is none, in ECS's documented words; in
+// sends traffic to. Or why there is none, in ECS's documented words; in
 // which order they are looked for is a guess.
-func (c *control) live(lb types.LoadBalancer) (string, error) {
+func (c *control) live(lb types.LoadBalancer) (group, broken string) {
 	adv := lb.AdvancedConfiguration
 	main, alternate, rule := aws.ToString(lb.TargetGroupArn), aws.ToString(adv.AlternateTargetGroupArn), aws.ToString(adv.ProductionListenerRule)
 	production, _, err := c.deps.Traffic.Weights(rule)
@@ -57,22 +56,22 @@ func (c *control) live(lb types.LoadBalancer) (string, error) {
 		shares = slices.Concat(production, more)
 	}
 	if err != nil {
-		return "", errors.New(ruleGone(rule))
+		return "", ruleGone(rule)
 	}
 	serving := slices.DeleteFunc(slices.Clone(production), func(s Share) bool { return s.Weight == 0 })
 	if len(serving) == 1 && serving[0].Group != main && serving[0].Group != alternate {
-		return "", fmt.Errorf("of invalid networking configuration. Production listener rule is forwarding traffic to unexpected target group %s. Expected traffic to be forwarded to either targetGroupArn: %s or alternateTargetGroupArn: %s", serving[0].Group, main, alternate)
+		return "", fmt.Sprintf("of invalid networking configuration. Production listener rule is forwarding traffic to unexpected target group %s. Expected traffic to be forwarded to either targetGroupArn: %s or alternateTargetGroupArn: %s", serving[0].Group, main, alternate)
 	}
 	if len(serving) < 2 {
 		switch missing := unused([]string{main, alternate}, shares); len(missing) {
 		case 1:
-			return "", fmt.Errorf("of invalid networking configuration: Target group %s is not associated with either productionListenerRule or testListenerRule.", missing[0])
+			return "", fmt.Sprintf("of invalid networking configuration: Target group %s is not associated with either productionListenerRule or testListenerRule.", missing[0])
 		case 2:
-			return "", errors.New("of invalid networking configuration. Both targetGroup and alternateTargetGroup must be associated with the productionListenerRule or testListenerRule.")
+			return "", "of invalid networking configuration. Both targetGroup and alternateTargetGroup must be associated with the productionListenerRule or testListenerRule."
 		}
 	}
 	if len(serving) != 1 {
-		return "", fmt.Errorf("of invalid networking configuration. productionListenerRule %s should have exactly one target group serving traffic but found %d target groups which are serving traffic", rule, len(serving))
+		return "", fmt.Sprintf("of invalid networking configuration. productionListenerRule %s should have exactly one target group serving traffic but found %d target groups which are serving traffic", rule, len(serving))
 	}
-	return serving[0].Group, nil
+	return serving[0].Group, ""
 }
