@@ -114,7 +114,7 @@ type Balancer struct {
 	wake      chan struct{}
 
 	mu        sync.RWMutex
-	ended     bool // Run has closed every listener
+	closed    bool // Run has ended
 	listeners map[string]*listener
 	groups    map[string]*group
 	uses      map[string]int // by group, of rules that forward to it
@@ -205,17 +205,15 @@ func (machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 }
 
-// ErrEnded says that the balancer has closed every listener and opens no other.
-var ErrEnded = errors.New("the balancer has ended")
-
 // SetListener makes a listener as wanted and returns where it listens. A
 // listener that stays keeps its socket. When its port cannot be had, port 0 of
-// the same address is tried, and the caller is told by the address returned.
+// the same address is tried, and the caller is told by the address returned. After
+// Run has ended there is none: net.ErrClosed.
 func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended {
-		return netip.AddrPort{}, ErrEnded
+	if b.closed {
+		return netip.AddrPort{}, net.ErrClosed
 	}
 	l := b.listeners[spec.ID]
 	if l != nil && (l.spec.Bind != spec.Bind || l.spec.TCP != spec.TCP) {

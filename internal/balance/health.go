@@ -50,7 +50,7 @@ func (b *Balancer) Run(ctx context.Context) error {
 func (b *Balancer) closeAll() {
 	b.mu.Lock()
 	open := b.listeners
-	b.ended = true
+	b.closed = true
 	b.listeners = map[string]*listener{}
 	b.mu.Unlock() // what is under way still asks for its group
 	var wg sync.WaitGroup

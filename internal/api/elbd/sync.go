@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -175,8 +176,13 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 		spec.Rules = append(spec.Rules, ruleSpec(r))
 	}
 	addr, err := a.balance.SetListener(spec)
-	if errors.Is(err, balance.ErrEnded) { // so has this, soon
-		return bound{}, false
+	if errors.Is(err, net.ErrClosed) { // the stage ends, and the rows stay as they are for the next
+		for _, r := range rules {
+			if was, ok := a.applied.Get(tx, keyOf(r.ARN)); ok {
+				weights[r.ARN] = was
+			}
+		}
+		return a.bound.Get(tx, keyOf(listenerARN))
 	}
 	if err != nil {
 		a.balance.Log.Error("a listener cannot listen", "listener", listenerARN, "err", err)
