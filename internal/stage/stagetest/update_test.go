@@ -86,20 +86,21 @@ func TestADeploymentConfigurationIsMerged(t *testing.T) {
 		{"criteria as a whole", &config{MinimumHealthyPercent: new(int32(10)), EarlySuccessCriteria: early(50, types.ServiceRevisionCleanupDeferred)}, &config{EarlySuccessCriteria: &types.DeploymentEarlySuccessCriteria{}}, "ROLLING 10-200 bake - early false - "},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t)
-			if c.from != nil {
-				c.from.Strategy = cmp.Or(c.from.Strategy, types.DeploymentStrategyRolling)
-			}
-			first, err := w.create("1", c.from)
-			w.must(nil, err)
-			out, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DeploymentConfiguration: c.sent})
-			w.must(nil, err)
-			if got := told(out.Service.DeploymentConfiguration); got != c.want || told(w.service().DeploymentConfiguration) != got {
-				t.Errorf("it is\n%s, want\n%s", got, c.want)
-			}
-			if *out.Service.CurrentServiceDeployment != first {
-				t.Error("a configuration started a deployment")
-			}
+			bubble(t, nil, func(t *testing.T, w *world) {
+				if c.from != nil {
+					c.from.Strategy = cmp.Or(c.from.Strategy, types.DeploymentStrategyRolling)
+				}
+				first, err := w.create("1", c.from)
+				w.must(nil, err)
+				out, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DeploymentConfiguration: c.sent})
+				w.must(nil, err)
+				if got := told(out.Service.DeploymentConfiguration); got != c.want || told(w.service().DeploymentConfiguration) != got {
+					t.Errorf("it is\n%s, want\n%s", got, c.want)
+				}
+				if *out.Service.CurrentServiceDeployment != first {
+					t.Error("a configuration started a deployment")
+				}
+			})
 		})
 	}
 }
@@ -107,66 +108,67 @@ func TestADeploymentConfigurationIsMerged(t *testing.T) {
 // Documented member by member: what a revision records starts a deployment where
 // it differs; all else does not.
 func TestWhatStartsADeployment(t *testing.T) {
-	w := newWorld(t)
-	current, err := w.create("1", nil)
-	w.must(nil, err)
-	d1, d2 := w.define("2"), w.define("3")
-	network := func(subnet string) *types.NetworkConfiguration {
-		return &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{subnet}}}
-	}
-	balancer := func(group int) []types.LoadBalancer {
-		return []types.LoadBalancer{{TargetGroupArn: &w.groups[group], ContainerName: new("web"), ContainerPort: new(int32(8080))}}
-	}
-	revisions := map[string]bool{}
-	for _, c := range []struct {
-		what   string
-		in     ecs.UpdateServiceInput
-		starts bool
-	}{
-		{"nothing", ecs.UpdateServiceInput{}, false},
-		{"another task definition", ecs.UpdateServiceInput{TaskDefinition: &d1}, true},
-		{"the same by its ARN", ecs.UpdateServiceInput{TaskDefinition: &d1}, false},
-		{"the same by its name", ecs.UpdateServiceInput{TaskDefinition: new("web:2")}, false},
-		{"the newest of the family", ecs.UpdateServiceInput{TaskDefinition: new("web")}, true},
-		{"the same by force", ecs.UpdateServiceInput{TaskDefinition: &d2, ForceNewDeployment: true}, true},
-		{"force alone", ecs.UpdateServiceInput{ForceNewDeployment: true}, true},
-		{"the same network", ecs.UpdateServiceInput{NetworkConfiguration: network("a")}, false},
-		{"a network with its default said", ecs.UpdateServiceInput{NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{
-			Subnets: []string{"a"}, SecurityGroups: []string{}, AssignPublicIp: types.AssignPublicIpDisabled}}}, false},
-		{"another network", ecs.UpdateServiceInput{NetworkConfiguration: network("b")}, true},
-		{"the same load balancer", ecs.UpdateServiceInput{LoadBalancers: balancer(0)}, false},
-		{"another target group", ecs.UpdateServiceInput{LoadBalancers: balancer(1)}, true},
-		{"no load balancer", ecs.UpdateServiceInput{LoadBalancers: []types.LoadBalancer{}}, true},
-		{"still no load balancer", ecs.UpdateServiceInput{LoadBalancers: []types.LoadBalancer{}}, false},
-		{"a desired count", ecs.UpdateServiceInput{DesiredCount: new(int32(1))}, false},
-		{"a grace period", ecs.UpdateServiceInput{HealthCheckGracePeriodSeconds: new(int32(30))}, false},
-		{"managed tags", ecs.UpdateServiceInput{EnableECSManagedTags: new(true)}, false},
-		{"propagated tags", ecs.UpdateServiceInput{PropagateTags: types.PropagateTagsService}, false},
-		{"a capacity provider strategy", ecs.UpdateServiceInput{CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}}, false},
-		{"a deployment configuration", ecs.UpdateServiceInput{DeploymentConfiguration: &types.DeploymentConfiguration{MaximumPercent: new(int32(150))}}, false},
-		{"no volumes", ecs.UpdateServiceInput{VolumeConfigurations: []types.ServiceVolumeConfiguration{}}, false},
-	} {
-		c.in.Service = new("s")
-		out, err := w.ecs.UpdateService(t.Context(), &c.in)
-		if err != nil {
-			t.Fatalf("%s: %v", c.what, err)
+	bubble(t, nil, func(t *testing.T, w *world) {
+		current, err := w.create("1", nil)
+		w.must(nil, err)
+		d1, d2 := w.define("2"), w.define("3")
+		network := func(subnet string) *types.NetworkConfiguration {
+			return &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{subnet}}}
 		}
-		now := *out.Service.CurrentServiceDeployment
-		if (now != current) != c.starts {
-			t.Errorf("%s started a deployment: %t", c.what, now != current)
+		balancer := func(group int) []types.LoadBalancer {
+			return []types.LoadBalancer{{TargetGroupArn: &w.groups[group], ContainerName: new("web"), ContainerPort: new(int32(8080))}}
 		}
-		if c.starts {
-			if r := *w.look(now).TargetServiceRevision.Arn; revisions[r] {
-				t.Errorf("%s has the revision of another deployment", c.what)
-			} else {
-				revisions[r] = true
+		revisions := map[string]bool{}
+		for _, c := range []struct {
+			what   string
+			in     ecs.UpdateServiceInput
+			starts bool
+		}{
+			{"nothing", ecs.UpdateServiceInput{}, false},
+			{"another task definition", ecs.UpdateServiceInput{TaskDefinition: &d1}, true},
+			{"the same by its ARN", ecs.UpdateServiceInput{TaskDefinition: &d1}, false},
+			{"the same by its name", ecs.UpdateServiceInput{TaskDefinition: new("web:2")}, false},
+			{"the newest of the family", ecs.UpdateServiceInput{TaskDefinition: new("web")}, true},
+			{"the same by force", ecs.UpdateServiceInput{TaskDefinition: &d2, ForceNewDeployment: true}, true},
+			{"force alone", ecs.UpdateServiceInput{ForceNewDeployment: true}, true},
+			{"the same network", ecs.UpdateServiceInput{NetworkConfiguration: network("a")}, false},
+			{"a network with its default said", ecs.UpdateServiceInput{NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{
+				Subnets: []string{"a"}, SecurityGroups: []string{}, AssignPublicIp: types.AssignPublicIpDisabled}}}, false},
+			{"another network", ecs.UpdateServiceInput{NetworkConfiguration: network("b")}, true},
+			{"the same load balancer", ecs.UpdateServiceInput{LoadBalancers: balancer(0)}, false},
+			{"another target group", ecs.UpdateServiceInput{LoadBalancers: balancer(1)}, true},
+			{"no load balancer", ecs.UpdateServiceInput{LoadBalancers: []types.LoadBalancer{}}, true},
+			{"still no load balancer", ecs.UpdateServiceInput{LoadBalancers: []types.LoadBalancer{}}, false},
+			{"a desired count", ecs.UpdateServiceInput{DesiredCount: new(int32(1))}, false},
+			{"a grace period", ecs.UpdateServiceInput{HealthCheckGracePeriodSeconds: new(int32(30))}, false},
+			{"managed tags", ecs.UpdateServiceInput{EnableECSManagedTags: new(true)}, false},
+			{"propagated tags", ecs.UpdateServiceInput{PropagateTags: types.PropagateTagsService}, false},
+			{"a capacity provider strategy", ecs.UpdateServiceInput{CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}}, false},
+			{"a deployment configuration", ecs.UpdateServiceInput{DeploymentConfiguration: &types.DeploymentConfiguration{MaximumPercent: new(int32(150))}}, false},
+			{"no volumes", ecs.UpdateServiceInput{VolumeConfigurations: []types.ServiceVolumeConfiguration{}}, false},
+		} {
+			c.in.Service = new("s")
+			out, err := w.ecs.UpdateService(t.Context(), &c.in)
+			if err != nil {
+				t.Fatalf("%s: %v", c.what, err)
 			}
+			now := *out.Service.CurrentServiceDeployment
+			if (now != current) != c.starts {
+				t.Errorf("%s started a deployment: %t", c.what, now != current)
+			}
+			if c.starts {
+				if r := *w.look(now).TargetServiceRevision.Arn; revisions[r] {
+					t.Errorf("%s has the revision of another deployment", c.what)
+				} else {
+					revisions[r] = true
+				}
+			}
+			current = now
 		}
-		current = now
-	}
-	if said := w.raw("UpdateService", `{"service":"s","taskDefinition":null,"loadBalancers":null,"volumeConfigurations":null,"networkConfiguration":null,"deploymentConfiguration":null,"desiredCount":null}`); !strings.Contains(said, `"currentServiceDeployment":"`+current+`"`) {
-		t.Errorf("null is something: %s", said)
-	}
+		if said := w.raw("UpdateService", `{"service":"s","taskDefinition":null,"loadBalancers":null,"volumeConfigurations":null,"networkConfiguration":null,"deploymentConfiguration":null,"desiredCount":null}`); !strings.Contains(said, `"currentServiceDeployment":"`+current+`"`) {
+			t.Errorf("null is something: %s", said)
+		}
+	})
 }
 
 // raw sends what the SDK would not, and returns the answer.
@@ -187,48 +189,49 @@ func (w *world) raw(operation, body string) string {
 }
 
 func TestARequestForAServiceCanBeRepeated(t *testing.T) {
-	w := newWorld(t)
-	ask := func(name, token string, desired int32) (string, error) {
-		in := &ecs.CreateServiceInput{ServiceName: &name, TaskDefinition: new("web"), DesiredCount: &desired, NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"a"}}}}
-		if token != "" {
-			in.ClientToken = &token
+	bubble(t, nil, func(t *testing.T, w *world) {
+		ask := func(name, token string, desired int32) (string, error) {
+			in := &ecs.CreateServiceInput{ServiceName: &name, TaskDefinition: new("web"), DesiredCount: &desired, NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"a"}}}}
+			if token != "" {
+				in.ClientToken = &token
+			}
+			out, err := w.ecs.CreateService(t.Context(), in)
+			if err != nil {
+				return "", err
+			}
+			return *out.Service.CurrentServiceDeployment, nil
 		}
-		out, err := w.ecs.CreateService(t.Context(), in)
-		if err != nil {
-			return "", err
+		w.define("1")
+		first, err := ask("s", "token", 1)
+		w.must(nil, err)
+		if again, err := ask("s", "token", 1); err != nil || again != first {
+			t.Errorf("the same request gives %s, %v", again, err)
 		}
-		return *out.Service.CurrentServiceDeployment, nil
-	}
-	w.define("1")
-	first, err := ask("s", "token", 1)
-	w.must(nil, err)
-	if again, err := ask("s", "token", 1); err != nil || again != first {
-		t.Errorf("the same request gives %s, %v", again, err)
-	}
-	for what, c := range map[string]struct {
-		token   string
-		desired int32
-		want    string
-	}{
-		"the token with another request": {"token", 2, "Creation of service was not idempotent."},
-		"another token":                  {"other", 1, "Creation of service was not idempotent."},
-		"no token":                       {"", 1, "Creation of service was not idempotent."},
-		"a token that is too long":       {strings.Repeat("x", 37), 1, "clientToken must have between 1 and 36 characters"},
-		"a token with a space":           {"a b", 1, "clientToken must have between 1 and 36 characters"},
-	} {
-		_, err := ask("s", c.token, c.desired)
-		if code(err) != "InvalidParameterException" || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s gives %v", what, err)
+		for what, c := range map[string]struct {
+			token   string
+			desired int32
+			want    string
+		}{
+			"the token with another request": {"token", 2, "Creation of service was not idempotent."},
+			"another token":                  {"other", 1, "Creation of service was not idempotent."},
+			"no token":                       {"", 1, "Creation of service was not idempotent."},
+			"a token that is too long":       {strings.Repeat("x", 37), 1, "clientToken must have between 1 and 36 characters"},
+			"a token with a space":           {"a b", 1, "clientToken must have between 1 and 36 characters"},
+		} {
+			_, err := ask("s", c.token, c.desired)
+			if code(err) != "InvalidParameterException" || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s gives %v", what, err)
+			}
 		}
-	}
-	if _, err := ask("longest", strings.Repeat("~", 36), 0); err != nil {
-		t.Errorf("the longest token gives %v", err)
-	}
-	w.must(ask("plain", "", 0))
-	w.must(ask("plain", "", 0)) // without a token as well
-	w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s"), Force: new(true)}))
-	if _, err := ask("s", "token", 1); err != nil && !strings.Contains(err.Error(), "Unable to Start a service that is still Draining.") {
-		t.Errorf("a service that drains gives %v", err)
-	}
-	w.until("the name is free again", func() bool { _, err := ask("s", "token", 1); return err == nil })
+		if _, err := ask("longest", strings.Repeat("~", 36), 0); err != nil {
+			t.Errorf("the longest token gives %v", err)
+		}
+		w.must(ask("plain", "", 0))
+		w.must(ask("plain", "", 0)) // without a token as well
+		w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s"), Force: new(true)}))
+		if _, err := ask("s", "token", 1); err != nil && !strings.Contains(err.Error(), "Unable to Start a service that is still Draining.") {
+			t.Errorf("a service that drains gives %v", err)
+		}
+		w.until("the name is free again", func() bool { _, err := ask("s", "token", 1); return err == nil })
+	})
 }

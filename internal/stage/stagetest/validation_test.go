@@ -46,91 +46,92 @@ func (w *world) group(name string) string {
 
 // The texts are ECS's, documented or observed.
 func TestWhatAServiceIsRefusedFor(t *testing.T) {
-	w := newWorld(t)
-	w.define("1")
-	lonely := w.group("lonely")
-	second := func(in *ecs.CreateServiceInput) *types.LoadBalancer {
-		in.LoadBalancers = append(in.LoadBalancers, types.LoadBalancer{TargetGroupArn: &lonely, ContainerName: new("web"), ContainerPort: new(int32(8080))})
-		return &in.LoadBalancers[1]
-	}
-	function := functionAt(checker, types.DeploymentLifecycleHookStagePreScaleUp)
-	for _, c := range []struct {
-		want   string
-		change func(*ecs.CreateServiceInput)
-	}{
-		{"productionListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: nonsense", func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].AdvancedConfiguration.ProductionListenerRule = new("nonsense")
-		}},
-		{"The following rules cannot be used as both production and test listener rules: " + w.rule, func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].AdvancedConfiguration.TestListenerRule = &w.rule
-		}},
-		{"For Application LoadBalancer, testListenerRule is required when productionListenerRule is not associated with both targetGroup and alternateTargetGroup", func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].AdvancedConfiguration.AlternateTargetGroupArn = &lonely
-		}},
-		{"Duplicate targetGroupArn found: " + w.groups[0], func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].AdvancedConfiguration.AlternateTargetGroupArn = &w.groups[0]
-		}},
-		{"All loadBalancers must be strictly either ELBv1 (defining loadBalancerName) or ELBv2 (defining targetGroupArn)", func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].TargetGroupArn = nil
-		}},
-		{"Either all or none of the provided loadBalancers must have advancedConfiguration defined", func(in *ecs.CreateServiceInput) { second(in) }},
-		{"advancedConfiguration field is required for all loadBalancers when using a non-ROLLING deployment strategy", func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].AdvancedConfiguration = nil
-		}},
-		{"Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.LifecycleHooks = []types.DeploymentLifecycleHook{{TargetType: "BELL"}}
-		}},
-		{"Invalid lifecycle stage provided for Pause Hook", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.LifecycleHooks = pauseAt(types.DeploymentLifecycleHookStageTestTrafficShift)
-		}},
-		{"Lifecycle stage cannot be null or empty for any deployment lifecycle hooks", func(in *ecs.CreateServiceInput) { in.DeploymentConfiguration.LifecycleHooks = pauseAt() }},
-		{"Role arn or Hook Target arn is missing for one or more deployment lifecycle hooks", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.LifecycleHooks = []types.DeploymentLifecycleHook{{LifecycleStages: function[0].LifecycleStages, HookTargetArn: function[0].HookTargetArn}}
-		}},
-		{"Linear configuration can only be present with LINEAR deployment strategy", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.LinearConfiguration = &types.LinearConfiguration{}
-		}},
-		{"Canary configuration can only be present with CANARY deployment strategy", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.Strategy = types.DeploymentStrategyBlueGreen
-		}},
-		{"Invalid deployment circuit breaker threshold value.", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.DeploymentCircuitBreaker = &types.DeploymentCircuitBreaker{ThresholdConfiguration: &types.ThresholdConfiguration{Type: types.ThresholdTypeBoundedPercent, Value: 101}}
-		}},
-		{"Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments.", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.MaximumPercent = new(int32(100))
-		}},
-		{"minimumHealthyPercent must be at most 100", func(in *ecs.CreateServiceInput) {
-			in.DeploymentConfiguration.MinimumHealthyPercent = new(int32(101))
-		}},
-		{"maximumPercent must be at least 100", func(in *ecs.CreateServiceInput) { in.DeploymentConfiguration.MaximumPercent = new(int32(99)) }},
-		{"The container web did not have a container port 9090 defined", func(in *ecs.CreateServiceInput) { in.LoadBalancers[0].ContainerPort = new(int32(9090)) }},
-		{"The target group with targetGroupArn " + lonely + " does not have an associated load balancer.", func(in *ecs.CreateServiceInput) {
-			in.LoadBalancers[0].TargetGroupArn = &lonely
-		}},
-		{"healthCheckGracePeriodSeconds must be between 0 and 2147483647, got -1.", func(in *ecs.CreateServiceInput) { in.HealthCheckGracePeriodSeconds = new(int32(-1)) }},
-		{"desiredCount must be between 0 and 5000, got 5001.", func(in *ecs.CreateServiceInput) { in.DesiredCount = new(int32(5001)) }},
-	} {
-		in := w.shifting()
-		c.change(in)
-		_, err := w.ecs.CreateService(t.Context(), in)
-		if api, ok := errors.AsType[smithy.APIError](err); !ok || api.ErrorCode() != "InvalidParameterException" || api.ErrorMessage() != c.want {
-			t.Errorf("got %v, want\n%s", err, c.want)
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.define("1")
+		lonely := w.group("lonely")
+		second := func(in *ecs.CreateServiceInput) *types.LoadBalancer {
+			in.LoadBalancers = append(in.LoadBalancers, types.LoadBalancer{TargetGroupArn: &lonely, ContainerName: new("web"), ContainerPort: new(int32(8080))})
+			return &in.LoadBalancers[1]
 		}
-	}
-	for _, half := range []string{`{"value":5}`, `{"type":"COUNT"}`} { // the SDK itself would not send it
-		if said := w.raw("CreateService", `{"serviceName":"s","taskDefinition":"web","desiredCount":1,"networkConfiguration":{"awsvpcConfiguration":{"subnets":["a"]}},"deploymentConfiguration":{"deploymentCircuitBreaker":{"enable":true,"rollback":true,"thresholdConfiguration":`+half+`}}}`); said != `{"__type":"InvalidParameterException","message":"Invalid deployment circuit breaker threshold value."}` {
-			t.Errorf("the threshold %s gives %s", half, said)
+		function := functionAt(checker, types.DeploymentLifecycleHookStagePreScaleUp)
+		for _, c := range []struct {
+			want   string
+			change func(*ecs.CreateServiceInput)
+		}{
+			{"productionListenerRule has an invalid ARN format. Must be RuleArn for ALB or ListenerArn for NLB. Got: nonsense", func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].AdvancedConfiguration.ProductionListenerRule = new("nonsense")
+			}},
+			{"The following rules cannot be used as both production and test listener rules: " + w.rule, func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].AdvancedConfiguration.TestListenerRule = &w.rule
+			}},
+			{"For Application LoadBalancer, testListenerRule is required when productionListenerRule is not associated with both targetGroup and alternateTargetGroup", func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].AdvancedConfiguration.AlternateTargetGroupArn = &lonely
+			}},
+			{"Duplicate targetGroupArn found: " + w.groups[0], func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].AdvancedConfiguration.AlternateTargetGroupArn = &w.groups[0]
+			}},
+			{"All loadBalancers must be strictly either ELBv1 (defining loadBalancerName) or ELBv2 (defining targetGroupArn)", func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].TargetGroupArn = nil
+			}},
+			{"Either all or none of the provided loadBalancers must have advancedConfiguration defined", func(in *ecs.CreateServiceInput) { second(in) }},
+			{"advancedConfiguration field is required for all loadBalancers when using a non-ROLLING deployment strategy", func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].AdvancedConfiguration = nil
+			}},
+			{"Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.LifecycleHooks = []types.DeploymentLifecycleHook{{TargetType: "BELL"}}
+			}},
+			{"Invalid lifecycle stage provided for Pause Hook", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.LifecycleHooks = pauseAt(types.DeploymentLifecycleHookStageTestTrafficShift)
+			}},
+			{"Lifecycle stage cannot be null or empty for any deployment lifecycle hooks", func(in *ecs.CreateServiceInput) { in.DeploymentConfiguration.LifecycleHooks = pauseAt() }},
+			{"Role arn or Hook Target arn is missing for one or more deployment lifecycle hooks", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.LifecycleHooks = []types.DeploymentLifecycleHook{{LifecycleStages: function[0].LifecycleStages, HookTargetArn: function[0].HookTargetArn}}
+			}},
+			{"Linear configuration can only be present with LINEAR deployment strategy", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.LinearConfiguration = &types.LinearConfiguration{}
+			}},
+			{"Canary configuration can only be present with CANARY deployment strategy", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.Strategy = types.DeploymentStrategyBlueGreen
+			}},
+			{"Invalid deployment circuit breaker threshold value.", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.DeploymentCircuitBreaker = &types.DeploymentCircuitBreaker{ThresholdConfiguration: &types.ThresholdConfiguration{Type: types.ThresholdTypeBoundedPercent, Value: 101}}
+			}},
+			{"Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block deployments.", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.MaximumPercent = new(int32(100))
+			}},
+			{"minimumHealthyPercent must be at most 100", func(in *ecs.CreateServiceInput) {
+				in.DeploymentConfiguration.MinimumHealthyPercent = new(int32(101))
+			}},
+			{"maximumPercent must be at least 100", func(in *ecs.CreateServiceInput) { in.DeploymentConfiguration.MaximumPercent = new(int32(99)) }},
+			{"The container web did not have a container port 9090 defined", func(in *ecs.CreateServiceInput) { in.LoadBalancers[0].ContainerPort = new(int32(9090)) }},
+			{"The target group with targetGroupArn " + lonely + " does not have an associated load balancer.", func(in *ecs.CreateServiceInput) {
+				in.LoadBalancers[0].TargetGroupArn = &lonely
+			}},
+			{"healthCheckGracePeriodSeconds must be between 0 and 2147483647, got -1.", func(in *ecs.CreateServiceInput) { in.HealthCheckGracePeriodSeconds = new(int32(-1)) }},
+			{"desiredCount must be between 0 and 5000, got 5001.", func(in *ecs.CreateServiceInput) { in.DesiredCount = new(int32(5001)) }},
+		} {
+			in := w.shifting()
+			c.change(in)
+			_, err := w.ecs.CreateService(t.Context(), in)
+			if api, ok := errors.AsType[smithy.APIError](err); !ok || api.ErrorCode() != "InvalidParameterException" || api.ErrorMessage() != c.want {
+				t.Errorf("got %v, want\n%s", err, c.want)
+			}
 		}
-	}
-	for want, definition := range map[string]string{"TaskDefinition not found.": "none", "TaskDefinition is inactive": w.inactive()} {
-		in := w.shifting()
-		in.TaskDefinition = &definition
-		if _, err := w.ecs.CreateService(t.Context(), in); code(err) != "ClientException" || !strings.HasSuffix(err.Error(), want) {
-			t.Errorf("got %v, want %s", err, want)
+		for _, half := range []string{`{"value":5}`, `{"type":"COUNT"}`} { // the SDK itself would not send it
+			if said := w.raw("CreateService", `{"serviceName":"s","taskDefinition":"web","desiredCount":1,"networkConfiguration":{"awsvpcConfiguration":{"subnets":["a"]}},"deploymentConfiguration":{"deploymentCircuitBreaker":{"enable":true,"rollback":true,"thresholdConfiguration":`+half+`}}}`); said != `{"__type":"InvalidParameterException","message":"Invalid deployment circuit breaker threshold value."}` {
+				t.Errorf("the threshold %s gives %s", half, said)
+			}
 		}
-	}
-	// A rule that names both groups needs no test rule, nor does one with a test rule.
-	w.must(w.ecs.CreateService(t.Context(), w.shifting()))
+		for want, definition := range map[string]string{"TaskDefinition not found.": "none", "TaskDefinition is inactive": w.inactive()} {
+			in := w.shifting()
+			in.TaskDefinition = &definition
+			if _, err := w.ecs.CreateService(t.Context(), in); code(err) != "ClientException" || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		// A rule that names both groups needs no test rule, nor does one with a test rule.
+		w.must(w.ecs.CreateService(t.Context(), w.shifting()))
+	})
 }
 
 // inactive is a task definition that was deregistered.
@@ -142,36 +143,37 @@ func (w *world) inactive() string {
 }
 
 func TestNamesThatNameNothing(t *testing.T) {
-	w := newWorld(t)
-	first, err := w.create("1", nil)
-	w.must(nil, err)
-	w.ends(first, types.ServiceDeploymentStatusSuccessful)
-	w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("gone"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: w.service().NetworkConfiguration}))
-	w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("gone")}))
-	update := func(service, cluster string) error {
-		_, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: &service, Cluster: &cluster})
-		return err
-	}
-	_, stop := w.ecs.StopServiceDeployment(t.Context(), &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: new(strings.Replace(first, "/s/", "/t/", 1))})
-	_, abort := w.ecs.StopServiceDeployment(t.Context(), &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: &first, StopType: types.StopServiceDeploymentStopTypeAbort})
-	_, list := w.ecs.ListServiceDeployments(t.Context(), &ecs.ListServiceDeploymentsInput{Service: new("none")})
-	_, scaled := w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s")})
-	for _, c := range []struct {
-		err        error
-		code, text string
-	}{
-		{update("none", "default"), "ServiceNotFoundException", "Service not found."},
-		{update("gone", "default"), "ServiceNotActiveException", "Service was not ACTIVE."},
-		{update("s", "none"), "ClusterNotFoundException", "Cluster not found."},
-		{list, "ServiceNotFoundException", "Service not found."},
-		{stop, "ServiceDeploymentNotFoundException", "The service deployment does not exist."},
-		{abort, "InvalidParameterException", "The stopType ABORT is not supported. Valid values are ROLLBACK."},
-		{scaled, "InvalidParameterException", "The service cannot be stopped while it is scaled above 0."},
-	} {
-		if code(c.err) != c.code || !strings.HasSuffix(c.err.Error(), c.text) {
-			t.Errorf("got %v, want %s: %s", c.err, c.code, c.text)
+	bubble(t, nil, func(t *testing.T, w *world) {
+		first, err := w.create("1", nil)
+		w.must(nil, err)
+		w.ends(first, types.ServiceDeploymentStatusSuccessful)
+		w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("gone"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: w.service().NetworkConfiguration}))
+		w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("gone")}))
+		update := func(service, cluster string) error {
+			_, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: &service, Cluster: &cluster})
+			return err
 		}
-	}
+		_, stop := w.ecs.StopServiceDeployment(t.Context(), &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: new(strings.Replace(first, "/s/", "/t/", 1))})
+		_, abort := w.ecs.StopServiceDeployment(t.Context(), &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: &first, StopType: types.StopServiceDeploymentStopTypeAbort})
+		_, list := w.ecs.ListServiceDeployments(t.Context(), &ecs.ListServiceDeploymentsInput{Service: new("none")})
+		_, scaled := w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s")})
+		for _, c := range []struct {
+			err        error
+			code, text string
+		}{
+			{update("none", "default"), "ServiceNotFoundException", "Service not found."},
+			{update("gone", "default"), "ServiceNotActiveException", "Service was not ACTIVE."},
+			{update("s", "none"), "ClusterNotFoundException", "Cluster not found."},
+			{list, "ServiceNotFoundException", "Service not found."},
+			{stop, "ServiceDeploymentNotFoundException", "The service deployment does not exist."},
+			{abort, "InvalidParameterException", "The stopType ABORT is not supported. Valid values are ROLLBACK."},
+			{scaled, "InvalidParameterException", "The service cannot be stopped while it is scaled above 0."},
+		} {
+			if code(c.err) != c.code || !strings.HasSuffix(c.err.Error(), c.text) {
+				t.Errorf("got %v, want %s: %s", c.err, c.code, c.text)
+			}
+		}
+	})
 }
 
 // What ECS finds out only when the deployment begins, or later: each ends with a
@@ -207,27 +209,28 @@ func TestWhatADeploymentFailsFor(t *testing.T) {
 		"no task starts": {breaks: func(*world) string { return "the circuit breaker threshold was exceeded." }, tag: "missing", event: "tasks failed to start."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			first, err := w.create("1", blueGreen())
-			w.must(nil, err)
-			w.ends(first, types.ServiceDeploymentStatusSuccessful)
-			want := "Service deployment rolled back because " + c.breaks(w)
-			tag := "2"
-			if c.tag != "" {
-				tag = c.tag
-			}
-			second := w.update(tag)
-			var d types.ServiceDeployment
-			w.until("it turns back", func() bool { d = w.look(second); return d.Rollback != nil })
-			if *d.StatusReason != want || *d.Rollback.Reason != want || *d.Rollback.ServiceRevisionArn != *w.look(first).TargetServiceRevision.Arn {
-				t.Errorf("it ended\n%s, want\n%s\n%+v", *d.StatusReason, want, d.Rollback)
-			}
-			if c.event == "" {
-				c.event = want
-			}
-			if !w.said("deployment failed: " + c.event) {
-				t.Error("no event says so")
-			}
+			bubble(t, nil, func(t *testing.T, w *world) {
+				first, err := w.create("1", blueGreen())
+				w.must(nil, err)
+				w.ends(first, types.ServiceDeploymentStatusSuccessful)
+				want := "Service deployment rolled back because " + c.breaks(w)
+				tag := "2"
+				if c.tag != "" {
+					tag = c.tag
+				}
+				second := w.update(tag)
+				var d types.ServiceDeployment
+				w.until("it turns back", func() bool { d = w.look(second); return d.Rollback != nil })
+				if *d.StatusReason != want || *d.Rollback.Reason != want || *d.Rollback.ServiceRevisionArn != *w.look(first).TargetServiceRevision.Arn {
+					t.Errorf("it ended\n%s, want\n%s\n%+v", *d.StatusReason, want, d.Rollback)
+				}
+				if c.event == "" {
+					c.event = want
+				}
+				if !w.said("deployment failed: " + c.event) {
+					t.Error("no event says so")
+				}
+			})
 		})
 	}
 }
