@@ -254,7 +254,7 @@ func TestEveryOperationIsPerformedOrRefused(t *testing.T) {
 			continue
 		}
 		exists, refused := map[string]bool{}, strings.Fields(s.Refused)
-		client := reflect.TypeOf(clientFor(s.Name, nil))
+		client := reflect.TypeOf(clientFor(s.Name, s.Protocol, nil))
 		for i := range client.NumMethod() {
 			// Operations take a context, an input and options.
 			if m := client.Method(i); m.Type.NumIn() == 4 && m.Type.IsVariadic() {
