@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +41,19 @@ const (
 
 func main() {
 	counts := flag.String("services", "10,100,1000", "how many services, one run for each number")
+	profile := flag.String("cpuprofile", "", "write a CPU profile here")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	for n := range strings.SplitSeq(*counts, ",") {
 		var services int
 		if _, err := fmt.Sscan(n, &services); err != nil {

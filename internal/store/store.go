@@ -254,20 +254,21 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	return u.err
 }
 
-// lead runs queued updates, a group at a time, until none is left. Whoever
-// finds nobody leading leads.
+// lead runs the queued updates as one group. Whoever finds nobody leading leads,
+// once: those that came meanwhile are led by a goroutine, so that no caller waits
+// for more than its own group.
 func (s *Store) lead() {
-	for {
-		s.mu.Lock()
-		group := s.queue
-		s.queue = nil
-		if len(group) == 0 {
-			s.leading = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-		s.commit(group)
+	s.mu.Lock()
+	group := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	s.commit(group)
+	s.mu.Lock()
+	s.leading = len(s.queue) > 0
+	more := s.leading
+	s.mu.Unlock()
+	if more {
+		go s.lead()
 	}
 }
 

@@ -171,23 +171,48 @@ func (g *agent) pass(ctx context.Context, changed []store.Key) error {
 			}
 		}
 	})
+	var steps []step
 	for key, t := range rows {
-		h, busy := g.handle(key)
-		if busy {
-			continue
+		if h, busy := g.handle(key); !busy {
+			steps = append(steps, g.step(ctx, key, t, h))
 		}
-		if err := g.step(ctx, key, t, h); err != nil {
+	}
+	steps = slices.DeleteFunc(steps, func(s step) bool { return s.write == nil })
+	for some := range slices.Chunk(steps, atOnce) {
+		err := g.store.Update(func(tx *store.Tx) error {
+			for _, s := range some {
+				g.apply(tx, s.key, s.write)
+			}
+			return nil
+		})
+		if err != nil {
 			return err
+		}
+		for _, s := range some {
+			if s.after != nil {
+				s.after()
+			}
 		}
 	}
 	return nil
 }
 
-func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error {
+// change is what becomes of a task's row, and of other rows with it.
+type change func(*store.Tx, *task)
+
+// step is what follows for a task: a change, if any, and what is done once it is
+// written.
+type step struct {
+	key   string
+	write change
+	after func()
+}
+
+func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 	if h == nil {
 		switch {
 		case t.Desired == stopped:
-			return g.settle(key, placementFailure, func(t *task) { t.markStopped(g.clock.Now(), "", "") })
+			return step{key: key, write: g.settle(placementFailure, func(t *task) { t.markStopped(g.clock.Now(), "", "") })}
 		case t.Last == provisioning:
 			g.mu.Lock()
 			g.busy[key] = true
@@ -199,42 +224,27 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 				g.mu.Unlock()
 				g.touch(key)
 			})
-			return nil
+			return step{}
 		}
-		return g.settle(key, placementFailure, func(t *task) {
+		return step{key: key, write: g.settle(placementFailure, func(t *task) {
 			t.markStopped(g.clock.Now(), types.TaskStopCodeEssentialContainerExited, "ContainerVanishedError: No container matching saved ID found")
-		})
+		})}
 	}
 	st, _ := h.State()
 	switch {
 	case st.Ended:
 		g.ship(key, h)
-		err := g.settle(key, placementFailure, func(t *task) {
+		return step{key, g.settle(placementFailure, func(t *task) {
 			if why := failure(st); why != "" && early(*t) {
 				t.markFailed(g.clock.Now(), why)
 				return
 			}
 			t.markEnded(g.clock.Now(), st)
-		})
-		if err != nil {
-			return err
-		}
-		g.mu.Lock()
-		delete(g.handles, key)
-		g.mu.Unlock()
-		if err := h.Remove(ctx); err != nil {
-			g.log.Warn("an ended task could not be removed", "task", t.ID, "err", err)
-		}
+		}), func() { g.forget(ctx, key, h) }}
 	case early(t): // it was being started when an earlier stage ended
-		if !st.Running() || !h.Address().IsValid() {
-			return nil
+		if st.Running() && h.Address().IsValid() {
+			return step{key: key, write: g.running(h)}
 		}
-		return g.store.Update(func(tx *store.Tx) error {
-			if row, ok := g.tasks.Get(tx, key); ok && early(row) {
-				g.markRunning(tx, key, row, h)
-			}
-			return nil
-		})
 	case t.Desired == running:
 		// An essential container that ended takes the task with it.
 		if c, ended := g.essentialEnded(key, t, st); ended {
@@ -242,13 +252,23 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) error 
 			g.log.Info("an essential container ended", "task", t.ID, "container", c)
 		}
 	case t.Last == running:
-		return g.move(key, deactivating, true)
+		return step{key: key, write: g.move(deactivating, true)}
 	case t.Last == deactivating && !g.draining(t):
-		return g.move(key, stopping, false)
+		return step{key: key, write: g.move(stopping, false)}
 	case t.Last == stopping:
 		g.stop(ctx, key, h)
 	}
-	return nil
+	return step{}
+}
+
+// forget lets go of what ran for a task that has ended.
+func (g *agent) forget(ctx context.Context, key string, h run.Task) {
+	g.mu.Lock()
+	delete(g.handles, key)
+	g.mu.Unlock()
+	if err := h.Remove(ctx); err != nil {
+		g.log.Warn("an ended task could not be removed", "task", h.ID(), "err", err)
+	}
 }
 
 // stop asks for a task's end. One that cannot be asked must not keep the others;
@@ -311,15 +331,15 @@ func (g *agent) draining(t task) bool {
 	return false
 }
 
-// move writes the next status; deregister takes the task out of its groups.
-func (g *agent) move(key, next string, deregister bool) error {
-	return g.update(key, func(tx *store.Tx, t *task) {
+// move is to the next status; deregister takes the task out of its groups.
+func (g *agent) move(next string, deregister bool) change {
+	return func(tx *store.Tx, t *task) {
 		t.Last = next
 		if deregister {
 			g.deregister(tx, *t)
 			g.tellDraining(tx, *t)
 		}
-	})
+	}
 }
 
 // tellDraining says that a task has left its groups; observed, of deployments too.
@@ -342,24 +362,29 @@ func (g *agent) deregister(tx *store.Tx, t task) {
 	}
 }
 
-// update changes a task's row, unless it has stopped meanwhile.
-func (g *agent) update(key string, fn func(*store.Tx, *task)) error {
+// update changes a task's row in a transaction of its own.
+func (g *agent) update(key string, c change) error {
 	return g.store.Update(func(tx *store.Tx) error {
-		t, ok := g.tasks.Get(tx, key)
-		if !ok || t.Last == stopped {
-			return nil
-		}
-		t.Containers = slices.Clone(t.Containers)
-		fn(tx, &t)
-		g.putTask(tx, t, key, g.clock.Now())
+		g.apply(tx, key, c)
 		return nil
 	})
 }
 
+// apply changes a task's row, unless it has stopped meanwhile.
+func (g *agent) apply(tx *store.Tx, key string, c change) {
+	t, ok := g.tasks.Get(tx, key)
+	if !ok || t.Last == stopped {
+		return
+	}
+	t.Containers = slices.Clone(t.Containers)
+	c(tx, &t)
+	g.putTask(tx, t, key, g.clock.Now())
+}
+
 // settle ends a task's row and counts a failure to start, told as why, on its
 // revision.
-func (g *agent) settle(key string, why serviceAction, fn func(*task)) error {
-	return g.update(key, func(tx *store.Tx, t *task) {
+func (g *agent) settle(why serviceAction, fn func(*task)) change {
+	return func(tx *store.Tx, t *task) {
 		fn(t)
 		g.deregister(tx, *t)
 		r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
@@ -373,7 +398,7 @@ func (g *agent) settle(key string, why serviceAction, fn func(*task)) error {
 			g.tellFailure(tx, *t, r, why)
 		}
 		g.hintExit(tx, *t, r)
-	})
+	}
 }
 
 func (g *agent) tellService(tx *store.Tx, key, set string, at time.Time, format string, args ...any) {
@@ -423,7 +448,7 @@ func (g *agent) start(ctx context.Context, key string, t task) {
 		action = configurationFailure
 	}
 	why := err.Error()
-	if err := g.settle(key, action, func(t *task) { t.markFailed(g.clock.Now(), why) }); err != nil {
+	if err := g.update(key, g.settle(action, func(t *task) { t.markFailed(g.clock.Now(), why) })); err != nil {
 		g.log.Error("a failed task could not be recorded", "task", t.ID, "err", err)
 	}
 }
@@ -440,7 +465,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if !ok {
 		return fmt.Errorf("ResourceInitializationError: task definition %s is missing", t.TaskDefinition)
 	}
-	if err := g.move(key, pending, false); err != nil {
+	if err := g.update(key, g.move(pending, false)); err != nil {
 		return err
 	}
 	role := execution(d, scope, t)
@@ -475,14 +500,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 		return err
 	}
 	g.follow(ctx, key, h)
-	return g.store.Update(func(tx *store.Tx) error {
-		row, ok := g.tasks.Get(tx, key)
-		if !ok || row.Last == stopped {
-			return nil // it was given up meanwhile; the agent stops what runs
-		}
-		g.markRunning(tx, key, row, h)
-		return nil
-	})
+	return g.update(key, g.running(h)) // a task that was given up meanwhile is stopped by the next pass
 }
 
 // pull makes the images ready. The first task of a revision resolves tags to
@@ -617,32 +635,35 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 	return spec
 }
 
-// markRunning writes that a task runs and registers it with its target groups.
-func (g *agent) markRunning(tx *store.Tx, key string, t task, h run.Task) {
-	now := g.clock.Now()
-	t.Containers = slices.Clone(t.Containers)
-	t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
-	for i := range t.Containers {
-		t.Containers[i].Status = running
-	}
-	r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
-	if ok && t.Desired == running {
-		t.Targets = nil
-		counts := map[string]int{}
-		for i, lb := range r.LoadBalancers {
-			reg := registration{r.Groups[i], aws.ToInt32(lb.ContainerPort)}
-			if err := g.deps.Traffic.Register(tx, reg.Group, t.Address, reg.Port); err != nil {
-				g.log.Warn("a target could not be registered", "task", t.ID, "err", err)
-				continue
-			}
-			t.Targets = append(t.Targets, reg)
-			counts[reg.Group]++
+// running is that a task runs, and is registered with its target groups.
+func (g *agent) running(h run.Task) change {
+	return func(tx *store.Tx, t *task) {
+		now := g.clock.Now()
+		t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
+		for i := range t.Containers {
+			t.Containers[i].Status = running
 		}
-		for group, n := range counts {
-			g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
+		if r, ok := g.revisions.Get(tx, revisionKey(t.Revision)); ok && t.Desired == running {
+			g.register(tx, t, r, now)
 		}
 	}
-	g.putTask(tx, t, key, now)
+}
+
+func (g *agent) register(tx *store.Tx, t *task, r revision, now time.Time) {
+	t.Targets = nil
+	counts := map[string]int{}
+	for i, lb := range r.LoadBalancers {
+		reg := registration{r.Groups[i], aws.ToInt32(lb.ContainerPort)}
+		if err := g.deps.Traffic.Register(tx, reg.Group, t.Address, reg.Port); err != nil {
+			g.log.Warn("a target could not be registered", "task", t.ID, "err", err)
+			continue
+		}
+		t.Targets = append(t.Targets, reg)
+		counts[reg.Group]++
+	}
+	for group, n := range counts {
+		g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
+	}
 }
 
 // ship moves a task's new output into its log streams.

@@ -61,9 +61,9 @@ func (a *API) Control(ctx context.Context) error {
 	}
 }
 
-// atOnce is how many services share a transaction: they share its sync to disk,
-// and others wait for it.
-const atOnce = 64
+// atOnce is how many services, or tasks, share a transaction: they share its sync
+// to disk, and others wait for it.
+const atOnce = 16
 
 // concerned is the services that changed rows may mean something to.
 func (a *API) concerned(keys []store.Key) map[string]bool {
