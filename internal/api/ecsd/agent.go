@@ -572,9 +572,6 @@ const tasksService = "ecs-tasks.amazonaws.com"
 func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 	a.store.View(func(tx *store.Tx) {
 		for key, t := range a.tasksBy.Scan(tx, credentials) {
-			if t.Last == stopped {
-				continue
-			}
 			scope, _ := arn.ParseKey(key)
 			if d, found := a.definition(tx, scope, t.TaskDefinition); found {
 				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}, true

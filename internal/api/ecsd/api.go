@@ -208,6 +208,9 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		wakeAgent:      make(chan struct{}, 1),
 	}
 	a.tasksBy = store.NewIndex(s, a.tasks, func(_ string, t task) []string {
+		if t.Last == stopped {
+			return nil
+		}
 		labels := []string{t.Revision}
 		if t.Credentials != "" {
 			labels = append(labels, t.Credentials)

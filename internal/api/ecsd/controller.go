@@ -110,7 +110,7 @@ func (a *API) reconcile(keys []string, agenda map[string]time.Time) error {
 			if !ok || s.Status == "INACTIVE" {
 				continue
 			}
-			c := &control{API: a, tx: tx, key: key, s: s, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}}
+			c := &control{API: a, tx: tx, key: key, s: s, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}, living: map[string][]task{}}
 			switch c.d, ok = a.deployments.Get(tx, deploymentKey(s.Deployment)); {
 			case s.external():
 				c.runSets()
@@ -137,9 +137,24 @@ type control struct {
 	d    deployment
 	now  time.Time
 	wake time.Time
-	// What the load balancers say, by target group, asked once.
+	// What the load balancers say, by target group, and the tasks of each revision
+	// as they are now; asked once.
 	healths map[string]map[string]TargetHealth
+	living  map[string][]task
 }
+
+// tasksOf is a revision's tasks that have not stopped, oldest first.
+func (c *control) tasksOf(r revision) []task {
+	list, asked := c.living[r.ARN]
+	if !asked {
+		list = c.API.tasksOf(c.tx, r)
+		c.living[r.ARN] = list
+	}
+	return list
+}
+
+// count counts a revision's tasks. Healthy is left to look.
+func (c *control) count(r revision) rollout.Counts { return countOf(r, c.tasksOf(r)) }
 
 // health is what a load balancer says of a task.
 func (c *control) health(t task, r registration) TargetHealth {
@@ -200,7 +215,7 @@ func (c *control) run() {
 	budget := wanted.Others
 	for _, other := range c.others() {
 		r, _ := c.revisions.Get(c.tx, revisionKey(other))
-		keep := min(budget, c.count(c.tx, r).Active())
+		keep := min(budget, c.count(r).Active())
 		budget -= keep
 		c.scale(other, keep)
 	}
@@ -243,7 +258,7 @@ func changed(x, y deployment) bool {
 func (c *control) others() []string {
 	var list []string
 	for _, r := range c.revisionsOf(c.tx, c.key) {
-		if r.ARN != c.d.Source && r.ARN != c.d.Target && c.count(c.tx, r).Left() > 0 {
+		if r.ARN != c.d.Source && r.ARN != c.d.Target && c.count(r).Left() > 0 {
 			list = append(list, r.ARN)
 		}
 	}
@@ -422,12 +437,13 @@ func weights(group, other string, p rollout.Permille) []Share {
 	return []Share{{other, min(int(rollout.All-p), 999)}, {group, min(int(p), 999)}}
 }
 
-// count counts a revision's tasks. Healthy is left to look.
-func (a *API) count(tx *store.Tx, r revision) rollout.Counts {
+// count counts a revision's tasks, but not which are healthy.
+func (a *API) count(tx *store.Tx, r revision) rollout.Counts { return countOf(r, a.tasksOf(tx, r)) }
+
+func countOf(r revision, tasks []task) rollout.Counts {
 	c := rollout.Counts{FailedToStart: r.FailedToStart, FailedUnhealthy: r.FailedUnhealthy}
-	for _, t := range a.tasksOf(tx, r) {
+	for _, t := range tasks {
 		switch {
-		case t.Last == stopped:
 		case t.Desired == stopped:
 			c.Stopping++
 		case t.Last == running:
@@ -439,7 +455,7 @@ func (a *API) count(tx *store.Tx, r revision) rollout.Counts {
 	return c
 }
 
-// tasksOf is a revision's tasks, oldest first.
+// tasksOf is a revision's tasks that have not stopped, oldest first.
 func (a *API) tasksOf(tx *store.Tx, r revision) []task {
 	var list []task
 	for _, t := range a.tasksBy.Scan(tx, r.ARN) {
@@ -455,8 +471,8 @@ const settle = 40 * time.Second
 
 func (c *control) look(revisionARN string) rollout.Counts {
 	r, _ := c.revisions.Get(c.tx, revisionKey(revisionARN))
-	counts := c.count(c.tx, r)
-	for _, t := range c.tasksOf(c.tx, r) {
+	counts := c.count(r)
+	for _, t := range c.tasksOf(r) {
 		if t.Last == running && t.Desired == running && c.healthy(t) {
 			counts.Healthy++
 		}
@@ -485,7 +501,7 @@ func (c *control) healthy(t task) bool {
 func (c *control) replaceUnhealthy() {
 	grace := time.Duration(aws.ToInt32(c.s.Grace)) * time.Second
 	for _, r := range c.revisionsOf(c.tx, c.key) {
-		for _, t := range c.tasksOf(c.tx, r) {
+		for _, t := range c.tasksOf(r) {
 			if t.Last != running || t.Desired != running {
 				continue
 			}
@@ -515,6 +531,7 @@ func (c *control) replaceUnhealthy() {
 func (c *control) halt(t task, code types.TaskStopCode, reason string) {
 	t.Desired, t.StopCode, t.StopReason, t.Times.Stopping = stopped, code, reason, c.now
 	c.putTask(c.tx, t, c.key, c.now)
+	delete(c.living, t.Revision)
 }
 
 // scale brings the number of a revision's tasks that are to run to n.
@@ -524,8 +541,8 @@ func (c *control) scale(revisionARN string, n int) {
 		return
 	}
 	var live []task
-	for _, t := range c.tasksOf(c.tx, r) {
-		if t.Desired == running && t.Last != stopped {
+	for _, t := range c.tasksOf(r) {
+		if t.Desired == running {
 			live = append(live, t)
 		}
 	}
@@ -584,6 +601,7 @@ func (c *control) launch(r revision, n int) {
 			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
 		}
 		c.putTask(c.tx, t, c.key, c.now)
+		delete(c.living, r.ARN)
 		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		ids = append(ids, "(task "+t.ID+")")
 	}
@@ -642,7 +660,7 @@ func (c *control) drain() {
 	left := 0
 	for _, r := range c.revisionsOf(c.tx, c.key) {
 		c.scale(r.ARN, 0)
-		left += c.count(c.tx, r).Left()
+		left += c.count(r).Left()
 	}
 	if left == 0 {
 		c.s.Status = "INACTIVE"

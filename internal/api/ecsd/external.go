@@ -208,7 +208,7 @@ func (c *control) runSet(key string, ts taskSet) bool {
 	}
 	c.scale(ts.Revision, ts.Computed)
 	r, _ := c.revisions.Get(c.tx, revisionKey(ts.Revision))
-	if ts.Status == setDraining && c.count(c.tx, r).Left() == 0 {
+	if ts.Status == setDraining && c.count(r).Left() == 0 {
 		c.sets.Delete(c.tx, key)
 		c.revisions.Delete(c.tx, revisionKey(r.ARN))
 		c.tags.Set(c.tx, setARN(scope, c.s, ts.ID), nil)
@@ -231,10 +231,10 @@ func (c *control) runSet(key string, ts taskSet) bool {
 // whole is a task set's steady state, documented: as many tasks run as are to,
 // none is on its way, and every load balancer finds them healthy.
 func (c *control) whole(r revision, n int) bool {
-	if counts := c.count(c.tx, r); counts.Running != n || counts.Pending != 0 {
+	if counts := c.count(r); counts.Running != n || counts.Pending != 0 {
 		return false
 	}
-	for _, t := range c.tasksOf(c.tx, r) {
+	for _, t := range c.tasksOf(r) {
 		if t.Last == running && t.Desired == running && len(r.LoadBalancers) > 0 && !c.healthy(t) {
 			return false
 		}
