@@ -2,12 +2,13 @@
 // that says which version it is.
 //
 // Its environment: VERSION is what it says; PORT is where it listens, 8080 by
-// default; HEALTH=broken makes /health answer 500; a SIGTERM lets requests
-// under way end. GET /whoami asks AWS, as any program with the SDK would, whose
+// default; HEALTH=broken makes /health answer 500; DELAY, such as 300ms, is how long
+// an answer takes; a SIGTERM lets requests under way end. GET /whoami asks AWS, as any program with the SDK would, whose
 // credentials it has.
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,10 @@ func Main() error {
 	if port == "" {
 		port = "8080"
 	}
+	delay, err := time.ParseDuration(cmp.Or(os.Getenv("DELAY"), "0s"))
+	if err != nil {
+		return fmt.Errorf("reading DELAY: %w", err)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
 		if os.Getenv("HEALTH") == "broken" {
@@ -38,6 +43,7 @@ func Main() error {
 	})
 	mux.HandleFunc("GET /whoami", whoAmI)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(delay)
 		w.Header().Set("X-Version", version)
 		fmt.Fprintf(w, "hello from version %s\n", version)
 	})
