@@ -313,13 +313,6 @@ func (b *Balancer) RemoveListener(id string) {
 	}
 }
 
-// Listeners is the ids of all listeners.
-func (b *Balancer) Listeners() []string {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return slices.Collect(maps.Keys(b.listeners))
-}
-
 // use counts rules that forward to their groups, or no longer do; only groups that
 // some rule forwards to are checked.
 func (b *Balancer) use(rules []*rule, by int) {
@@ -417,6 +410,9 @@ func (b *Balancer) RemoveGroup(id string) {
 		t.gone = true
 	}
 }
+
+// Knows reports whether there is a group.
+func (b *Balancer) Knows(group string) bool { return b.group(group) != nil }
 
 // Groups is the ids of all groups.
 func (b *Balancer) Groups() []string {

@@ -79,7 +79,9 @@ func (a *API) write(t *testing.T, fn func(*store.Tx)) {
 	if err := a.store.Update(func(tx *store.Tx) error { fn(tx); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.sync(feed.Take(), map[string]time.Time{}); err != nil {
+	w := work{map[string]bool{}, map[string]bool{}}
+	a.add(w, feed.Take())
+	if err := a.sync(w, map[string]time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -52,7 +52,8 @@ func listenerProtocol(lb loadBalancer, p types.ProtocolEnum) (string, error) {
 }
 
 // checkProtocol refuses what is not for the listener's protocol: a rule's action
-// and its target groups. The text is AWS's, observed; of the others, guessed.
+// and its target groups. Of the text about protocols the beginning is observed, the
+// rest is guessed.
 func (a *API) checkProtocol(tx *store.Tx, r rule, protocol string) error {
 	if protocol == overTCP && r.Fixed != nil {
 		return &types.InvalidLoadBalancerActionException{Message: new("The action type 'fixed-response' is not valid with a network load balancer")}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"reflect"
@@ -24,9 +25,14 @@ func (a *API) Run(ctx context.Context) error {
 	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups)
 	defer feed.Stop()
 	drains := map[string]time.Time{}
+	w := work{map[string]bool{}, map[string]bool{}}
 	for keys := append(feed.Take(), a.observed()...); ; keys = feed.Take() {
-		if err := a.sync(keys, drains); err != nil {
+		a.add(w, keys)
+		if err := a.sync(w, drains); err != nil {
 			return fmt.Errorf("bringing the load balancers to their rows: %w", err)
+		}
+		if len(w.groups) > 0 {
+			continue
 		}
 		var next time.Time
 		for _, at := range drains {
@@ -68,12 +74,15 @@ func (a *API) observed() (keys []store.Key) {
 // work is the listeners and groups to be looked at, by ARN.
 type work struct{ listeners, groups map[string]bool }
 
-// work is what changed rows, and what the balancer saw, ask to be looked at.
-func (a *API) work(keys []store.Key) work {
-	w := work{listeners: map[string]bool{}}
+// groupsAtOnce is how many groups are looked at before listeners are again: a
+// shift of traffic does not wait for the health of everybody.
+const groupsAtOnce = 64
+
+// add adds what changed rows, and what the balancer saw, ask to be looked at.
+func (a *API) add(w work, keys []store.Key) {
 	a.changedMu.Lock()
-	w.groups = a.changed
-	a.changed = map[string]bool{}
+	maps.Copy(w.groups, a.changed)
+	clear(a.changed)
 	a.changedMu.Unlock()
 	a.store.View(func(tx *store.Tx) {
 		for _, k := range keys {
@@ -92,7 +101,20 @@ func (a *API) work(keys []store.Key) work {
 			}
 		}
 	})
-	return w
+}
+
+// take takes all listeners out of the work, and some groups.
+func (w work) take() (some work) {
+	some = work{maps.Clone(w.listeners), map[string]bool{}}
+	clear(w.listeners)
+	for group := range w.groups {
+		if len(some.groups) == groupsAtOnce {
+			break
+		}
+		some.groups[group] = true
+		delete(w.groups, group)
+	}
+	return some
 }
 
 // listenerOf is the ARN of the listener that a rule's ARN names.
@@ -106,15 +128,16 @@ func rulePrefix(listenerARN string) string {
 	return strings.Replace(listenerARN, ":listener/", ":listener-rule/", 1) + "/"
 }
 
-// sync is one pass over what changed: rows to balancer, balancer to rows. It keeps
-// when the time of a draining target is over, by group.
-func (a *API) sync(keys []store.Key, drains map[string]time.Time) error {
-	now, w := a.clock.Now(), a.work(keys)
+// sync is one pass over some of the work: rows to balancer, balancer to rows. It
+// keeps when the time of a draining target is over, by group.
+func (a *API) sync(all work, drains map[string]time.Time) error {
+	now := a.clock.Now()
 	for group, at := range drains {
 		if !at.After(now) {
-			w.groups[group] = true
+			all.groups[group] = true
 		}
 	}
+	w := all.take()
 	places, weights := map[string]bound{}, map[string]applied{}
 	a.store.View(func(tx *store.Tx) {
 		for groupARN := range w.groups {
@@ -174,6 +197,11 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 	spec := balance.Listener{ID: listenerARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == overTCP}
 	for _, r := range rules {
 		spec.Rules = append(spec.Rules, ruleSpec(r))
+		for _, to := range r.Forward { // it must know where it forwards to
+			if g, ok := a.groups.Get(tx, keyOf(to.Group)); ok && !a.balance.Knows(to.Group) {
+				a.balance.SetGroup(groupSpec(g))
+			}
+		}
 	}
 	addr, err := a.balance.SetListener(spec)
 	if errors.Is(err, net.ErrClosed) { // the stage ends, and the rows stay as they are for the next
