@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"runtime/pprof"
 	"slices"
@@ -142,10 +140,7 @@ type world struct {
 func newWorld(n *memnet.Network) *world {
 	c := aws.Config{
 		Region: "us-east-1", BaseEndpoint: new("http://127.0.0.1:4566"), Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
-		HTTPClient: &http.Client{Transport: &http.Transport{
-			MaxIdleConnsPerHost: 16,
-			DialContext:         func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) },
-		}},
+		HTTPClient: n.Client(),
 	}
 	return &world{ecs: ecs.NewFromConfig(c), elb: elb.NewFromConfig(c), iam: iam.NewFromConfig(c)}
 }

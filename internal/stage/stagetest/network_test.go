@@ -15,6 +15,8 @@ import (
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/smithy-go"
+
+	"serin/internal/memnet"
 )
 
 // network is a world behind a network load balancer, with a listener for tests.
@@ -52,7 +54,7 @@ func (w *network) listen(port int32) string {
 
 // dialer is a client with connections of its own.
 func (w *network) dialer() (*http.Client, *http.Transport) {
-	transport := w.client.Transport.(whole).RoundTripper.(*http.Transport).Clone()
+	transport := w.client.Transport.(memnet.Transport).Clone()
 	w.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}, transport
 }

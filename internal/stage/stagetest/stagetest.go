@@ -69,11 +69,10 @@ func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) }}
-	t.Cleanup(transport.CloseIdleConnections)
+	client := n.Client()
+	t.Cleanup(client.CloseIdleConnections)
 	s, c, stop := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Function: f, Network: n}, fake)
 	t.Cleanup(stop)
-	client := &http.Client{Transport: whole{transport}}
 	c.HTTPClient = client
 	return s, c, client
 }
