@@ -32,7 +32,7 @@ func (d *decision) watchAlarms() {
 // alarm takes in that one fires, from the deployment's beginning to the end of its
 // bake; which moment is the first that AWS minds is not documented.
 func (d *decision) alarm() {
-	if d.s.AlarmMonitor == Monitoring && d.s.Status == InProgress && d.s.Stage != CleanUp && d.o.Alarms != "" {
+	if d.s.AlarmMonitor == Monitoring && d.s.Status == InProgress && d.s.Stage != CleanUp && !d.s.Settled && d.o.Alarms != "" {
 		d.s.AlarmMonitor, d.s.Fired = Triggered, d.o.Alarms
 	}
 }

@@ -318,7 +318,8 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.cw.Run(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })
-	g.Go(func() error { return s.measure(ctx) })
+	g.Go(func() error { return s.measureTraffic(ctx) })
+	g.Go(func() error { return s.measureTasks(ctx) })
 	if s.config.EventsTo != "" {
 		g.Go(func() error { return s.events.Deliver(ctx, s.config.EventsTo, http.DefaultTransport, s.log) })
 	}

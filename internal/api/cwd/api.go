@@ -11,6 +11,7 @@ package cwd
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	cw "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
@@ -32,12 +33,16 @@ type API struct {
 	alarms  *store.Table[alarm]
 	history *store.Table[item]
 	tags    *tags.Table
+	wake    chan struct{} // alarms changed, or more was measured
+
+	measuredMu sync.Mutex
+	measured   time.Time // all before was published; zero: the stage has not begun to measure
 }
 
 // New adds CloudWatch's tables to the store.
 func New(s *store.Store, c *clock.Clock) *API {
 	return &API{
-		store: s, clock: c, points: newPoints(),
+		store: s, clock: c, points: newPoints(), wake: make(chan struct{}, 1),
 		alarms:  store.NewTable[alarm](s, "cloudwatch/alarms"),
 		history: store.NewTable[item](s, "cloudwatch/history"),
 		tags:    tags.NewTable(s, "cloudwatch/tags", tags.Exact),

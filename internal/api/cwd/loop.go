@@ -29,8 +29,7 @@ func (a alarm) rhythm() (every, settle time.Duration) {
 
 // Run evaluates alarms, in stage time, until ctx ends.
 func (a *API) Run(ctx context.Context) error {
-	changed := make(chan struct{}, 1)
-	stop := a.store.Watch(changed, a.alarms)
+	stop := a.store.Watch(a.wake, a.alarms)
 	defer stop()
 	done := map[string]time.Time{} // alarm → the end of the last range that was evaluated
 	for {
@@ -38,16 +37,37 @@ func (a *API) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("evaluating alarms: %w", err)
 		}
-		if _, err := a.clock.Wait(ctx, next, changed); err != nil {
+		if _, err := a.clock.Wait(ctx, next, a.wake); err != nil {
 			return nil
 		}
 	}
 }
 
+// Measured says that the stage has published all that it measured before a time. No
+// minute is evaluated before that, also when stage time has jumped over it.
+func (a *API) Measured(until time.Time) {
+	a.measuredMu.Lock()
+	a.measured = until
+	a.measuredMu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default: // a signal is already waiting
+	}
+}
+
+func (a *API) measuredUntil() time.Time {
+	a.measuredMu.Lock()
+	defer a.measuredMu.Unlock()
+	return a.measured
+}
+
 // evaluate is one pass over all alarms. It returns when the next is due; a new
 // alarm is evaluated first when the minute is over in which it was seen.
 func (a *API) evaluate(done map[string]time.Time) (next time.Time, err error) {
-	now := a.clock.Now()
+	now, until := a.clock.Now(), a.measuredUntil()
+	if until.IsZero() {
+		return next, nil
+	}
 	rows := map[string]alarm{}
 	a.store.View(func(tx *store.Tx) {
 		for key, row := range a.alarms.Scan(tx, "") {
@@ -62,6 +82,10 @@ func (a *API) evaluate(done map[string]time.Time) (next time.Time, err error) {
 	for key, row := range rows {
 		every, settle := row.rhythm()
 		due := now.Add(-settle).Truncate(every)
+		waits := every == everyMinute && due.After(until)
+		if waits {
+			due = until
+		}
 		last, known := done[key]
 		if !known {
 			last = due
@@ -73,7 +97,7 @@ func (a *API) evaluate(done map[string]time.Time) (next time.Time, err error) {
 			return next, err
 		}
 		done[key] = due
-		if wake := due.Add(every + settle); next.IsZero() || wake.Before(next) {
+		if wake := due.Add(every + settle); !waits && (next.IsZero() || wake.Before(next)) {
 			next = wake
 		}
 	}

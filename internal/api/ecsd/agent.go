@@ -152,7 +152,7 @@ func (g *agent) pass(ctx context.Context, changed []store.Key) error {
 	touched := g.touched
 	g.touched = map[string]bool{}
 	g.mu.Unlock()
-	rows := map[string]task{}
+	rows, gone := map[string]task{}, []string(nil)
 	g.store.View(func(tx *store.Tx) {
 		for _, k := range changed {
 			if k.Table == store.AnyTable(g.tasks) {
@@ -166,11 +166,18 @@ func (g *agent) pass(ctx context.Context, changed []store.Key) error {
 			}
 		}
 		for key, really := range touched {
-			if t, ok := g.tasks.Get(tx, key); ok && really && t.Last != stopped {
+			t, ok := g.tasks.Get(tx, key)
+			switch {
+			case ok && really && t.Last != stopped:
 				rows[key] = t
+			case !ok:
+				gone = append(gone, key)
 			}
 		}
 	})
+	for _, key := range gone {
+		g.abandon(ctx, key)
+	}
 	var steps []step
 	for key, t := range rows {
 		if h, busy := g.handle(key); !busy {
@@ -259,6 +266,22 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 		g.stop(ctx, key, h)
 	}
 	return step{}
+}
+
+// abandon stops what still runs for a task whose row was taken away by a reset.
+func (g *agent) abandon(ctx context.Context, key string) {
+	h, busy := g.handle(key)
+	if h == nil || busy {
+		return
+	}
+	g.mu.Lock()
+	delete(g.handles, key)
+	g.mu.Unlock()
+	g.work.Go(func() {
+		if err := g.discard(ctx, h); err != nil && ctx.Err() == nil {
+			g.log.Warn("a task without a row could not be removed", "task", h.ID(), "err", err)
+		}
+	})
 }
 
 // forget lets go of what ran for a task that has ended.
@@ -571,7 +594,7 @@ const tasksService = "ecs-tasks.amazonaws.com"
 // ask for credentials with.
 func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 	a.store.View(func(tx *store.Tx) {
-		for key, t := range a.tasksBy.Scan(tx, credentials) {
+		for key, t := range a.tasksBy.Scan(tx, credentialsLabel+credentials) {
 			scope, _ := arn.ParseKey(key)
 			if d, found := a.definition(tx, scope, t.TaskDefinition); found {
 				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}, true
@@ -635,6 +658,9 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 // running is that a task runs, and is registered with its target groups.
 func (g *agent) running(h run.Task) change {
 	return func(tx *store.Tx, t *task) {
+		if !early(*t) {
+			return
+		}
 		now := g.clock.Now()
 		t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
 		for i := range t.Containers {

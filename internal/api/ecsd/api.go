@@ -213,7 +213,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		}
 		labels := []string{t.Revision}
 		if t.Credentials != "" {
-			labels = append(labels, t.Credentials)
+			labels = append(labels, credentialsLabel+t.Credentials)
 		}
 		for _, r := range t.Targets {
 			labels = append(labels, r.Group)
@@ -231,6 +231,10 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 	})
 	return a
 }
+
+// credentialsLabel is before an id of credentials, which is a secret: nothing else
+// that an index knows may be taken for one.
+const credentialsLabel = "credentials "
 
 // trafficOf is every target group and listener rule that load balancers name.
 func trafficOf(lbs []types.LoadBalancer) (arns []string) {

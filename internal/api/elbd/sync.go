@@ -24,18 +24,18 @@ import (
 func (a *API) Run(ctx context.Context) error {
 	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups)
 	defer feed.Stop()
-	drains := map[string]time.Time{}
+	again := map[string]time.Time{}
 	w := work{map[string]bool{}, map[string]bool{}}
 	for keys := append(feed.Take(), a.observed()...); ; keys = feed.Take() {
 		a.add(w, keys)
-		if err := a.sync(w, drains); err != nil {
+		if err := a.sync(w, again); err != nil {
 			return fmt.Errorf("bringing the load balancers to their rows: %w", err)
 		}
 		if len(w.groups) > 0 {
 			continue
 		}
 		var next time.Time
-		for _, at := range drains {
+		for _, at := range again {
 			if next.IsZero() || at.Before(next) {
 				next = at
 			}
@@ -77,6 +77,9 @@ type work struct{ listeners, groups map[string]bool }
 // groupsAtOnce is how many groups are looked at before listeners are again: a
 // shift of traffic does not wait for the health of everybody.
 const groupsAtOnce = 64
+
+// tryAgain is after how long a listener that could not listen tries again.
+const tryAgain = 5 * time.Second
 
 // add adds what changed rows, and what the balancer saw, ask to be looked at.
 func (a *API) add(w work, keys []store.Key) {
@@ -129,12 +132,19 @@ func rulePrefix(listenerARN string) string {
 }
 
 // sync is one pass over some of the work: rows to balancer, balancer to rows. It
-// keeps when the time of a draining target is over, by group.
-func (a *API) sync(all work, drains map[string]time.Time) error {
+// keeps when a group or a listener is to be looked at again: when the time of a
+// draining target is over, or after a listener could not listen.
+func (a *API) sync(all work, again map[string]time.Time) error {
 	now := a.clock.Now()
-	for group, at := range drains {
-		if !at.After(now) {
-			all.groups[group] = true
+	for name, at := range again {
+		if at.After(now) {
+			continue
+		}
+		delete(again, name)
+		if strings.Contains(name, ":listener/") {
+			all.listeners[name] = true
+		} else {
+			all.groups[name] = true
 		}
 	}
 	w := all.take()
@@ -148,8 +158,11 @@ func (a *API) sync(all work, drains map[string]time.Time) error {
 			}
 		}
 		for listenerARN := range w.listeners {
-			if place, ok := a.setListener(tx, listenerARN, weights); ok {
+			place, ok := a.setListener(tx, listenerARN, weights)
+			if ok {
 				places[listenerARN] = place
+			} else if _, wanted := a.listeners.Get(tx, keyOf(listenerARN)); wanted {
+				again[listenerARN] = now.Add(tryAgain)
 			}
 		}
 	})
@@ -170,11 +183,11 @@ func (a *API) sync(all work, drains map[string]time.Time) error {
 		}
 		states := map[string]health{}
 		for groupARN := range w.groups {
-			delete(drains, groupARN)
+			delete(again, groupARN)
 			if g, ok := a.groups.Get(tx, keyOf(groupARN)); ok { // as it is now
 				live := a.balance.Health(groupARN)
 				if due := a.finishDraining(tx, &g, live, now); !due.IsZero() {
-					drains[groupARN] = due
+					again[groupARN] = due
 				}
 				states[groupARN] = health{healthRows(g, live)}
 			}

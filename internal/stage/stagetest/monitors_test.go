@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
 func alarms(rollback bool, names ...string) *types.DeploymentAlarms {
@@ -24,6 +25,11 @@ func (w *world) alarm(name string, minutes int32, change func(*cloudwatch.PutMet
 		EvaluationPeriods: &minutes, DatapointsToAlarm: new(int32(1)), Threshold: new(5.0), ComparisonOperator: cwtypes.ComparisonOperatorGreaterThanThreshold, TreatMissingData: new("notBreaching")}
 	change(in)
 	w.must(w.cw.PutMetricAlarm(w.t.Context(), in))
+}
+
+// loadBalancerName is what CloudWatch calls a load balancer.
+func loadBalancerName(lb elbtypes.LoadBalancer) string {
+	return (*lb.LoadBalancerArn)[strings.Index(*lb.LoadBalancerArn, "app/"):]
 }
 
 func (w *world) setAlarm(name string, state cwtypes.StateValue) {
@@ -40,7 +46,7 @@ func TestTheLoadBalancersErrorsTurnACanaryBack(t *testing.T) {
 		lb := lbs.LoadBalancers[0]
 		w.alarm("5xx", 1, func(in *cloudwatch.PutMetricAlarmInput) {
 			in.Namespace, in.MetricName = new("AWS/ApplicationELB"), new("HTTPCode_Target_5XX_Count")
-			in.Dimensions = []cwtypes.Dimension{{Name: new("LoadBalancer"), Value: new((*lb.LoadBalancerArn)[strings.Index(*lb.LoadBalancerArn, "app/"):])}}
+			in.Dimensions = []cwtypes.Dimension{{Name: new("LoadBalancer"), Value: new(loadBalancerName(lb))}}
 		})
 		c := canary()
 		c.Alarms = alarms(true, "5xx")
