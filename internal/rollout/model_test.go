@@ -11,6 +11,7 @@ type world struct {
 	o       Observed
 	now     time.Time
 	mishaps int // that may still happen
+	updates int // that may still come
 }
 
 // moment is a world without its date: what differs only in when it is is the same.
@@ -18,6 +19,7 @@ type moment struct {
 	s       State
 	o       Observed
 	mishaps int
+	updates int
 }
 
 func (w world) key() moment {
@@ -30,7 +32,7 @@ func (w world) key() moment {
 	s := w.s
 	s.Since, s.Moved, s.Shifted, s.Baked, s.Rollback.Started = ago(s.Since), ago(s.Moved), ago(s.Shifted), ago(s.Baked), ago(s.Rollback.Started)
 	s.Started, s.Finished, s.StoppedAt, s.Rollback.Safe = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return moment{s, w.o, w.mishaps}
+	return moment{s, w.o, w.mishaps, w.updates}
 }
 
 // next is every world that can follow: each task and each weight moves by itself,
@@ -85,6 +87,9 @@ func (w world) next(want Wanted) (list []world) {
 	if want.WakeAt.After(w.now) {
 		add(func(n *world) { n.now = want.WakeAt })
 	}
+	if w.updates > 0 && w.s.HasSource {
+		add(func(n *world) { n.update() })
+	}
 	if !w.o.Stop && w.s.Status == InProgress {
 		add(func(n *world) { n.o.Stop = true })
 	}
@@ -92,6 +97,16 @@ func (w world) next(want Wanted) (list []world) {
 		add(func(n *world) { n.o.Alarms = "errors" })
 	}
 	return list
+}
+
+// update is a newer deployment that takes over: what this one began is in its way,
+// and its own tasks come into the group that has what traffic was shifted.
+func (w *world) update() {
+	w.updates--
+	left := w.o.Others
+	left.Pending, left.Running, left.Healthy = left.Pending+w.o.Target.Pending, left.Running+w.o.Target.Running, left.Healthy+w.o.Target.Healthy
+	w.s = Begin(w.s.Config, true, left.Left() > 0)
+	w.o.Target, w.o.Others, w.o.Stop, w.o.Alarms = Counts{}, left, false, ""
 }
 
 // Every world that a small service can come to is looked at: none is without a way
@@ -109,7 +124,7 @@ func TestEveryWorldHasAWayOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const desired = 2
-			first := world{s: Begin(c, true, false), o: Observed{Desired: desired, Source: Counts{Running: desired, Healthy: desired}}, now: time.Unix(0, 0), mishaps: 2}
+			first := world{s: Begin(c, true, false), o: Observed{Desired: desired, Source: Counts{Running: desired, Healthy: desired}}, now: time.Unix(0, 0), mishaps: 2, updates: 1}
 			if name == "reconcile" {
 				first.s.Reconcile, first.o.Production, first.o.Others = true, 400, Counts{Running: desired, Healthy: desired}
 			}
