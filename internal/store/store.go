@@ -240,10 +240,20 @@ func (s *Store) View(fn func(*Tx)) { fn(&Tx{store: s, v: s.current.Load()}) }
 
 // Update runs fn as the only writer and returns when its changes are durable.
 // When fn or the disk fails, nothing of it remains.
-func (s *Store) Update(fn func(*Tx) error) error {
+func (s *Store) Update(fn func(*Tx) error) error { return s.enqueue(fn, false) }
+
+// UpdateFirst is Update before those that wait: for the few loops that everybody
+// waits for.
+func (s *Store) UpdateFirst(fn func(*Tx) error) error { return s.enqueue(fn, true) }
+
+func (s *Store) enqueue(fn func(*Tx) error, first bool) error {
 	u := &update{fn: fn, done: make(chan struct{})}
 	s.mu.Lock()
-	s.queue = append(s.queue, u)
+	if first {
+		s.queue = slices.Insert(s.queue, 0, u)
+	} else {
+		s.queue = append(s.queue, u)
+	}
 	lead := !s.leading
 	s.leading = true
 	s.mu.Unlock()
@@ -254,13 +264,17 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	return u.err
 }
 
-// lead runs the queued updates as one group. Whoever finds nobody leading leads,
+// mostInGroup bounds how long one waits who comes while a group is committed.
+const mostInGroup = 32
+
+// lead runs the first of the queued updates as one group. Whoever finds nobody leading leads,
 // once: those that came meanwhile are led by a goroutine, so that no caller waits
 // for more than its own group.
 func (s *Store) lead() {
 	s.mu.Lock()
-	group := s.queue
-	s.queue = nil
+	n := min(len(s.queue), mostInGroup)
+	group := slices.Clone(s.queue[:n])
+	s.queue = slices.Delete(s.queue, 0, n)
 	s.mu.Unlock()
 	s.commit(group)
 	s.mu.Lock()

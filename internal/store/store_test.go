@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -284,6 +285,36 @@ func TestARangeBeginsAtItsKeyAndTheLastRowIsKnown(t *testing.T) {
 		key, last, ok := rows.Last(tx)
 		if fmt.Sprint(got) != "[b d]" || key != "d" || last.N != 2 || !ok {
 			t.Errorf("from b come %v; the last is %s, %v", got, key, last)
+		}
+	})
+}
+
+func TestWhoGoesFirstWaitsForTheGroupUnderWayAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Ephemeral()
+		if err := s.Load(); err != nil {
+			t.Fatal(err)
+		}
+		var order []int
+		note := func(n int) func(*Tx) error { return func(*Tx) error { order = append(order, n); return nil } }
+		release := make(chan struct{})
+		go s.Update(func(*Tx) error { <-release; return nil })
+		synctest.Wait()
+		for n := range 2 * mostInGroup {
+			go s.Update(note(n))
+			synctest.Wait() // it is in the queue
+		}
+		go s.UpdateFirst(note(-1))
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if len(order) != 2*mostInGroup+1 || order[0] != -1 {
+			t.Fatalf("the order is %v", order)
+		}
+		for i, n := range order[1:] {
+			if n != i {
+				t.Fatalf("the order is %v", order)
+			}
 		}
 	})
 }

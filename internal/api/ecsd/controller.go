@@ -103,7 +103,7 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 // reconcile looks at services and writes what follows, in one transaction, and
 // when each is to be looked at again.
 func (a *API) reconcile(keys []string, agenda map[string]time.Time) error {
-	return a.store.Update(func(tx *store.Tx) error {
+	return a.store.UpdateFirst(func(tx *store.Tx) error {
 		for _, key := range keys {
 			delete(agenda, key)
 			s, ok := a.services.Get(tx, key)

@@ -166,7 +166,7 @@ func (a *API) sync(all work, again map[string]time.Time) error {
 			}
 		}
 	})
-	return a.store.Update(func(tx *store.Tx) error {
+	return a.store.UpdateFirst(func(tx *store.Tx) error {
 		for listenerARN := range w.listeners {
 			keep(tx, a.bound, listenerARN, places)
 			for key := range a.applied.Scan(tx, keyOf(rulePrefix(listenerARN))) {
