@@ -73,6 +73,15 @@ func (f *flow) cut() {
 	reset(f.target)
 }
 
+// closeWrite ends one way of a connection, where its kind of network can: TCP does,
+// and that in memory.
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func reset(c net.Conn) {
 	if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
 		l.SetLinger(0)
@@ -257,9 +266,7 @@ func (f *flow) move(to, from net.Conn, moved func(uint64)) {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			if half, ok := to.(interface{ CloseWrite() error }); ok {
-				half.CloseWrite()
-			}
+			closeWrite(to)
 			return
 		case err != nil:
 			f.cut()

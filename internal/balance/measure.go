@@ -230,7 +230,7 @@ func (c *clientConn) Write(p []byte) (int, error) {
 }
 
 // CloseWrite lets the server end an answer before it ends the connection.
-func (c *clientConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+func (c *clientConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 // dial makes a connection to a target and counts it for the listener whose
 // request wanted one.

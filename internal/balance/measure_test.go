@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +15,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"serin/internal/clock"
+	"serin/internal/memnet"
 )
 
 // coded answers with the code that the path names.
@@ -254,4 +259,43 @@ func TestNothingIsLostBetweenMeasurements(t *testing.T) {
 	if requests != clients*each || answers != clients*each || times != clients*each {
 		t.Errorf("%d requests, %d answers, %v times; want %d", requests, answers, times, clients*each)
 	}
+}
+
+// A header that is too large is answered before it is read: the server ends its
+// own side first, whatever the network.
+func TestAnAnswerEndsItsSideOnAnyNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := clock.New(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said strings.Builder
+		b := New(c, slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		network := memnet.New()
+		b.Network = network
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx) }()
+		addr, err := b.SetListener(Listener{ID: "l", Bind: "127.0.0.1:80", Rules: []Rule{{ID: "r", Fixed: &Fixed{Code: 200, Body: "ok"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := network.Dial(ctx, addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go conn.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2<<20)))
+		answer, err := io.ReadAll(conn) // to the end that the server makes
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 431") {
+			t.Errorf("%s %v", answer, err)
+		}
+		conn.Close()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(said.String(), "panic") {
+			t.Error(said.String())
+		}
+	})
 }

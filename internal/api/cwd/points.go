@@ -2,6 +2,7 @@ package cwd
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,7 @@ func (p *points) drop(minutes, seconds time.Time) {
 			p.cut(&t.minutes, minutes.Unix())
 			p.cut(&t.seconds, seconds.Unix())
 			if len(t.minutes) == 0 {
+				p.cut(&t.seconds, math.MaxInt64) // of a minute that is gone
 				delete(s.units, unit)
 			}
 		}
