@@ -352,7 +352,7 @@ func (b *Balancer) plan(g *group, t *target, at time.Time) {
 	}
 	t.queued = true
 	b.due.push(dueCheck{at, g, t})
-	b.poke()
+	clock.Poke(b.wake)
 }
 
 // SetGroup makes a group as wanted. A target that stays keeps its health; one

@@ -67,13 +67,6 @@ func (b *Balancer) closeAll() {
 	b.transport.CloseIdleConnections()
 }
 
-func (b *Balancer) poke() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
-
 // startDue starts every check whose time has come and returns the next time.
 func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sync.WaitGroup) (next time.Time) {
 	now := b.Clock.Now()

@@ -156,3 +156,20 @@ func (c *Clock) Wait(ctx context.Context, t time.Time, signal <-chan struct{}) (
 		}
 	}
 }
+
+// Sooner is the earlier of two times, of which zero is never.
+func Sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Poke signals a loop that waits, without waiting. The channel wants a buffer of
+// one: a signal that is there stands for all that come after it.
+func Poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -85,3 +85,15 @@ func TestWaitEndsWithItsContextOrSignal(t *testing.T) {
 		}
 	})
 }
+
+func TestZeroIsNever(t *testing.T) {
+	var never time.Time
+	early, late := time.Unix(1, 0), time.Unix(2, 0)
+	for _, c := range []struct{ a, b, want time.Time }{
+		{never, never, never}, {never, late, late}, {late, never, late}, {early, late, early}, {late, early, early},
+	} {
+		if got := Sooner(c.a, c.b); !got.Equal(c.want) {
+			t.Errorf("the sooner of %v and %v is %v", c.a, c.b, got)
+		}
+	}
+}

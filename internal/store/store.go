@@ -31,6 +31,8 @@ import (
 	"github.com/tidwall/btree"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"serin/internal/clock"
 )
 
 // Version is the layout of the file. A file of a newer layout is refused.
@@ -395,12 +397,7 @@ func (s *Store) Watch(ch chan<- struct{}, tables ...AnyTable) (stop func()) {
 	return s.watch(w)
 }
 
-func (w *watcher) signal() {
-	select {
-	case w.ch <- struct{}{}:
-	default: // a signal is already waiting
-	}
-}
+func (w *watcher) signal() { clock.Poke(w.ch) }
 
 // Table is a typed, ordered table of rows R.
 type Table[R any] struct {

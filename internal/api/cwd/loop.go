@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/store"
 )
 
@@ -49,10 +50,7 @@ func (a *API) Measured(until time.Time) {
 	a.measuredMu.Lock()
 	a.measured = until
 	a.measuredMu.Unlock()
-	select {
-	case a.wake <- struct{}{}:
-	default: // a signal is already waiting
-	}
+	clock.Poke(a.wake)
 }
 
 func (a *API) measuredUntil() time.Time {
@@ -97,8 +95,8 @@ func (a *API) evaluate(done map[string]time.Time) (next time.Time, err error) {
 			return next, err
 		}
 		done[key] = due
-		if wake := due.Add(every + settle); !waits && (next.IsZero() || wake.Before(next)) {
-			next = wake
+		if !waits {
+			next = clock.Sooner(next, due.Add(every+settle))
 		}
 	}
 	return next, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/store"
 	"serin/internal/wire"
 )
@@ -234,8 +235,8 @@ func (a *API) sweep() (next time.Time) {
 				continue
 			} else if !at.After(now) {
 				due = append(due, key)
-			} else if next.IsZero() || at.Before(next) {
-				next = at
+			} else {
+				next = clock.Sooner(next, at)
 			}
 		}
 	})
@@ -245,9 +246,7 @@ func (a *API) sweep() (next time.Time) {
 			a.log.Error("performing a lifecycle policy", "repository", key, "error", err)
 			again = now.Add(sweepAgain)
 		}
-		if next.IsZero() || again.Before(next) {
-			next = again
-		}
+		next = clock.Sooner(next, again)
 	}
 	return next
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/run"
 	"serin/internal/store"
 )
@@ -143,7 +144,7 @@ func (g *agent) touch(key string) {
 	g.mu.Lock()
 	g.touched[key] = true
 	g.mu.Unlock()
-	poke(g.wakeAgent)
+	clock.Poke(g.wakeAgent)
 }
 
 // pass takes each task that something happened to one step further, where it can go.

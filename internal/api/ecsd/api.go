@@ -323,13 +323,6 @@ func page(items []string, token *string, max *int32, usual, most int) ([]string,
 	return items, &next, nil
 }
 
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default: // a signal is already waiting
-	}
-}
-
 func pointer(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

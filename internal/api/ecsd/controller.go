@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/id"
 	"serin/internal/rollout"
 	"serin/internal/store"
@@ -46,14 +47,12 @@ func (a *API) Control(ctx context.Context) error {
 				return err
 			}
 		}
-		if soon := now.Add(keepStopped); len(due) > 0 && (sweep.IsZero() || soon.Before(sweep)) { // what ends from now on is kept for that long
-			sweep = soon
+		if len(due) > 0 { // what ends from now on is kept for that long
+			sweep = clock.Sooner(sweep, now.Add(keepStopped))
 		}
 		next := sweep
 		for _, at := range agenda {
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
+			next = clock.Sooner(next, at)
 		}
 		if _, err := a.clock.Wait(ctx, next, a.wakeController); err != nil {
 			return nil
@@ -167,8 +166,8 @@ func (c *control) health(t task, r registration) TargetHealth {
 }
 
 func (c *control) later(at time.Time) {
-	if at.After(c.now) && (c.wake.IsZero() || at.Before(c.wake)) {
-		c.wake = at
+	if at.After(c.now) {
+		c.wake = clock.Sooner(c.wake, at)
 	}
 }
 

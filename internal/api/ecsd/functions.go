@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/id"
 	"serin/internal/rollout"
 	"serin/internal/store"
@@ -83,9 +84,7 @@ func (a *API) Invoke(ctx context.Context) error {
 					continue
 				}
 				if at := d.invocation(c).Next; at.After(now) {
-					if next.IsZero() || at.Before(next) {
-						next = at
-					}
+					next = clock.Sooner(next, at)
 					continue
 				}
 				key := fmt.Sprint(d.ARN, c.Hook, c.Stage, c.Step, c.Back)
@@ -105,10 +104,7 @@ func (a *API) Invoke(ctx context.Context) error {
 						a.log.Error("keeping a hook's answer", "deployment", d.ARN, "error", err)
 						return
 					}
-					select { // its next time may have come already
-					case wake <- struct{}{}:
-					default:
-					}
+					clock.Poke(wake) // its next time may have come already
 				})
 			}
 		}

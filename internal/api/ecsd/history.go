@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"serin/internal/arn"
+	"serin/internal/clock"
 	"serin/internal/store"
 )
 
@@ -24,8 +25,8 @@ func (a *API) sweep() (next time.Time, err error) {
 	now := a.clock.Now()
 	// due notes when something ends, and says whether that is now.
 	due := func(at time.Time) bool {
-		if at.After(now) && (next.IsZero() || at.Add(time.Minute).Before(next)) {
-			next = at.Add(time.Minute)
+		if at.After(now) {
+			next = clock.Sooner(next, at.Add(time.Minute))
 		}
 		return !at.After(now)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"serin/internal/arn"
 	"serin/internal/balance"
+	"serin/internal/clock"
 	"serin/internal/store"
 )
 
@@ -36,9 +37,7 @@ func (a *API) Run(ctx context.Context) error {
 		}
 		var next time.Time
 		for _, at := range again {
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
+			next = clock.Sooner(next, at)
 		}
 		if _, err := a.clock.Wait(ctx, next, a.wake); err != nil {
 			return nil
@@ -51,10 +50,7 @@ func (a *API) saw(group string) {
 	a.changedMu.Lock()
 	a.changed[group] = true
 	a.changedMu.Unlock()
-	select {
-	case a.wake <- struct{}{}:
-	default: // a signal is already waiting
-	}
+	clock.Poke(a.wake)
 }
 
 // observed is the rows of what was seen before the stage began: what they are of
@@ -266,9 +262,7 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 			continue
 		}
 		still = append(still, t)
-		if next.IsZero() || due.Before(next) {
-			next = due
-		}
+		next = clock.Sooner(next, due)
 	}
 	if len(still) != len(g.Draining) {
 		g.Draining = still
