@@ -32,8 +32,8 @@ func (n *Naming) JSON(v any) []byte {
 	return n.appendJSON(make([]byte, 0, 2048), reflect.ValueOf(v), false)
 }
 
-// isoTime is how AWS writes times in events, quotes included.
-const isoTime = `"2006-01-02T15:04:05.000Z"`
+// ISO is a time as AWS writes it in XML and in events.
+func ISO(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 	for v.Kind() == reflect.Pointer {
@@ -54,7 +54,7 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 		return appendFloat(b, v.Float(), v.Type().Bits())
 	case kindTime:
 		if n.ISO {
-			return v.Interface().(time.Time).UTC().AppendFormat(b, isoTime)
+			return appendString(b, ISO(v.Interface().(time.Time)))
 		}
 		return appendEpoch(b, v.Interface().(time.Time))
 	case kindDocument:
@@ -222,7 +222,7 @@ func (n *Naming) writeValue(b *bytes.Buffer, v reflect.Value, item string) {
 	case kindFloat:
 		b.WriteString(decimal(v.Float(), v.Type().Bits()))
 	case kindTime:
-		b.WriteString(v.Interface().(time.Time).UTC().Format("2006-01-02T15:04:05.000Z"))
+		b.WriteString(ISO(v.Interface().(time.Time)))
 	case kindBlob:
 		b.WriteString(base64.StdEncoding.EncodeToString(v.Bytes()))
 	case kindList:

@@ -14,6 +14,7 @@ import (
 	"serin/internal/events"
 	"serin/internal/rollout"
 	"serin/internal/store"
+	"serin/internal/wire"
 )
 
 // What ECS tells EventBridge, put into the log in the transaction of the change.
@@ -34,9 +35,6 @@ func detailJSON(v any) json.RawMessage {
 	return raw
 }
 
-// precise is how times are written in events, documented.
-func precise(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
-
 // tellTask tells a task as DescribeTasks does, but for its times, its attachments'
 // type and the time of the change; documented.
 func (a *API) tellTask(tx *store.Tx, key string, t task, at time.Time) {
@@ -48,7 +46,7 @@ func (a *API) tellTask(tx *store.Tx, key string, t task, at time.Time) {
 	}
 	detail := a.naming.JSON(v)
 	detail = append(detail[:len(detail)-1], `,"updatedAt":`...) // which the SDK's type does not have
-	detail = append(append(detail, detailJSON(precise(at))...), '}')
+	detail = append(append(detail, detailJSON(wire.ISO(at))...), '}')
 	a.event(tx, key, "ECS Task State Change", at, json.RawMessage(detail), *v.TaskArn)
 }
 
@@ -76,7 +74,7 @@ const (
 // tellDeployment tells what a decision did. A failure is told whatever failed,
 // which is guessed: AWS documents it for the circuit breaker and alarms.
 func (c *control) tellDeployment(kind rollout.EventKind, reason string, source, target revision) {
-	d := deploymentDetail{EventType: "INFO", UpdatedAt: precise(c.now)}
+	d := deploymentDetail{EventType: "INFO", UpdatedAt: wire.ISO(c.now)}
 	switch kind {
 	case rollout.Began:
 		d.EventName, d.DeploymentID, d.Reason = "SERVICE_DEPLOYMENT_IN_PROGRESS", target.Legacy, inProgress(target.Legacy)
@@ -139,7 +137,7 @@ type actionDetail struct {
 // tellAction tells an action of the service at key. That a task set is named beside
 // its service is guessed.
 func (a *API) tellAction(tx *store.Tx, key string, at time.Time, did serviceAction, reason string, set ...string) {
-	a.event(tx, key, "ECS Service Action", at, actionDetail{actionTypes[did], did, clusterOf(key), reason, precise(at)}, append([]string{serviceOf(key)}, set...)...)
+	a.event(tx, key, "ECS Service Action", at, actionDetail{actionTypes[did], did, clusterOf(key), reason, wire.ISO(at)}, append([]string{serviceOf(key)}, set...)...)
 }
 
 // impaired is how many tasks of a revision must have failed to start for the
@@ -205,8 +203,8 @@ func (c *control) tellHook(call rollout.Call) {
 		}
 	}
 	c.event(c.tx, c.key, "ECS Hook State Change", c.now, hookDetail{
-		EventType: "INFO", EventName: "HOOK_" + string(status), HookID: hookID(c.d, call), HookType: kind, ExpiresAt: precise(call.Expires), LifecycleStage: call.Stage,
-		ClusterARN: clusterOf(c.key), ServiceARN: serviceOf(c.key), ServiceDeploymentARN: c.d.ARN, UpdatedAt: precise(c.now),
+		EventType: "INFO", EventName: "HOOK_" + string(status), HookID: hookID(c.d, call), HookType: kind, ExpiresAt: wire.ISO(call.Expires), LifecycleStage: call.Stage,
+		ClusterARN: clusterOf(c.key), ServiceARN: serviceOf(c.key), ServiceDeploymentARN: c.d.ARN, UpdatedAt: wire.ISO(c.now),
 	}, c.d.ARN)
 }
 
