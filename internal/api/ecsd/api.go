@@ -50,7 +50,7 @@ type API struct {
 
 	tasksBy     *store.Index[task]       // revision and target groups, by ARN, and id of credentials
 	revisionsBy *store.Index[revision]   // target groups and rules, by ARN
-	watching    *store.Index[deployment] // alarms that a running deployment watches, by key
+	watching    *store.Index[deployment] // that run: alarms that they watch, by key, and whether they call hooks
 
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
@@ -221,13 +221,18 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		return labels
 	})
 	a.revisionsBy = store.NewIndex(s, a.revisions, func(_ string, r revision) []string { return trafficOf(r.LoadBalancers) })
-	a.watching = store.NewIndex(s, a.deployments, func(_ string, d deployment) (alarms []string) {
-		if scope, _ := arn.ParseKey(d.Service); !d.State.Status.Terminal() {
-			for _, name := range watched(d.Config) {
-				alarms = append(alarms, scope.Key(name))
-			}
+	a.watching = store.NewIndex(s, a.deployments, func(_ string, d deployment) (labels []string) {
+		if d.State.Status.Terminal() {
+			return nil
 		}
-		return alarms
+		if d.State.Calls != nil {
+			labels = append(labels, callingLabel)
+		}
+		scope, _ := arn.ParseKey(d.Service)
+		for _, name := range watched(d.Config) {
+			labels = append(labels, scope.Key(name))
+		}
+		return labels
 	})
 	return a
 }

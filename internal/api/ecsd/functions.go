@@ -114,13 +114,13 @@ func (a *API) Invoke(ctx context.Context) error {
 	}
 }
 
-// calling is every deployment that has called hooks and is not over.
+// callingLabel is of every deployment that has called hooks and is not over.
+const callingLabel = "calling"
+
 func (a *API) calling() (list []deployment) {
 	a.store.View(func(tx *store.Tx) {
-		for _, d := range a.deployments.Scan(tx, "") {
-			if d.State.Calls != nil && !d.State.Status.Terminal() {
-				list = append(list, d)
-			}
+		for _, d := range a.watching.Scan(tx, callingLabel) {
+			list = append(list, d)
 		}
 	})
 	return list
