@@ -110,10 +110,10 @@ func countOf[K, V any](rows func(func(K, V) bool)) (n int) {
 // configured reads and checks the configuration of an alarm.
 func (a *API) configured(c *wire.Call, in *cw.PutMetricAlarmInput) (alarm, error) {
 	row := alarm{
-		Name: name(in.AlarmName), Description: in.AlarmDescription, Enabled: in.ActionsEnabled == nil || *in.ActionsEnabled,
+		Name: aws.ToString(in.AlarmName), Description: in.AlarmDescription, Enabled: in.ActionsEnabled == nil || *in.ActionsEnabled,
 		Actions: in.AlarmActions, OKActions: in.OKActions, NoData: in.InsufficientDataActions,
 		Comparison: in.ComparisonOperator, Threshold: aws.ToFloat64(in.Threshold), Periods: aws.ToInt32(in.EvaluationPeriods), Points: in.DatapointsToAlarm,
-		Missing: name(in.TreatMissingData), LowSamples: name(in.EvaluateLowSampleCountPercentile),
+		Missing: aws.ToString(in.TreatMissingData), LowSamples: aws.ToString(in.EvaluateLowSampleCountPercentile),
 	}
 	var problems wire.Constraints
 	problems.Required("alarmName", in.AlarmName)
@@ -170,7 +170,7 @@ func (a *alarm) single(in *cw.PutMetricAlarmInput) error {
 		}
 	case stat == "":
 		return missing("At least one of the parameters Statistic and ExtendedStatistic must be specified.")
-	case name(in.Namespace) == "":
+	case aws.ToString(in.Namespace) == "":
 		return missing("The parameter Namespace is required.")
 	case in.Period == nil:
 		return missing("The parameter Period is required.")

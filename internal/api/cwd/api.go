@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	cw "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 
@@ -133,7 +134,7 @@ func (a *API) metricOps() []*wire.Op {
 func (a *API) alarmOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("PutMetricAlarm", a.PutMetricAlarm, func(c *wire.Call, in *cw.PutMetricAlarmInput) []wire.Check {
-			made := alarmARN(c, name(in.AlarmName))
+			made := alarmARN(c, aws.ToString(in.AlarmName))
 			check := wire.Check{Action: "cloudwatch:PutMetricAlarm", Resource: made}
 			for _, actions := range [][]string{in.AlarmActions, in.OKActions, in.InsufficientDataActions} {
 				if len(actions) > 0 && check.Context == nil {
@@ -163,7 +164,7 @@ func (a *API) alarmOps() []*wire.Op {
 			return each(c, "DeleteAlarms", in.AlarmNames)
 		}, wire.Members{Performed: "AlarmNames"}),
 		wire.Handle("SetAlarmState", a.SetAlarmState, func(c *wire.Call, in *cw.SetAlarmStateInput) []wire.Check {
-			return each(c, "SetAlarmState", []string{name(in.AlarmName)})
+			return each(c, "SetAlarmState", []string{aws.ToString(in.AlarmName)})
 		}, wire.Members{Performed: "AlarmName StateReason StateReasonData StateValue"}),
 		wire.Handle("EnableAlarmActions", a.EnableAlarmActions, func(c *wire.Call, in *cw.EnableAlarmActionsInput) []wire.Check {
 			return each(c, "EnableAlarmActions", in.AlarmNames)
@@ -201,13 +202,6 @@ func each(c *wire.Call, action string, names []string) (checks []wire.Check) {
 
 func alarmARN(c *wire.Call, name string) string { return c.ARN("alarm:" + name) }
 
-func name(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
 // What CloudWatch calls its errors. A missing member of the wire's own form is
 // a ValidationError; those of data points have names of their own, observed.
 func invalid(format string, args ...any) error {
@@ -228,7 +222,7 @@ func missing(format string, args ...any) error {
 
 // page cuts a list; a token that was never given out is refused.
 func page[T any](items []T, key func(T) string, token *string, limit int) ([]T, *string, error) {
-	items, next, err := wire.Page(items, key, name(token), limit)
+	items, next, err := wire.Page(items, key, aws.ToString(token), limit)
 	if err != nil {
 		return nil, nil, &types.InvalidNextToken{Message: new("The NextToken is invalid.")}
 	}

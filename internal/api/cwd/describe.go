@@ -63,11 +63,11 @@ func (a *API) DescribeAlarms(ctx context.Context, in *cw.DescribeAlarmsInput) (*
 }
 
 func described(row alarm, in *cw.DescribeAlarmsInput) bool {
-	prefixed := func(action string) bool { return strings.HasPrefix(action, name(in.ActionPrefix)) }
+	prefixed := func(action string) bool { return strings.HasPrefix(action, aws.ToString(in.ActionPrefix)) }
 	switch {
 	case len(in.AlarmTypes) > 0 && !slices.Contains(in.AlarmTypes, types.AlarmTypeMetricAlarm),
 		len(in.AlarmNames) > 0 && !slices.Contains(in.AlarmNames, row.Name),
-		!strings.HasPrefix(row.Name, name(in.AlarmNamePrefix)),
+		!strings.HasPrefix(row.Name, aws.ToString(in.AlarmNamePrefix)),
 		in.StateValue != "" && in.StateValue != row.State,
 		in.ActionPrefix != nil && !slices.ContainsFunc(slices.Concat(row.Actions, row.OKActions, row.NoData), prefixed):
 		return false
@@ -78,7 +78,7 @@ func described(row alarm, in *cw.DescribeAlarmsInput) bool {
 // DescribeAlarmsForMetric lists the alarms on one metric, not those on metric
 // math, documented.
 func (a *API) DescribeAlarmsForMetric(ctx context.Context, in *cw.DescribeAlarmsForMetricInput) (*cw.DescribeAlarmsForMetricOutput, error) {
-	if name(in.Namespace) == "" || name(in.MetricName) == "" {
+	if aws.ToString(in.Namespace) == "" || aws.ToString(in.MetricName) == "" {
 		return nil, missing("The parameters Namespace and MetricName are required.")
 	}
 	dims, err := dimensions(in.Dimensions, "Dimensions")

@@ -203,9 +203,9 @@ func checkStatistics(in *cw.GetMetricStatisticsInput) error {
 	}
 	period := aws.ToInt32(in.Period)
 	switch {
-	case name(in.Namespace) == "":
+	case aws.ToString(in.Namespace) == "":
 		return missing("The parameter Namespace is required.")
-	case name(in.MetricName) == "":
+	case aws.ToString(in.MetricName) == "":
 		return missing("The parameter MetricName is required.")
 	case !validPeriod(period):
 		return badValue("The parameter Period must be 1, 5, 10, 20, 30 or a multiple of 60.")

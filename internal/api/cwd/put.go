@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	cw "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 
@@ -29,7 +30,7 @@ var greatest = math.Pow(2, 360)
 
 // PutMetricData keeps data points: all of the request, or nothing.
 func (a *API) PutMetricData(ctx context.Context, in *cw.PutMetricDataInput) (*cw.PutMetricDataOutput, error) {
-	namespace := name(in.Namespace)
+	namespace := aws.ToString(in.Namespace)
 	switch {
 	case namespace == "":
 		return nil, missing("The parameter Namespace is required.")
@@ -74,7 +75,7 @@ func text(s string, longest int) bool {
 
 // read reads a datum of a request; at is its place there.
 func read(m types.MetricDatum, at string) (datum, error) {
-	d := datum{Datum: metric.Datum{Name: name(m.MetricName), Unit: string(m.Unit)}}
+	d := datum{Datum: metric.Datum{Name: aws.ToString(m.MetricName), Unit: string(m.Unit)}}
 	if d.Name == "" {
 		return d, missing("The parameter %s.MetricName is required.", at)
 	}
@@ -101,7 +102,7 @@ func dimensions(in []types.Dimension, at string) ([]metric.Dimension, error) {
 	}
 	out := make([]metric.Dimension, len(in))
 	for i, dim := range in {
-		out[i] = metric.Dimension{Name: name(dim.Name), Value: name(dim.Value)}
+		out[i] = metric.Dimension{Name: aws.ToString(dim.Name), Value: aws.ToString(dim.Value)}
 		for _, part := range []struct {
 			member, value string
 			longest       int
@@ -228,7 +229,7 @@ func (a *API) ListMetrics(ctx context.Context, in *cw.ListMetricsInput) (*cw.Lis
 func matches(s *series, filter []types.DimensionFilter) bool {
 	for _, f := range filter {
 		if !slices.ContainsFunc(s.dimensions, func(d metric.Dimension) bool {
-			return d.Name == name(f.Name) && (f.Value == nil || *f.Value == d.Value)
+			return d.Name == aws.ToString(f.Name) && (f.Value == nil || *f.Value == d.Value)
 		}) {
 			return false
 		}

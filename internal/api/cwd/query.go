@@ -51,7 +51,7 @@ func readQueries(in []types.MetricDataQuery, at string, most int) ([]query, erro
 }
 
 func readQuery(in types.MetricDataQuery, at string) (query, error) {
-	q := query{ID: name(in.Id), Expression: name(in.Expression), Label: name(in.Label), Hidden: in.ReturnData != nil && !*in.ReturnData, Period: aws.ToInt32(in.Period)}
+	q := query{ID: aws.ToString(in.Id), Expression: aws.ToString(in.Expression), Label: aws.ToString(in.Label), Hidden: in.ReturnData != nil && !*in.ReturnData, Period: aws.ToInt32(in.Period)}
 	switch {
 	case !queryID.MatchString(q.ID) || len(q.ID) > 255:
 		return q, invalid("The value %s for parameter %s.Id is not matching the expected pattern ^[a-z][a-zA-Z0-9_]*$.", q.ID, at)
@@ -65,17 +65,17 @@ func readQuery(in types.MetricDataQuery, at string) (query, error) {
 		return q, nil
 	}
 	m := in.MetricStat
-	if m.Metric == nil || name(m.Metric.Namespace) == "" {
+	if m.Metric == nil || aws.ToString(m.Metric.Namespace) == "" {
 		return q, invalid("The parameter %s.MetricStat.Metric.Namespace is required.", at)
 	}
-	if name(m.Metric.MetricName) == "" {
+	if aws.ToString(m.Metric.MetricName) == "" {
 		return q, invalid("The parameter %s.MetricStat.Metric.MetricName is required.", at)
 	}
 	if q.Period = aws.ToInt32(m.Period); !validPeriod(q.Period) {
 		return q, badPeriod(at + ".MetricStat")
 	}
-	if _, ok := parseStatistic(name(m.Stat)); !ok {
-		return q, invalid("The value %s for parameter %s.MetricStat.Stat is not supported.", name(m.Stat), at)
+	if _, ok := parseStatistic(aws.ToString(m.Stat)); !ok {
+		return q, invalid("The value %s for parameter %s.MetricStat.Stat is not supported.", aws.ToString(m.Stat), at)
 	}
 	q.Namespace, q.Metric, q.Stat, q.Unit = *m.Metric.Namespace, *m.Metric.MetricName, *m.Stat, string(m.Unit)
 	var err error

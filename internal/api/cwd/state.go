@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	cw "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 
@@ -42,7 +43,7 @@ func (a *API) SetAlarmState(ctx context.Context, in *cw.SetAlarmStateInput) (*cw
 	}
 	c := wire.From(ctx)
 	return &cw.SetAlarmStateOutput{}, a.change(c, []string{*in.AlarmName}, func(tx *store.Tx, key string, row alarm) error {
-		after := row.into(in.StateValue, *in.StateReason, name(in.StateReasonData), a.clock.Now())
+		after := row.into(in.StateValue, *in.StateReason, aws.ToString(in.StateReasonData), a.clock.Now())
 		a.alarms.Put(tx, key, after)
 		if after.State != row.State {
 			a.note(tx, c.Scope, transition(row, after))

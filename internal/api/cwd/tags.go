@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	cw "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 
@@ -15,7 +16,7 @@ import (
 
 func (a *API) tagOps() []*wire.Op {
 	on := func(action string, resource *string) []wire.Check {
-		return []wire.Check{{Action: "cloudwatch:" + action, Resource: name(resource)}}
+		return []wire.Check{{Action: "cloudwatch:" + action, Resource: aws.ToString(resource)}}
 	}
 	return []*wire.Op{
 		wire.Handle("TagResource", a.TagResource, func(_ *wire.Call, in *cw.TagResourceInput) []wire.Check { return on("TagResource", in.ResourceARN) },
@@ -55,7 +56,7 @@ func (a *API) TagResource(ctx context.Context, in *cw.TagResourceInput) (*cw.Tag
 		return nil, badValue("%v", err)
 	}
 	return &cw.TagResourceOutput{}, a.store.Update(func(tx *store.Tx) error {
-		if err := a.tagged(tx, wire.From(ctx), name(in.ResourceARN)); err != nil {
+		if err := a.tagged(tx, wire.From(ctx), aws.ToString(in.ResourceARN)); err != nil {
 			return err
 		}
 		err := a.tags.Add(tx, *in.ResourceARN, list)
@@ -69,7 +70,7 @@ func (a *API) TagResource(ctx context.Context, in *cw.TagResourceInput) (*cw.Tag
 // UntagResource removes tags from an alarm by their keys.
 func (a *API) UntagResource(ctx context.Context, in *cw.UntagResourceInput) (*cw.UntagResourceOutput, error) {
 	return &cw.UntagResourceOutput{}, a.store.Update(func(tx *store.Tx) error {
-		if err := a.tagged(tx, wire.From(ctx), name(in.ResourceARN)); err != nil {
+		if err := a.tagged(tx, wire.From(ctx), aws.ToString(in.ResourceARN)); err != nil {
 			return err
 		}
 		a.tags.Remove(tx, *in.ResourceARN, in.TagKeys)
@@ -81,7 +82,7 @@ func (a *API) UntagResource(ctx context.Context, in *cw.UntagResourceInput) (*cw
 func (a *API) ListTagsForResource(ctx context.Context, in *cw.ListTagsForResourceInput) (out *cw.ListTagsForResourceOutput, err error) {
 	out = &cw.ListTagsForResourceOutput{}
 	a.store.View(func(tx *store.Tx) {
-		if err = a.tagged(tx, wire.From(ctx), name(in.ResourceARN)); err == nil {
+		if err = a.tagged(tx, wire.From(ctx), aws.ToString(in.ResourceARN)); err == nil {
 			out.Tags = tags.Out[types.Tag](a.tags.Of(tx, *in.ResourceARN))
 		}
 	})
