@@ -40,8 +40,8 @@ func (u *using) Usage(context.Context) (run.Usage, error) {
 	return u.usage, u.err
 }
 
-// tasksOf puts tasks into the rows and into an agent's hands.
-func tasksOf(t *testing.T, rows map[string]task, definitions map[string]types.TaskDefinition) (*API, map[string]*using) {
+// newAPI is ECS over rows alone: nothing runs.
+func newAPI(t *testing.T) *API {
 	t.Helper()
 	c, err := clock.New(1)
 	if err != nil {
@@ -52,8 +52,15 @@ func tasksOf(t *testing.T, rows map[string]task, definitions map[string]types.Ta
 	if err := s.Load(); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// tasksOf puts tasks into the rows and into an agent's hands.
+func tasksOf(t *testing.T, rows map[string]task, definitions map[string]types.TaskDefinition) (*API, map[string]*using) {
+	t.Helper()
+	a := newAPI(t)
 	tasks, handles := map[string]*using{}, map[string]run.Task{}
-	err = s.Update(func(tx *store.Tx) error {
+	err := a.store.Update(func(tx *store.Tx) error {
 		for name, d := range definitions {
 			a.definitions.Put(tx, here.Key(name), d)
 		}

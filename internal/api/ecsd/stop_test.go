@@ -2,14 +2,12 @@ package ecsd
 
 import (
 	"errors"
-	"log/slog"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
-	"serin/internal/clock"
 	"serin/internal/rollout"
 	"serin/internal/store"
 	"serin/internal/wire"
@@ -18,15 +16,7 @@ import (
 // Documented, row by row; no controller runs, so that what the call itself does
 // is seen.
 func TestWhatAStopDoesToEveryStatus(t *testing.T) {
-	c, err := clock.New(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := store.Ephemeral()
-	a := New(s, c, slog.New(slog.DiscardHandler), nil, Deps{})
-	if err := s.Load(); err != nil {
-		t.Fatal(err)
-	}
+	a := newAPI(t)
 	scope := arn.Scope{Account: "111111111111", Region: "us-east-1"}
 	name := scope.For("ecs", "service-deployment/default/s/x").String()
 	ctx := wire.WithCall(t.Context(), &wire.Call{Scope: scope})
@@ -35,7 +25,7 @@ func TestWhatAStopDoesToEveryStatus(t *testing.T) {
 		rollout.RollbackRequested: rollout.RollbackRequested, rollout.RollbackInProgress: rollout.RollbackInProgress,
 		rollout.Successful: "", rollout.Stopped: "", rollout.RollbackSuccessful: "", rollout.RollbackFailed: "",
 	} {
-		err := s.Update(func(tx *store.Tx) error {
+		err := a.store.Update(func(tx *store.Tx) error {
 			a.deployments.Put(tx, deploymentKey(name), deployment{ARN: name, State: rollout.State{Status: status}})
 			return nil
 		})
@@ -44,7 +34,7 @@ func TestWhatAStopDoesToEveryStatus(t *testing.T) {
 		}
 		out, err := a.StopServiceDeployment(ctx, &ecs.StopServiceDeploymentInput{ServiceDeploymentArn: &name})
 		var now rollout.Status
-		s.View(func(tx *store.Tx) {
+		a.store.View(func(tx *store.Tx) {
 			d, _ := a.deployments.Get(tx, deploymentKey(name))
 			now = d.State.Status
 		})
