@@ -88,12 +88,7 @@ func (a *API) Service() *wire.Service {
 			checks = append(checks, tagged(c, in.Tags, checks[0].Resource)...)
 			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, &in.EnableECSManagedTags, &in.EnableExecuteCommand, in.PropagateTags,
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
-			for _, lb := range in.LoadBalancers {
-				if lb.AdvancedConfiguration != nil {
-					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
-				}
-			}
-			return append(checks, passHookRoles(c, in.DeploymentConfiguration)...)
+			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
 			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags",
 			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
@@ -102,12 +97,7 @@ func (a *API) Service() *wire.Service {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
 			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, in.EnableECSManagedTags, in.EnableExecuteCommand, in.PropagateTags,
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
-			for _, lb := range in.LoadBalancers {
-				if lb.AdvancedConfiguration != nil {
-					checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
-				}
-			}
-			return append(checks, passHookRoles(c, in.DeploymentConfiguration)...)
+			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
 			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
 			Recorded:  "networkConfiguration capacityProviderStrategy",
@@ -218,8 +208,14 @@ func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
 	return wire.WhenTagged(tags, wire.Check{Action: "ecs:TagResource", Resource: resource, Wild: strings.HasSuffix(resource, "*"), Context: map[string][]string{"ecs:CreateAction": {c.Operation}}})
 }
 
-// passHookRoles is what it takes to have functions invoked.
-func passHookRoles(c *wire.Call, config *types.DeploymentConfiguration) (checks []wire.Check) {
+// passDeploymentRoles is what it takes to hand ECS the roles with which it
+// shifts a load balancer's weights and invokes functions.
+func passDeploymentRoles(c *wire.Call, balancers []types.LoadBalancer, config *types.DeploymentConfiguration) (checks []wire.Check) {
+	for _, lb := range balancers {
+		if lb.AdvancedConfiguration != nil {
+			checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
+		}
+	}
 	if config != nil {
 		for _, h := range config.LifecycleHooks {
 			checks = append(checks, passRole(c, h.RoleArn, "ecs.amazonaws.com")...)
