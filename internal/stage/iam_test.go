@@ -376,6 +376,42 @@ func TestECSFillsItsConditionKeys(t *testing.T) {
 	}
 }
 
+// A deployment is handed a role for its load balancer's weights and one for
+// each hook's function; its caller must be allowed to pass every one to ECS.
+func TestADeploymentsRolesMustBePassed(t *testing.T) {
+	_, admin, joe := within(t, `{"Effect":"Allow","Action":"ecs:*","Resource":"*"}`)
+	i, e, ctx := iam.NewFromConfig(admin), ecs.NewFromConfig(joe), t.Context()
+	const role = "arn:aws:iam::111111111111:role/"
+	balancers := []ecstypes.LoadBalancer{{AdvancedConfiguration: &ecstypes.AdvancedConfiguration{RoleArn: new(role + "weights")}}}
+	config := &ecstypes.DeploymentConfiguration{LifecycleHooks: []ecstypes.DeploymentLifecycleHook{{RoleArn: new(role + "hooks")}}}
+	calls := map[string]func() error{
+		"CreateService": func() error {
+			_, err := e.CreateService(ctx, &ecs.CreateServiceInput{Cluster: new("prod"), ServiceName: new("s"), LoadBalancers: balancers, DeploymentConfiguration: config})
+			return err
+		},
+		"UpdateService": func() error {
+			_, err := e.UpdateService(ctx, &ecs.UpdateServiceInput{Cluster: new("prod"), Service: new("s"), LoadBalancers: balancers, DeploymentConfiguration: config})
+			return err
+		},
+	}
+	for _, x := range []struct{ resource, to, lacks string }{
+		{role + "weights", "ecs", "hooks"},
+		{role + "hooks", "ecs", "weights"},
+		{role + "*", "ecs-tasks", "weights"},
+		{role + "*", "ecs", ""},
+	} {
+		if _, err := i.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: new("joe"), PolicyName: new("pass"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:PassRole","Resource":"` + x.resource + `","Condition":{"StringEquals":{"iam:PassedToService":"` + x.to + `.amazonaws.com"}}}]}`)}); err != nil {
+			t.Fatal(err)
+		}
+		for name, call := range calls {
+			err := call()
+			if x.lacks == "" && (err == nil || denied(code(err))) || x.lacks != "" && !(denied(code(err)) && strings.Contains(text(err), "iam:PassRole on resource: "+role+x.lacks+" ")) {
+				t.Errorf("%s, with %s passed to %s, gives %v", name, x.resource, x.to, err)
+			}
+		}
+	}
+}
+
 // A call of a session whose role has ten of AWS's managed policies: gathering
 // them, filling the condition keys, deciding.
 func BenchmarkAuthorize(b *testing.B) {
