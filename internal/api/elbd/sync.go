@@ -173,9 +173,7 @@ func (a *API) sync(all work, again map[string]time.Time) error {
 			}
 		}
 		for ruleARN := range weights {
-			if keep(tx, a.applied, ruleARN, weights) {
-				a.balance.Log.Debug("weights in force", "rule", ruleARN)
-			}
+			keep(tx, a.applied, ruleARN, weights)
 		}
 		states := map[string]health{}
 		for groupARN := range w.groups {
@@ -227,13 +225,16 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 	}
 	for _, r := range rules {
 		weights[r.ARN] = applied{r.Forward}
+		if was, _ := a.applied.Get(tx, keyOf(r.ARN)); !slices.Equal(was.Forward, r.Forward) {
+			a.balance.Log.Debug("weights in force", "rule", r.ARN)
+		}
 	}
 	return bound{addr.String()}, true
 }
 
 // keep makes the row of an observation what was seen of its resource, or lets it
 // go; a row that is right is not touched, so that nobody is woken for nothing.
-func keep[R any](tx *store.Tx, t *store.Table[R], resourceARN string, seen map[string]R) (changed bool) {
+func keep[R any](tx *store.Tx, t *store.Table[R], resourceARN string, seen map[string]R) {
 	key := keyOf(resourceARN)
 	old, had := t.Get(tx, key)
 	row, has := seen[resourceARN]
@@ -242,9 +243,7 @@ func keep[R any](tx *store.Tx, t *store.Table[R], resourceARN string, seen map[s
 		t.Delete(tx, key)
 	case !had || !reflect.DeepEqual(old, row):
 		t.Put(tx, key, row)
-		return true
 	}
-	return false
 }
 
 // finishDraining lets go of targets whose last request is answered or whose
