@@ -34,21 +34,21 @@ func NewIndex[R any](s *Store, t *Table[R], labels func(key string, row R) []str
 func (x *Index[R]) Scan(tx *Tx, label string) iter.Seq2[string, R] {
 	type found struct {
 		key string
-		row R
+		row *R
 	}
 	var list []found
-	rows, prefix := x.table.read(tx), label+"\x00"
+	all, prefix := x.table.read(tx), label+"\x00"
 	tx.v.indexes[x.at].Ascend(prefix, func(entry string, _ struct{}) bool {
 		key, ok := strings.CutPrefix(entry, prefix)
 		if ok {
-			row, _ := rows.Get(key)
+			row, _ := all.Get(key)
 			list = append(list, found{key, row})
 		}
 		return ok
 	})
 	return func(yield func(string, R) bool) {
 		for _, f := range list {
-			if !yield(f.key, f.row) {
+			if !yield(f.key, *f.row) {
 				return
 			}
 		}

@@ -73,8 +73,12 @@ type version struct {
 	indexes []*entries
 }
 
-// tree is a *btree.Map[string, R] behind the table that knows R.
+// tree is a *rows[R] behind the table that knows R.
 type tree any
+
+// rows is a table's rows by key. A row is behind a pointer, for a leaf of the
+// tree is copied when one of its many rows is put.
+type rows[R any] = btree.Map[string, *R]
 
 type table interface {
 	AnyTable
@@ -94,7 +98,7 @@ type update struct {
 type change struct {
 	table int
 	key   string
-	row   any // nil deletes
+	row   any // a *R; nil deletes
 }
 
 type watcher struct {
@@ -421,17 +425,17 @@ func NewTable[R any](s *Store, name string) *Table[R] {
 
 func (t *Table[R]) label() string         { return t.name }
 func (t *Table[R]) index() int            { return t.at }
-func (t *Table[R]) empty() tree           { return &btree.Map[string, R]{} }
-func (t *Table[R]) clone(in tree) tree    { return in.(*btree.Map[string, R]).Copy() }
-func (t *Table[R]) keys(in tree) []string { return in.(*btree.Map[string, R]).Keys() }
+func (t *Table[R]) empty() tree           { return &rows[R]{} }
+func (t *Table[R]) clone(in tree) tree    { return in.(*rows[R]).Copy() }
+func (t *Table[R]) keys(in tree) []string { return in.(*rows[R]).Keys() }
 
 func (t *Table[R]) load(tx *Tx, key string, raw []byte) error {
-	var row R
+	row := new(R)
 	var err error
-	if own, ok := any(&row).(encoding.BinaryUnmarshaler); ok {
+	if own, ok := any(row).(encoding.BinaryUnmarshaler); ok {
 		err = own.UnmarshalBinary(raw)
 	} else {
-		err = json.Unmarshal(raw, &row)
+		err = json.Unmarshal(raw, row)
 	}
 	if err != nil {
 		return fmt.Errorf("row %q: %w", key, err)
@@ -452,11 +456,9 @@ func (t *Table[R]) encode(row any) ([]byte, error) {
 	return raw, nil
 }
 
-func (t *Table[R]) read(tx *Tx) *btree.Map[string, R] {
-	return tx.v.trees[t.at].(*btree.Map[string, R])
-}
+func (t *Table[R]) read(tx *Tx) *rows[R] { return tx.v.trees[t.at].(*rows[R]) }
 
-func (t *Table[R]) write(tx *Tx) *btree.Map[string, R] {
+func (t *Table[R]) write(tx *Tx) *rows[R] {
 	if tx.fresh == nil {
 		panic("store: a write to " + t.name + " in a View")
 	}
@@ -467,22 +469,24 @@ func (t *Table[R]) write(tx *Tx) *btree.Map[string, R] {
 }
 
 // Get returns the row at key.
-func (t *Table[R]) Get(tx *Tx, key string) (R, bool) { return t.read(tx).Get(key) }
+func (t *Table[R]) Get(tx *Tx, key string) (row R, ok bool) {
+	p, ok := t.read(tx).Get(key)
+	if ok {
+		row = *p
+	}
+	return row, ok
+}
 
 // Put sets the row at key.
 func (t *Table[R]) Put(tx *Tx, key string, row R) {
-	t.set(tx, key, row)
-	tx.changes = append(tx.changes, change{t.at, key, row})
+	t.set(tx, key, &row)
+	tx.changes = append(tx.changes, change{t.at, key, &row})
 }
 
-func (t *Table[R]) set(tx *Tx, key string, row R) {
-	was, had := t.write(tx).Set(key, row)
+func (t *Table[R]) set(tx *Tx, key string, row *R) {
+	was, _ := t.write(tx).Set(key, row)
 	for _, x := range t.indexed {
-		if had {
-			x.change(tx, key, &was, &row)
-		} else {
-			x.change(tx, key, nil, &row)
-		}
+		x.change(tx, key, was, row)
 	}
 }
 
@@ -493,7 +497,7 @@ func (t *Table[R]) Delete(tx *Tx, key string) {
 		return
 	}
 	for _, x := range t.indexed {
-		x.change(tx, key, &was, nil)
+		x.change(tx, key, was, nil)
 	}
 	tx.changes = append(tx.changes, change{table: t.at, key: key})
 }
@@ -512,15 +516,23 @@ func (t *Table[R]) Scan(tx *Tx, prefix string) iter.Seq2[string, R] {
 
 // From yields the rows from key on, in the order of their keys, as Scan does.
 func (t *Table[R]) From(tx *Tx, key string) iter.Seq2[string, R] {
-	rows := t.read(tx)
+	all := t.read(tx)
 	if tx.fresh != nil {
-		rows = rows.Copy()
+		all = all.Copy()
 	}
-	return func(yield func(string, R) bool) { rows.Ascend(key, yield) }
+	return func(yield func(string, R) bool) {
+		all.Ascend(key, func(key string, row *R) bool { return yield(key, *row) })
+	}
 }
 
 // Last returns the row with the greatest key.
-func (t *Table[R]) Last(tx *Tx) (key string, row R, ok bool) { return t.read(tx).Max() }
+func (t *Table[R]) Last(tx *Tx) (key string, row R, ok bool) {
+	key, p, ok := t.read(tx).Max()
+	if ok {
+		row = *p
+	}
+	return key, row, ok
+}
 
 // Len is the number of rows.
 func (t *Table[R]) Len(tx *Tx) int { return t.read(tx).Len() }
