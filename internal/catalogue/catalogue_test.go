@@ -1,0 +1,112 @@
+package catalogue
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func names(types []Type) (out []string) {
+	for _, t := range types {
+		out = append(out, t.Name)
+	}
+	return out
+}
+
+func TestEveryTypeIsWhole(t *testing.T) {
+	if n := len(All()); n != 759 {
+		t.Errorf("the catalogue has %d types, want 759", n)
+	}
+	for _, x := range All() {
+		if x.VCPU < 1 || x.Memory < 512 || x.Gbps <= 0 && !x.Burstable && !strings.HasSuffix(x.Family(), "-flex") && x.GPUs < 8 || x.Interfaces < 2 || x.Registered() >= x.Memory || x.Registered() <= 0 || (x.GPUs > 0) != (x.GPU != "" && x.GPUMemory > 0) {
+			t.Errorf("%+v", x)
+		}
+		if usd, ok := x.OnDemand("us-east-1"); !ok || usd <= 0 {
+			t.Errorf("%s has no price in us-east-1", x.Name)
+		}
+		if found, ok := Find(x.Name); !ok || found.Name != x.Name {
+			t.Errorf("%s is not found", x.Name)
+		}
+	}
+	if _, ok := Find("m5.huge"); ok {
+		t.Error("m5.huge was found")
+	}
+}
+
+func TestPrices(t *testing.T) {
+	g6, _ := Find("g6.xlarge")
+	r7a, _ := Find("r7a.medium")
+	r7aSpot, _ := r7a.OnDemand("eu-west-1")
+	r7aSpot *= spotShare
+	for _, c := range []struct {
+		what    string
+		t       Type
+		region  string
+		spot    bool
+		usd     float64
+		guessed bool
+		ok      bool
+	}{
+		{"as it is", g6, "ap-northeast-2", false, 0.9896, false, true},
+		{"another region", g6, "us-east-1", false, 0.8048, false, true},
+		{"not sold there", g6, "eu-west-1", false, 0, false, false},
+		{"a region that the data lacks counts as us-east-1", g6, "sa-east-1", false, 0.8048, false, true},
+		{"Spot", g6, "us-east-1", true, 0.354112, false, true},
+		{"Spot where the data has none", r7a, "eu-west-1", true, r7aSpot, true, true},
+	} {
+		usd, ok := c.t.OnDemand(c.region)
+		guessed := false
+		if c.spot {
+			usd, guessed, ok = c.t.Spot(c.region)
+		}
+		if usd != c.usd || guessed != c.guessed || ok != c.ok {
+			t.Errorf("%s: %v, guessed %v, sold %v", c.what, usd, guessed, ok)
+		}
+	}
+}
+
+func TestAttributeBasedSelection(t *testing.T) {
+	from := func(low float64) Range { return Range{Min: low} }
+	for _, c := range []struct {
+		name string
+		r    Requirements
+		// the cheapest in us-east-1, some that match and some that do not
+		first   string
+		in, out []string
+	}{
+		{"what is not said: no bare metal, nothing burstable, no nano", Requirements{VCPU: from(2), MemoryMiB: from(8192)}, "m6g.large", []string{"g6.xlarge", "m5d.large"}, []string{"m5.metal", "t3.large", "t4g.nano", "c5.large"}},
+		{"a range of processors and memory", Requirements{VCPU: Range{2, 2, false}, MemoryMiB: Range{16384, 16384, false}}, "r6g.large", []string{"r5a.large"}, []string{"r7a.medium", "m5.xlarge"}},
+		{"memory for each processor", Requirements{GiBPerVCPU: Range{8, 8, false}}, "r6g.medium", []string{"r7a.medium"}, []string{"m5.large"}},
+		{"a manufacturer", Requirements{VCPU: from(2), Manufacturers: []string{"intel"}}, "", []string{"m5.large"}, []string{"m5a.large", "m6g.large"}},
+		{"allowed types", Requirements{Allowed: []string{"g6.xlarge", "g5.*"}}, "g6.xlarge", []string{"g5.48xlarge"}, []string{"g6.2xlarge", "g5g.xlarge"}},
+		{"excluded types: a star stands for more of the family's name, too", Requirements{Excluded: []string{"c5*", "m5a.*"}}, "", []string{"m5ad.large", "c6i.large"}, []string{"c5.large", "c5a.large", "c5n.large", "m5a.large"}},
+		{"burstable required, and never a micro", Requirements{Burstable: Required}, "t4g.small", []string{"t3.small"}, []string{"t3.micro", "m5.large"}},
+		{"bare metal required", Requirements{BareMetal: Required}, "", []string{"m5.metal"}, []string{"m5.large"}},
+		{"local storage required", Requirements{Local: Required, LocalGB: from(100)}, "", []string{"g6.xlarge"}, []string{"m5.large"}},
+		{"local storage excluded", Requirements{Local: Excluded}, "", []string{"m5.large"}, []string{"m5d.large"}},
+		{"disks", Requirements{Local: Required, LocalTypes: []string{"hdd"}}, "", []string{"d3.xlarge"}, []string{"m5d.large"}},
+		{"a GPU by count, maker and kind", Requirements{AcceleratorCount: from(1), AcceleratorMakers: []string{"nvidia"}, AcceleratorTypes: []string{"gpu"}}, "g5g.xlarge", []string{"g4dn.xlarge"}, []string{"m5.large"}},
+		{"a GPU by name", Requirements{AcceleratorNames: []string{"a10g"}}, "g5.xlarge", []string{"g5.2xlarge"}, []string{"g5g.xlarge", "g4dn.xlarge"}},
+		{"a nominal 24 GB is more than a g6.xlarge reports", Requirements{AcceleratorMemoryMiB: from(24576), AcceleratorCount: Range{1, 1, false}}, "g5.xlarge", nil, []string{"g6.xlarge"}},
+		{"no accelerator", Requirements{AcceleratorCount: Range{Zero: true}}, "", []string{"m5.large"}, []string{"g6.xlarge"}},
+		{"another kind of accelerator", Requirements{AcceleratorTypes: []string{"inference"}}, "", nil, []string{"g6.xlarge", "m5.large"}},
+		{"network bandwidth is the baseline", Requirements{Gbps: from(12), VCPU: Range{1, 8, false}}, "", []string{"c6in.2xlarge"}, []string{"m5.2xlarge"}},
+		{"network interfaces", Requirements{Interfaces: from(15)}, "", []string{"m5.24xlarge"}, []string{"m5.large"}},
+		{"general purpose", General, "c6g.medium", []string{"r5a.large", "m7a.medium"}, []string{"g6.xlarge", "t3.medium", "i4i.large"}},
+	} {
+		got := names(c.r.Select("us-east-1"))
+		if c.first != "" && (len(got) == 0 || got[0] != c.first) {
+			t.Errorf("%s: the cheapest is %v, want %s", c.name, got[:min(3, len(got))], c.first)
+		}
+		for _, name := range c.in {
+			if !slices.Contains(got, name) {
+				t.Errorf("%s: %s is not selected", c.name, name)
+			}
+		}
+		for _, name := range c.out {
+			if slices.Contains(got, name) {
+				t.Errorf("%s: %s is selected", c.name, name)
+			}
+		}
+	}
+}
