@@ -2,7 +2,6 @@ package catalogue
 
 import (
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -17,8 +16,12 @@ func TestEveryTypeIsWhole(t *testing.T) {
 	if n := len(All()); n != 759 {
 		t.Errorf("the catalogue has %d types, want 759", n)
 	}
+	unknown := 0
 	for _, x := range All() {
-		if x.VCPU < 1 || x.Memory < 512 || x.Gbps <= 0 && !x.Burstable && !strings.HasSuffix(x.Family(), "-flex") && x.GPUs < 8 || x.Interfaces < 2 || x.Registered() >= x.Memory || x.Registered() <= 0 || (x.GPUs > 0) != (x.GPU != "" && x.GPUMemory > 0) {
+		if x.Gbps == 0 {
+			unknown++
+		}
+		if x.VCPU < 1 || x.Memory < 512 || x.Interfaces < 2 || x.Registered() >= x.Memory || x.Registered() <= 0 || (x.GPUs > 0) != (x.GPU != "" && x.GPUMemory > 0) {
 			t.Errorf("%+v", x)
 		}
 		if usd, ok := x.OnDemand("us-east-1"); !ok || usd <= 0 {
@@ -27,6 +30,9 @@ func TestEveryTypeIsWhole(t *testing.T) {
 		if found, ok := Find(x.Name); !ok || found.Name != x.Name {
 			t.Errorf("%s is not found", x.Name)
 		}
+	}
+	if unknown > 40 {
+		t.Errorf("the bandwidth of %d types is not known", unknown)
 	}
 	if _, ok := Find("m5.huge"); ok {
 		t.Error("m5.huge was found")
@@ -107,6 +113,29 @@ func TestAttributeBasedSelection(t *testing.T) {
 			if slices.Contains(got, name) {
 				t.Errorf("%s: %s is selected", c.name, name)
 			}
+		}
+	}
+}
+
+// What self-managed instances register, observed, and how many tasks have an
+// interface of their own, documented.
+func TestWhatAnInstanceOffersTasks(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		memory     MiB
+		interfaces int
+	}{
+		{"m5.large", 7680, 10}, {"m5.xlarge", 15576, 20}, {"m5.2xlarge", 31368, 40}, {"m5.4xlarge", 62950, 60}, {"m5.12xlarge", 189283, 60}, {"m5.24xlarge", 378652, 120},
+		{"c5.large", 3704, 10}, {"c5.4xlarge", 31142, 60}, {"c5.9xlarge", 70341, 60}, {"c5.18xlarge", 140768, 120},
+		{"m7a.medium", 0, 4}, {"m6i.8xlarge", 0, 90}, {"m6i.12xlarge", 0, 120}, {"m6g.8xlarge", 0, 60}, {"m7i-flex.large", 0, 4}, {"m7i-flex.8xlarge", 0, 60}, {"m7i-flex.12xlarge", 0, 120},
+		{"t3.medium", 0, 2}, {"g4dn.xlarge", 0, 2},
+	} {
+		x, ok := Find(c.name)
+		if !ok || x.TaskInterfaces() != c.interfaces {
+			t.Errorf("%s has %d interfaces for tasks, want %d", c.name, x.TaskInterfaces(), c.interfaces)
+		}
+		if off := float64(x.Registered()-c.memory) / float64(x.Memory); c.memory > 0 && (off < -0.02 || off > 0.02) {
+			t.Errorf("%s registers %d MiB, observed are %d", c.name, x.Registered(), c.memory)
 		}
 	}
 }

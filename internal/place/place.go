@@ -61,7 +61,7 @@ type Need struct {
 	Group    string // tasks of one group are spread
 	Arch     string // ECS's word; empty: any
 	Ports    []Port
-	Subnets  []string // that its interface may be in; empty: any
+	Zones    []string // that its interface may be in; empty: any
 	Where    []Expr   // memberOf constraints
 	Distinct bool     // no other task of the group on the same instance
 }
@@ -104,7 +104,7 @@ const (
 	Interface Lack = "ENI"
 	Ports     Lack = "PORTS"
 	Arch      Lack = "ARCHITECTURE"
-	Subnet    Lack = "SUBNET"
+	Location  Lack = "LOCATION"
 	Member    Lack = "MEMBER_OF"
 	Distinct  Lack = "DISTINCT_INSTANCE"
 )
@@ -135,8 +135,8 @@ func (i *Instance) unfit(n *Need) Lack {
 	if n.Arch != "" && i.Arch != n.Arch {
 		return Arch
 	}
-	if len(n.Subnets) > 0 && !slices.Contains(n.Subnets, i.Subnet) {
-		return Subnet
+	if len(n.Zones) > 0 && !slices.Contains(n.Zones, i.Zone) {
+		return Location
 	}
 	if n.Distinct && i.Groups[n.Group] > 0 {
 		return Distinct
@@ -183,13 +183,13 @@ func (r Refusal) String() string {
 var lacking = map[Lack]string{
 	CPU: "has insufficient CPU units available", Memory: "has insufficient memory available", Ports: "is already using a port required by your task",
 	GPU: "has insufficient GPU resource available", Interface: "encountered error \"RESOURCE:ENI\"",
-	Arch: "encountered error \"RESOURCE:ecs.cpu-architecture\"", Subnet: "encountered error \"LOCATION\"",
+	Arch: "encountered error \"RESOURCE:ecs.cpu-architecture\"", Location: "encountered error \"LOCATION\"",
 	Member: "is missing an attribute required by your task", Distinct: "encountered error \"distinctInstance placement constraint unsatisfied\"",
 }
 
 // order is how far an instance was with a task: who lacks a constraint has had
 // the room.
-var order = []Lack{Distinct, Member, Ports, Interface, GPU, Memory, CPU, Subnet, Arch}
+var order = []Lack{Distinct, Member, Ports, Interface, GPU, Memory, CPU, Location, Arch}
 
 // Pick chooses the instance for a task; -1 and a refusal where there is none.
 // spread is the tasks of its group by zone.

@@ -113,7 +113,7 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 		{"interfaces", with(func(n *Need) { n.Interfaces = 10 }), []Instance{at("i", roomy)}, "i", Interface, `The closest matching container-instance i encountered error "RESOURCE:ENI".`},
 		{"a port", with(func(n *Need) { n.Ports = []Port{{80, false}} }), []Instance{busy}, "busy", Ports, "The closest matching container-instance busy is already using a port required by your task."},
 		{"an architecture", with(func(n *Need) { n.Arch = "ARM64" }), []Instance{at("i", roomy)}, "i", Arch, `The closest matching container-instance i encountered error "RESOURCE:ecs.cpu-architecture".`},
-		{"a subnet", with(func(n *Need) { n.Subnets = []string{"other"} }), []Instance{at("i", roomy)}, "i", Subnet, `The closest matching container-instance i encountered error "LOCATION".`},
+		{"a zone", with(func(n *Need) { n.Zones = []string{"other"} }), []Instance{at("i", roomy)}, "i", Location, `The closest matching container-instance i encountered error "LOCATION".`},
 		{"a constraint", with(func(n *Need) { n.Where = where("attribute:ecs.instance-type =~ c5.*") }), []Instance{at("i", roomy)}, "i", Member, "The closest matching container-instance i is missing an attribute required by your task."},
 		{"an instance of its own", with(func(n *Need) { n.Distinct = true }), []Instance{busy}, "busy", Distinct, `The closest matching container-instance busy encountered error "distinctInstance placement constraint unsatisfied".`},
 		{"the closest is the one with the room", with(func(n *Need) { n.Distinct = true }), []Instance{at("small", Room{1, 1, 0, 9}), busy}, "busy", Distinct, `The closest matching container-instance busy encountered error "distinctInstance placement constraint unsatisfied".`},
@@ -183,7 +183,7 @@ func random(r *rand.Rand) (m Market, instances []Instance, needs []Need) {
 			n.Ports = []Port{{uint16(80 + r.IntN(2)), r.IntN(2) == 0}}
 		}
 		if r.IntN(6) == 0 {
-			n.Subnets = []string{"subnet-a"}
+			n.Zones = []string{"a"}
 		}
 		if r.IntN(6) == 0 {
 			e, _ := ParseExpr("attribute:ecs.instance-type =~ m.*")
