@@ -1,5 +1,6 @@
 // Package ec2d is the slice of EC2 that a release needs: VPCs, subnets and
-// security groups that can be named, described, made and deleted.
+// security groups that can be named, described, made and deleted, and the
+// instances that ECS launches.
 //
 // They are a pretence in one respect, and it is documented: packets do not obey
 // them. Each region of an account has a default VPC, as AWS gives it. The
@@ -22,10 +23,11 @@ import (
 
 // API performs EC2's operations.
 type API struct {
-	store   *store.Store
-	vpcs    *store.Table[vpc]
-	subnets *store.Table[subnet]
-	groups  *store.Table[securityGroup]
+	store    *store.Store
+	vpcs     *store.Table[vpc]
+	subnets  *store.Table[subnet]
+	groups   *store.Table[securityGroup]
+	machines *store.Table[machine]
 }
 
 type vpc struct {
@@ -42,7 +44,7 @@ type securityGroup struct{ ID, VPC, Name, Description string }
 
 // New adds EC2's tables to the store.
 func New(s *store.Store) *API {
-	return &API{store: s, vpcs: store.NewTable[vpc](s, "ec2/vpcs"), subnets: store.NewTable[subnet](s, "ec2/subnets"), groups: store.NewTable[securityGroup](s, "ec2/groups")}
+	return &API{store: s, vpcs: store.NewTable[vpc](s, "ec2/vpcs"), subnets: store.NewTable[subnet](s, "ec2/subnets"), groups: store.NewTable[securityGroup](s, "ec2/groups"), machines: store.NewTable[machine](s, "ec2/machines")}
 }
 
 // Service is EC2 on the wire.
@@ -81,6 +83,8 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("DeleteSecurityGroup", a.DeleteSecurityGroup, func(c *wire.Call, in *DeleteSecurityGroupInput) []wire.Check {
 			return on(c, "DeleteSecurityGroup", "security-group", in.GroupID)
 		}, wire.Members{Performed: "GroupId"}),
+		wire.Handle("DescribeInstances", a.DescribeInstances, func(*wire.Call, *DescribeInstancesInput) []wire.Check { return describe("DescribeInstances") },
+			wire.Members{Performed: "InstanceId Filter"}),
 		wire.Handle("DescribeAvailabilityZones", a.DescribeAvailabilityZones, func(*wire.Call, *DescribeAvailabilityZonesInput) []wire.Check {
 			return describe("DescribeAvailabilityZones")
 		}, wire.Members{}),
@@ -391,6 +395,11 @@ func (a *API) DeleteSubnet(ctx context.Context, in *DeleteSubnetInput) (*Done, e
 	return &Done{true}, a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.subnets.Get(tx, scope.Key(in.SubnetID)); !ok {
 			return fail("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", in.SubnetID)
+		}
+		for _, m := range a.machines.Scan(tx, scope.Key("")) {
+			if m.Subnet == in.SubnetID && m.Ended.IsZero() {
+				return fail("DependencyViolation", "The subnet '%s' has dependencies and cannot be deleted.", in.SubnetID)
+			}
 		}
 		a.subnets.Delete(tx, scope.Key(in.SubnetID))
 		return nil

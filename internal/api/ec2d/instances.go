@@ -1,0 +1,194 @@
+package ec2d
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/store"
+	"serin/internal/tags"
+	"serin/internal/wire"
+)
+
+// machine is an instance that ECS launched: it has a type, a place and an address,
+// and nothing runs on it but what ECS says. Its operator is ECS.
+type machine struct {
+	ID, Type, Zone, Subnet, VPC string
+	Address                     string
+	Groups                      []string
+	Spot                        bool
+	Launched, Ended             time.Time
+	Tags                        []tags.Tag
+}
+
+// Machine is an instance to launch.
+type Machine struct {
+	Type, Zone, Subnet string
+	Groups             []string
+	Spot               bool
+	At                 time.Time
+	Tags               []tags.Tag
+}
+
+// Network is the zone of each subnet, and the VPC that they and the groups are of.
+func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error) {
+	zones = map[string]string{}
+	a.store.View(func(tx *store.Tx) {
+		for _, name := range subnets {
+			s, ok := a.subnets.Get(tx, scope.Key(name))
+			switch {
+			case !ok:
+				err = fmt.Errorf("Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", name, name)
+			case vpc != "" && vpc != s.VPC:
+				err = fmt.Errorf("The subnets %s are not all of one VPC.", strings.Join(subnets, ", "))
+			}
+			if err != nil {
+				return
+			}
+			zones[name], vpc = s.Zone, s.VPC
+		}
+		for _, name := range groups {
+			g, ok := a.groups.Get(tx, scope.Key(name))
+			switch {
+			case !ok:
+				err = fmt.Errorf("Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", name, name)
+			case g.VPC != vpc:
+				err = fmt.Errorf("Security group %s does not appear to belong to the same VPC as the input subnets.", name)
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	return zones, vpc, err
+}
+
+// Launch makes an instance with the next address of its subnet.
+func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
+	s, _ := a.subnets.Get(tx, scope.Key(m.Subnet))
+	row := machine{
+		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Groups: m.Groups, Spot: m.Spot, Launched: m.At, Tags: m.Tags,
+	}
+	taken := map[string]bool{}
+	for _, other := range a.machines.Scan(tx, scope.Key("")) {
+		taken[other.Address] = other.Ended.IsZero() && other.Subnet == m.Subnet
+	}
+	if p, err := netip.ParsePrefix(s.CIDR); err == nil {
+		at := p.Addr()
+		for range 4 { // the first four addresses are AWS's, documented
+			at = at.Next()
+		}
+		for taken[at.String()] && p.Contains(at) {
+			at = at.Next()
+		}
+		row.Address = at.String()
+	}
+	a.machines.Put(tx, scope.Key(row.ID), row)
+	return row.ID
+}
+
+// Terminate ends an instance.
+func (a *API) Terminate(tx *store.Tx, scope arn.Scope, instance string, at time.Time) {
+	if m, ok := a.machines.Get(tx, scope.Key(instance)); ok {
+		m.Ended = at
+		a.machines.Put(tx, scope.Key(instance), m)
+	}
+}
+
+type (
+	DescribeInstancesInput struct {
+		InstanceIDs []string `wire:"InstanceId"`
+		Filters     []Filter `wire:"Filter"`
+	}
+	State struct {
+		Code int    `wire:"code"`
+		Name string `wire:"name"`
+	}
+	Placement struct {
+		AvailabilityZone string `wire:"availabilityZone"`
+		Tenancy          string `wire:"tenancy"`
+	}
+	Operator struct {
+		Managed   bool   `wire:"managed"`
+		Principal string `wire:"principal"`
+	}
+	Group struct {
+		GroupID string `wire:"groupId"`
+	}
+	Tag struct {
+		Key   string `wire:"key"`
+		Value string `wire:"value"`
+	}
+	Instance struct {
+		InstanceID        string    `wire:"instanceId"`
+		InstanceType      string    `wire:"instanceType"`
+		InstanceState     State     `wire:"instanceState"`
+		PrivateIPAddress  string    `wire:"privateIpAddress"`
+		SubnetID          string    `wire:"subnetId"`
+		VpcID             string    `wire:"vpcId"`
+		LaunchTime        time.Time `wire:"launchTime"`
+		Placement         Placement `wire:"placement"`
+		InstanceLifecycle string    `wire:"instanceLifecycle"`
+		GroupSet          []Group   `wire:"groupSet"`
+		TagSet            []Tag     `wire:"tagSet"`
+		Operator          Operator  `wire:"operator"`
+	}
+	Reservation struct {
+		OwnerID   string     `wire:"ownerId"`
+		Instances []Instance `wire:"instancesSet"`
+	}
+	DescribeInstancesOutput struct {
+		Reservations []Reservation `wire:"reservationSet"`
+	}
+)
+
+// DescribeInstances describes the instances that are named. ECS's are not told to
+// who names none, measured; and there are no others.
+func (a *API) DescribeInstances(ctx context.Context, in *DescribeInstancesInput) (*DescribeInstancesOutput, error) {
+	scope := wire.From(ctx).Scope
+	out := &DescribeInstancesOutput{}
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		for _, name := range in.InstanceIDs {
+			m, ok := a.machines.Get(tx, scope.Key(name))
+			if !ok {
+				err = fail("InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", name)
+				return
+			}
+			v := m.view()
+			if ok, err = fits(in.Filters, map[string]string{"instance-id": m.ID, "instance-type": m.Type, "availability-zone": m.Zone, "subnet-id": m.Subnet, "vpc-id": m.VPC, "instance-state-name": v.InstanceState.Name}); err != nil {
+				return
+			}
+			if ok {
+				out.Reservations = append(out.Reservations, Reservation{scope.Account, []Instance{v}})
+			}
+		}
+	})
+	return out, err
+}
+
+func (m machine) view() Instance {
+	v := Instance{
+		InstanceID: m.ID, InstanceType: m.Type, InstanceState: State{16, "running"}, PrivateIPAddress: m.Address, SubnetID: m.Subnet, VpcID: m.VPC, LaunchTime: m.Launched,
+		Placement: Placement{m.Zone, "default"}, Operator: Operator{true, "ecs.amazonaws.com"},
+	}
+	if !m.Ended.IsZero() {
+		v.InstanceState, v.PrivateIPAddress = State{48, "terminated"}, ""
+	}
+	if m.Spot {
+		v.InstanceLifecycle = "spot"
+	}
+	for _, g := range m.Groups {
+		v.GroupSet = append(v.GroupSet, Group{g})
+	}
+	for _, t := range m.Tags {
+		v.TagSet = append(v.TagSet, Tag{t.Key, t.Value})
+	}
+	slices.SortFunc(v.TagSet, func(x, y Tag) int { return strings.Compare(x.Key, y.Key) })
+	return v
+}
