@@ -249,3 +249,17 @@ func (a *API) ListInstanceProfileTags(ctx context.Context, in *iam.ListInstanceP
 		return err
 	})
 }
+
+// ProfileRole is the ARN of the role that an instance profile gives; ok is false
+// where there is no such profile, or it has no role.
+func (a *API) ProfileRole(account, profileARN string) (roleARN string, ok bool) {
+	var p profile
+	a.store.View(func(tx *store.Tx) {
+		p, ok = a.profiles.Get(tx, profileKey(account, profileARN[strings.LastIndexByte(profileARN, '/')+1:]))
+	})
+	if !ok || p.ARN != profileARN || p.Role == "" {
+		return "", false
+	}
+	r, ok := a.Role(account, p.Role)
+	return r.ARN, ok
+}
