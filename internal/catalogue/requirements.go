@@ -88,19 +88,20 @@ func (r *Requirements) accelerated(t Type) bool {
 // cheapest first.
 func (r *Requirements) Select(region string) []Type {
 	type priced struct {
-		Type
+		at  int
 		usd float64
 	}
 	var list []priced
-	for _, t := range All() {
-		if usd, ok := t.OnDemand(region); ok && r.Match(t) {
-			list = append(list, priced{t, usd})
+	all := All()
+	for at := range all {
+		if usd, ok := all[at].OnDemand(region); ok && r.Match(all[at]) {
+			list = append(list, priced{at, usd})
 		}
 	}
 	slices.SortStableFunc(list, func(x, y priced) int { return cmp.Compare(x.usd, y.usd) })
 	out := make([]Type, len(list))
 	for i, p := range list {
-		out[i] = p.Type
+		out[i] = all[p.at]
 	}
 	return out
 }

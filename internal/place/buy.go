@@ -165,7 +165,8 @@ func smallest(needs []Need, waiting []int) (r Room) {
 type Loaded struct {
 	Instance
 	USD   float64 // an hour
-	Tasks []Need  // each could move; an instance with one that may not is not asked about
+	Tasks []Need
+	Keep  bool // it stays, whatever it costs; others' tasks may come
 }
 
 // Better is what an instance must cost more than the cheapest that carries its
@@ -178,8 +179,8 @@ const Better = 1.1
 func (m Market) Shrink(instances []Loaded) int {
 	worst, waste := -1, 0.0
 	for at, l := range instances {
-		if len(l.Tasks) == 0 {
-			continue // idle, not under-used
+		if l.Keep || len(l.Tasks) == 0 {
+			continue // what has no tasks is idle, not under-used
 		}
 		usd, ok := m.without(instances, at)
 		if w := l.USD - usd; ok && usd*Better < l.USD && w > waste {

@@ -11,6 +11,7 @@ import (
 	logtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
 	"serin/internal/api/cwd"
+	"serin/internal/api/ec2d"
 	"serin/internal/api/ecsd"
 	"serin/internal/api/elbd"
 	"serin/internal/api/iamd"
@@ -94,6 +95,13 @@ func (a alarms) Alarm(scope arn.Scope, name string) (firing bool, evaluation tim
 	return state == "ALARM", evaluation, ok
 }
 
+// machines is EC2 as ECS asks for it.
+type machines struct{ *ec2d.API }
+
+func (m machines) Launch(tx *store.Tx, scope arn.Scope, w ecsd.Machine) string {
+	return m.API.Launch(tx, scope, ec2d.Machine(w))
+}
+
 // images finds images for the runtime: those of the stage's registry with a
 // token of the execution role, all others where they are.
 type images struct{ s *Stage }
@@ -162,6 +170,39 @@ func (r roles) Check(as ecsd.Actor, action, resource string) error {
 	service, operation, _ := strings.Cut(action, ":")
 	call := &wire.Call{Service: service, Operation: operation, RequestID: id.UUID(), Scope: a.Scope(), Principal: p}
 	return message(r.s.authorize(context.Background(), call, []wire.Check{{Action: action, Resource: resource}}))
+}
+
+// MayLaunch asks for everything that ECS does to launch an instance; the texts are
+// EC2's, observed.
+func (r roles) MayLaunch(scope arn.Scope, infrastructureRole, profile string) error {
+	if r.s.config.IAM == Off {
+		return nil
+	}
+	role, ok := r.s.iam.ProfileRole(scope.Account, profile)
+	if !ok {
+		return fmt.Errorf("InvalidParameterValue: Value (%s) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN", profile)
+	}
+	p, err := r.s.serviceSession(ecsd.Actor{Role: infrastructureRole, Service: "ecs.amazonaws.com", Session: "ECSManagedInstances"})
+	if err != nil {
+		return err
+	}
+	managed := map[string][]string{"aws:RequestTag/AmazonECSManaged": {"true"}}
+	for _, c := range []wire.Check{
+		{Action: "ec2:CreateLaunchTemplate", Resource: "launch-template/lt-" + id.Hex(17), Context: managed},
+		{Action: "ec2:CreateFleet", Resource: "fleet/fleet-" + id.UUID(), Context: managed},
+		{Action: "ec2:RunInstances", Resource: "instance/i-" + id.Hex(17), Context: managed},
+		{Action: "iam:PassRole", Resource: role, Context: map[string][]string{"iam:PassedToService": {"ec2.amazonaws.com"}}},
+	} {
+		service, operation, _ := strings.Cut(c.Action, ":")
+		if service == "ec2" {
+			c.Resource = scope.For("ec2", c.Resource).String()
+		}
+		call := &wire.Call{Service: service, Operation: operation, RequestID: id.UUID(), Scope: scope, Principal: p}
+		if err := r.s.authorize(context.Background(), call, []wire.Check{c}); err != nil {
+			return fmt.Errorf("UnauthorizedOperation: You are not authorized to perform this operation. %w.", message(err))
+		}
+	}
+	return nil
 }
 
 func (r roles) LinkedRole(call *wire.Call) error { return r.s.linkedRole(call, "ecs.amazonaws.com") }

@@ -54,6 +54,9 @@ type Config struct {
 	Speed     float64 // stage seconds in a wall second
 	IAM       Mode
 	Throttle  bool // refuse calls beyond AWS's rates
+	// SpotInterruptions is how often Spot takes an instance back by chance: so many
+	// times an hour of stage time that it runs.
+	SpotInterruptions float64
 	// RegistryMax is how many bytes the registry may hold, 0: as many as the disk.
 	RegistryMax int64
 	// Function invokes what stands in for a Lambda function.
@@ -191,6 +194,7 @@ func (s *Stage) open() (err error) {
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
 		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
+		Machines: machines{s.ec2}, SpotInterruptions: c.SpotInterruptions,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
@@ -315,6 +319,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.elb.Run(ctx) })
 	g.Go(func() error { return s.ecr.Run(ctx) })
 	g.Go(func() error { return s.ecs.Control(ctx) })
+	g.Go(func() error { return s.ecs.Capacity(ctx) })
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.cw.Run(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })

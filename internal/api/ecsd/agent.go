@@ -221,6 +221,8 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 		switch {
 		case t.Desired == stopped:
 			return step{key: key, write: g.settle(placementFailure, func(t *task) { t.markStopped(g.clock.Now(), "", "") })}
+		case t.Last == provisioning && managedTask(t) && t.Instance == "":
+			return step{} // capacity gives it an instance
 		case t.Last == provisioning:
 			g.mu.Lock()
 			g.busy[key] = true
@@ -378,10 +380,10 @@ func (g *agent) tellDraining(tx *store.Tx, t task) {
 	g.tellService(tx, r.Service, r.Legacy, g.clock.Now(), "has begun draining connections on 1 tasks.")
 }
 
-func (g *agent) deregister(tx *store.Tx, t task) {
+func (a *API) deregister(tx *store.Tx, t task) {
 	for _, r := range t.Targets {
-		if err := g.deps.Traffic.Deregister(tx, r.Group, t.Address, r.Port); err != nil {
-			g.log.Warn("a target could not be deregistered", "task", t.ID, "err", err)
+		if err := a.deps.Traffic.Deregister(tx, r.Group, t.Address, r.Port); err != nil {
+			a.log.Warn("a target could not be deregistered", "task", t.ID, "err", err)
 		}
 	}
 }
@@ -407,28 +409,28 @@ func (g *agent) apply(tx *store.Tx, key string, c change) {
 
 // settle ends a task's row and counts a failure to start, told as why, on its
 // revision.
-func (g *agent) settle(why serviceAction, fn func(*task)) change {
+func (a *API) settle(why serviceAction, fn func(*task)) change {
 	return func(tx *store.Tx, t *task) {
 		fn(t)
-		g.deregister(tx, *t)
-		r, ok := g.revisions.Get(tx, revisionKey(t.Revision))
+		a.deregister(tx, *t)
+		r, ok := a.revisions.Get(tx, revisionKey(t.Revision))
 		if !ok {
 			return
 		}
 		if t.StopCode == types.TaskStopCodeTaskFailedToStart {
 			r.FailedToStart++
 			r.LastFailure = t.Times.Stopped
-			g.revisions.Put(tx, revisionKey(r.ARN), r)
-			g.tellFailure(tx, *t, r, why)
+			a.revisions.Put(tx, revisionKey(r.ARN), r)
+			a.tellFailure(tx, *t, r, why)
 		}
-		g.hintExit(tx, *t, r)
+		a.hintExit(tx, *t, r)
 	}
 }
 
-func (g *agent) tellService(tx *store.Tx, key, set string, at time.Time, format string, args ...any) {
-	if s, ok := g.services.Get(tx, key); ok {
-		g.tellAs(&s, set, at, format, args...)
-		g.services.Put(tx, key, s)
+func (a *API) tellService(tx *store.Tx, key, set string, at time.Time, format string, args ...any) {
+	if s, ok := a.services.Get(tx, key); ok {
+		a.tellAs(&s, set, at, format, args...)
+		a.services.Put(tx, key, s)
 	}
 }
 
@@ -646,7 +648,10 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 		if c.StopTimeout != nil {
 			r.StopTimeout = time.Duration(*c.StopTimeout) * time.Second
 		}
-		r.Env = append(r.Env, "AWS_EXECUTION_ENV=AWS_ECS_EC2", "AWS_REGION="+scope.Region)
+		r.Env = append(r.Env, "AWS_EXECUTION_ENV="+executionEnv(t.LaunchType), "AWS_REGION="+scope.Region)
+		if len(c.ResourceRequirements) > 0 {
+			r.Env = append(r.Env, "NVIDIA_VISIBLE_DEVICES=void") // the slot is simulated
+		}
 		r.Env = append(r.Env, g.deps.Inside(t.Credentials)...)
 		for _, e := range c.Environment {
 			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
@@ -654,6 +659,18 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 		spec.Containers = append(spec.Containers, r)
 	}
 	return spec
+}
+
+// executionEnv is how ECS names where a task runs; documented for EC2 and Fargate,
+// guessed for Managed Instances.
+func executionEnv(launched types.LaunchType) string {
+	switch launched {
+	case types.LaunchTypeFargate:
+		return "AWS_ECS_FARGATE"
+	case types.LaunchTypeManagedInstances:
+		return "AWS_ECS_MANAGED_INSTANCES"
+	}
+	return "AWS_ECS_EC2"
 }
 
 // running is that a task runs, and is registered with its target groups.

@@ -45,23 +45,29 @@ type API struct {
 	sets        *store.Table[taskSet]
 	tasks       *store.Table[task]
 	offsets     *store.Table[offset]
+	providers   *store.Table[provider]
+	instances   *store.Table[instance]
+	denials     *store.Table[denial]
 	tags        *tags.Table
 	naming      *wire.Naming // of events
 
-	tasksBy     *store.Index[task]       // revision and target groups, by ARN, and id of credentials
+	tasksBy     *store.Index[task]       // revision and target groups, by ARN, id of credentials, instance, or cluster while it waits for one
 	revisionsBy *store.Index[revision]   // target groups and rules, by ARN
 	watching    *store.Index[deployment] // that run: alarms that they watch, by key, and whether they call hooks
 
 	wakeController chan struct{}
 	wakeAgent      chan struct{}
+	wakeCapacity   chan struct{}
 
 	agent atomic.Pointer[agent] // that runs; nil before
 }
 
 type cluster struct {
-	Name    string
-	Status  string // ACTIVE, INACTIVE
-	Created time.Time
+	Name      string
+	Status    string // ACTIVE, INACTIVE
+	Created   time.Time
+	Providers []string // that are associated, of whatever kind
+	Strategy  []types.CapacityProviderStrategyItem
 }
 
 type family struct{ Last int32 } // the newest revision's number
@@ -83,9 +89,11 @@ type service struct {
 	CreatedBy      string
 	ManagedTags    bool
 	PropagateTags  types.PropagateTags
-	Request        string  // tells the request that made it from others
-	Deployment     string  // ARN of the newest service deployment
-	Steady         bool    // the steady state was announced
+	Request        string // tells the request that made it from others
+	Deployment     string // ARN of the newest service deployment
+	Steady         bool   // the steady state was announced
+	Unbalanced     bool   // tasks are moved between zones, as was announced
+	Rebalance      types.AvailabilityZoneRebalancing
 	Events         []event // newest first, at most 100
 }
 
@@ -165,6 +173,12 @@ type task struct {
 	Times                times
 	Network              *types.NetworkConfiguration
 	LaunchType           types.LaunchType
+	Provider             string   // capacity provider; empty for a launch type
+	Instance             string   // id of the container instance; empty while it waits for one
+	Zone, Subnet         string   // of the instance
+	GPUs                 []string // of the instance, that are its own
+	In                   string   // zone that it is started in, to balance a service
+	Move                 string   // zone that another is started in before this one stops
 	Attachment           string
 	Credentials          string // id by which its containers get its role's credentials
 }
@@ -201,13 +215,17 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		sets:        store.NewTable[taskSet](s, "ecs/sets"),
 		tasks:       store.NewTable[task](s, "ecs/tasks"),
 		offsets:     store.NewTable[offset](s, "ecs/offsets"),
+		providers:   store.NewTable[provider](s, "ecs/providers"),
+		instances:   store.NewTable[instance](s, "ecs/instances"),
+		denials:     store.NewTable[denial](s, "ecs/denials"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
 		naming:      &wire.Naming{Lower: true, ISO: true},
 
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),
+		wakeCapacity:   make(chan struct{}, 1),
 	}
-	a.tasksBy = store.NewIndex(s, a.tasks, func(_ string, t task) []string {
+	a.tasksBy = store.NewIndex(s, a.tasks, func(key string, t task) []string {
 		if t.Last == stopped {
 			return nil
 		}
@@ -217,6 +235,13 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		}
 		for _, r := range t.Targets {
 			labels = append(labels, r.Group)
+		}
+		switch {
+		case t.Instance != "":
+			labels = append(labels, instanceLabel+t.Instance)
+		case managedTask(t) && t.Last == provisioning:
+			scope, _ := arn.ParseKey(key)
+			labels = append(labels, waitingLabel+scope.Key(t.Cluster))
 		}
 		return labels
 	})

@@ -35,6 +35,9 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 		c, ok := a.clusters.Get(tx, call.Scope.Key(name))
 		if !ok || c.Status != "ACTIVE" {
 			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now()}
+			if err := a.associate(tx, call.Scope, &c, in.CapacityProviders, in.DefaultCapacityProviderStrategy); err != nil {
+				return err
+			}
 			a.clusters.Put(tx, call.Scope.Key(name), c)
 			a.tags.Set(tx, clusterARN(call.Scope, name), labels)
 		}
@@ -50,7 +53,18 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 func (a *API) clusterView(tx *store.Tx, scope arn.Scope, c cluster) types.Cluster {
 	v := types.Cluster{
 		ClusterArn: new(clusterARN(scope, c.Name)), ClusterName: new(c.Name), Status: new(c.Status), Tags: a.tagsOut(tx, clusterARN(scope, c.Name)),
-		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: []string{}, DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{},
+		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: c.Providers, DefaultCapacityProviderStrategy: c.Strategy,
+	}
+	if v.CapacityProviders == nil {
+		v.CapacityProviders = []string{}
+	}
+	if v.DefaultCapacityProviderStrategy == nil {
+		v.DefaultCapacityProviderStrategy = []types.CapacityProviderStrategyItem{}
+	}
+	for _, i := range a.instances.Scan(tx, scope.Key(c.Name+"/")) {
+		if i.Status == types.ContainerInstanceStatusActive || i.Status == types.ContainerInstanceStatusDraining {
+			v.RegisteredContainerInstancesCount++
+		}
 	}
 	for _, s := range a.services.Scan(tx, scope.Key(c.Name+"/")) {
 		if s.Status == "ACTIVE" {
@@ -127,7 +141,13 @@ func (a *API) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput) (*e
 		if view.RunningTasksCount+view.PendingTasksCount > 0 {
 			return &types.ClusterContainsTasksException{Message: new("The Cluster cannot be deleted while Tasks are active.")}
 		}
-		c.Status = "INACTIVE"
+		if slices.ContainsFunc(c.Providers, func(name string) bool { return !isFargate(name) }) {
+			return client("The Cluster cannot be deleted while Cluster Scoped Capacity Providers are attached to the cluster.") // observed
+		}
+		if view.RegisteredContainerInstancesCount > 0 {
+			return &types.ClusterContainsContainerInstancesException{Message: new("The Cluster cannot be deleted while Container Instances are active or draining.")}
+		}
+		c.Status, c.Providers, c.Strategy = "INACTIVE", nil, nil
 		view.Status = new("INACTIVE")
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
 		a.tags.Set(tx, *view.ClusterArn, nil)

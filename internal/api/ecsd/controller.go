@@ -14,17 +14,15 @@ import (
 
 	"serin/internal/arn"
 	"serin/internal/clock"
-	"serin/internal/id"
 	"serin/internal/rollout"
 	"serin/internal/store"
-	"serin/internal/tags"
 )
 
 // Control is the one loop for all services, until ctx ends: observe, decide,
 // write. It looks at the services that a changed row may mean something to, and
 // at those whose time has come.
 func (a *API) Control(ctx context.Context) error {
-	feed := a.store.Follow(a.wakeController, slices.Concat([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks}, a.deps.Traffic.Observations(), a.deps.Alarms.Observations())...)
+	feed := a.store.Follow(a.wakeController, slices.Concat([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks, a.instances}, a.deps.Traffic.Observations(), a.deps.Alarms.Observations())...)
 	defer feed.Stop()
 	agenda := map[string]time.Time{} // service → when it wants to be looked at again
 	var sweep time.Time
@@ -76,6 +74,13 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 				services[k.Row[:strings.LastIndexByte(k.Row, '/')]] = true
 			case a.sets:
 				services[k.Row[:strings.LastIndex(k.Row, "/ecs-svc/")]] = true
+			case a.instances: // a drained one lets its tasks be replaced
+				if i, ok := a.instances.Get(tx, k.Row); ok && i.Status == types.ContainerInstanceStatusDraining {
+					scope, _ := arn.ParseKey(k.Row)
+					for _, t := range a.tasksOn(tx, i.ID) {
+						services[scope.Key(t.Cluster+"/"+t.Service)] = true
+					}
+				}
 			case a.tasks:
 				if t, ok := a.tasks.Get(tx, k.Row); ok && t.Service != "" {
 					scope, _ := arn.ParseKey(k.Row)
@@ -231,6 +236,7 @@ func (c *control) run() {
 		c.deployments.Put(c.tx, deploymentKey(c.d.ARN), c.d)
 	}
 	c.announceSteady(o)
+	c.rebalance()
 	c.keep()
 }
 
@@ -338,7 +344,7 @@ func (c *control) infrastructureRole() string {
 	for _, lb := range r.LoadBalancers {
 		adv := lb.AdvancedConfiguration
 		scope, path := arn.ParseKey(c.key)
-		as := Actor{aws.ToString(adv.RoleArn), "ecs.amazonaws.com", "ECSNetworkingWithELB", scope.For("ecs", "service/"+path).String()}
+		as := Actor{aws.ToString(adv.RoleArn), ecsService, "ECSNetworkingWithELB", scope.For("ecs", "service/"+path).String()}
 		for _, need := range []struct {
 			action   string
 			resource *string
@@ -524,103 +530,6 @@ func (c *control) replaceUnhealthy() {
 			}
 		}
 	}
-}
-
-// halt asks for a task's end.
-func (c *control) halt(t task, code types.TaskStopCode, reason string) {
-	t.Desired, t.StopCode, t.StopReason, t.Times.Stopping = stopped, code, reason, c.now
-	c.putTask(c.tx, t, c.key, c.now)
-	delete(c.living, t.Revision)
-}
-
-// scale brings the number of a revision's tasks that are to run to n.
-func (c *control) scale(revisionARN string, n int) {
-	r, ok := c.revisions.Get(c.tx, revisionKey(revisionARN))
-	if !ok {
-		return
-	}
-	var live []task
-	for _, t := range c.tasksOf(r) {
-		if t.Desired == running {
-			live = append(live, t)
-		}
-	}
-	if len(live) < n {
-		c.launch(r, n-len(live))
-		return
-	}
-	// Those that carry nothing yet go first, then the youngest.
-	slices.SortStableFunc(live, func(x, y task) int {
-		if (x.Last == running) != (y.Last == running) {
-			if x.Last == running {
-				return 1
-			}
-			return -1
-		}
-		return y.Times.Created.Compare(x.Times.Created)
-	})
-	var ids []string
-	for _, t := range live[:len(live)-n] {
-		c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Scaling activity initiated by (deployment "+r.Legacy+")")
-		ids = append(ids, "(task "+t.ID+")")
-	}
-	if len(ids) > 0 {
-		c.tellAs(&c.s, r.setID(), c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
-		c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
-	}
-}
-
-// launch writes rows for new tasks. After failures it waits, longer each time:
-// documented in kind and in its end of 27 minutes, the first steps are a guess.
-func (c *control) launch(r revision, n int) {
-	if failures := r.FailedToStart; failures > 0 {
-		pause := min(5*time.Second<<min(failures-1, 10), 27*time.Minute)
-		if due := r.LastFailure.Add(pause); due.After(c.now) {
-			c.later(due)
-			return
-		}
-	}
-	scope, _ := arn.ParseKey(c.key)
-	d, ok := c.definition(c.tx, scope, r.TaskDefinition)
-	if !ok {
-		c.log.Error("a task definition is missing", "service", c.key, "definition", r.TaskDefinition)
-		return
-	}
-	var ids []string
-	for range n {
-		t := task{
-			ID: id.Hex(32), Cluster: c.s.Cluster, Service: c.s.Name, Revision: r.ARN, StartedBy: r.Legacy, Group: "service:" + c.s.Name,
-			TaskDefinition: r.TaskDefinition, Desired: running, Last: provisioning, Times: times{Created: c.now},
-			Network: r.Network, LaunchType: r.LaunchType, Attachment: id.UUID(),
-		}
-		if d.TaskRoleArn != nil {
-			t.Credentials = id.UUID()
-		}
-		for _, def := range d.ContainerDefinitions {
-			t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
-		}
-		c.putTask(c.tx, t, c.key, c.now)
-		delete(c.living, r.ARN)
-		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
-		ids = append(ids, "(task "+t.ID+")")
-	}
-	c.tellAs(&c.s, r.setID(), c.now, "has started %d tasks: %s.", n, strings.Join(ids, " "))
-}
-
-// tagsForTask is what a new task of the service is tagged with: ECS's own two
-// tags where the service wants them, and those that propagate.
-func (c *control) tagsForTask(scope arn.Scope, r revision) []tags.Tag {
-	var list []tags.Tag
-	switch c.s.PropagateTags {
-	case types.PropagateTagsService:
-		list = c.tags.Of(c.tx, serviceARN(scope, c.s.Cluster, c.s.Name))
-	case types.PropagateTagsTaskDefinition:
-		list = c.tags.Of(c.tx, r.TaskDefinition)
-	}
-	if c.s.ManagedTags {
-		list = append(slices.Clone(list), tags.Tag{Key: "aws:ecs:clusterName", Value: c.s.Cluster}, tags.Tag{Key: "aws:ecs:serviceName", Value: c.s.Name})
-	}
-	return list
 }
 
 // tellEvents puts what happened into the service's events, in the observed forms.

@@ -8,18 +8,22 @@ import (
 	"serin/internal/events"
 	"serin/internal/run"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
 // Deps is what ECS needs of other services, in ECS's words. The stage fits
 // them together.
 type Deps struct {
-	Traffic Traffic
-	Images  Images
-	Logs    Logs
-	Roles   Roles
-	Alarms  Alarms
-	Events  *events.Log
+	Traffic  Traffic
+	Images   Images
+	Logs     Logs
+	Roles    Roles
+	Alarms   Alarms
+	Machines Machines
+	Events   *events.Log
+	// SpotInterruptions is how often Spot takes an instance back by chance, an hour.
+	SpotInterruptions float64
 	// Inside is what a task's containers find in their environment: where the
 	// stage is, and its role's credentials, if it has a role.
 	Inside func(credentials string) []string
@@ -90,11 +94,41 @@ type Alarms interface {
 	About(store.Key) (scope arn.Scope, name string, ok bool)
 }
 
+// Machines is EC2 as ECS buys instances of it.
+type Machines interface {
+	// Network is the zone of each subnet and the VPC of all; an error says what is
+	// not there, or that they are of several VPCs, in AWS's words.
+	Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error)
+	// Launch makes an instance and returns its id.
+	Launch(tx *store.Tx, scope arn.Scope, m Machine) string
+	Terminate(tx *store.Tx, scope arn.Scope, id string, at time.Time)
+}
+
+// Machine is an instance to launch.
+type Machine struct {
+	Type, Zone, Subnet string
+	Groups             []string
+	Spot               bool
+	At                 time.Time
+	Tags               []tags.Tag
+}
+
+// managedTags are those that ECS gives the instances that it manages, documented.
+func managedTags(cluster, provider, instance string) []tags.Tag {
+	return []tags.Tag{
+		{Key: "AmazonECSManaged", Value: "true"}, {Key: "AmazonECSCreated", Value: "true"}, {Key: "aws:ecs:clusterName", Value: cluster},
+		{Key: "aws:ecs:capacityProviderName", Value: provider}, {Key: "aws:ecs:containerInstanceId", Value: instance}, {Key: "aws:ec2:managed-launch", Value: "ecs-managed-instances"},
+	}
+}
+
 // Roles is IAM and STS as ECS itself uses them.
 type Roles interface {
 	// Check returns why a service cannot act as a role, or may not do what it
 	// must, in AWS's words; nil when it may.
 	Check(as Actor, action, resource string) error
+	// MayLaunch returns why ECS, as an infrastructure role, may not launch instances
+	// of a profile, in EC2's words; nil when it may.
+	MayLaunch(scope arn.Scope, infrastructureRole, profile string) error
 	// LinkedRole makes ECS's own role in the account, where the caller may.
 	LinkedRole(call *wire.Call) error
 }
@@ -102,3 +136,6 @@ type Roles interface {
 // Actor is an AWS service acting as a role, in a session that it names, for a
 // resource: aws:SourceArn.
 type Actor struct{ Role, Service, Session, Source string }
+
+// ecsService is who assumes the roles of services and capacity providers.
+const ecsService = "ecs.amazonaws.com"

@@ -151,13 +151,13 @@ type configurationError struct{ error }
 func (e configurationError) Unwrap() error { return e.error }
 
 // tellFailure tells that a service's task did not start.
-func (g *agent) tellFailure(tx *store.Tx, t task, r revision, why serviceAction) {
+func (a *API) tellFailure(tx *store.Tx, t task, r revision, why serviceAction) {
 	at := t.Times.Stopped
-	g.tellService(tx, r.Service, "", at, "was unable to place a task. Reason: %s", t.StopReason)
-	g.tellAction(tx, r.Service, at, why, t.StopReason)
+	a.tellService(tx, r.Service, "", at, "was unable to place a task. Reason: %s", t.StopReason)
+	a.tellAction(tx, r.Service, at, why, t.StopReason)
 	if r.FailedToStart == impaired {
-		g.tellService(tx, r.Service, "", at, "is unable to consistently start tasks successfully.")
-		g.tellAction(tx, r.Service, at, startImpaired, "")
+		a.tellService(tx, r.Service, "", at, "is unable to consistently start tasks successfully.")
+		a.tellAction(tx, r.Service, at, startImpaired, "")
 	}
 }
 
@@ -231,9 +231,9 @@ type exit struct {
 
 // hintExit hints at a task of a running deployment's target that ran and then
 // ended by itself: the circuit breaker's blind spot, documented by what it counts.
-func (g *agent) hintExit(tx *store.Tx, t task, r revision) {
-	s, _ := g.services.Get(tx, r.Service)
-	d, ok := g.deployments.Get(tx, deploymentKey(s.Deployment))
+func (a *API) hintExit(tx *store.Tx, t task, r revision) {
+	s, _ := a.services.Get(tx, r.Service)
+	d, ok := a.deployments.Get(tx, deploymentKey(s.Deployment))
 	blind := ok && d.Target == r.ARN && !d.State.Status.Terminal() && d.State.Config.Breaker.Enabled && !slices.Contains(d.Hints, exitNotCounted)
 	if !blind || t.StopCode != types.TaskStopCodeEssentialContainerExited || t.Times.Started.IsZero() {
 		return
@@ -250,10 +250,10 @@ func (g *agent) hintExit(tx *store.Tx, t task, r revision) {
 		return // nobody saw its end
 	}
 	d.Hints = append(slices.Clone(d.Hints), exitNotCounted)
-	g.deployments.Put(tx, deploymentKey(d.ARN), d)
+	a.deployments.Put(tx, deploymentKey(d.ARN), d)
 	scope, _ := arn.ParseKey(r.Service)
 	task := taskARN(scope, t)
-	g.deps.Events.Append(tx, events.New("serin", "Serin Hint", scope, t.Times.Stopped, detailJSON(hint{
+	a.deps.Events.Append(tx, events.New("serin", "Serin Hint", scope, t.Times.Stopped, detailJSON(hint{
 		EventType: "WARN", EventName: exitNotCounted, ClusterARN: clusterOf(r.Service), ServiceARN: serviceOf(r.Service), ServiceDeploymentARN: d.ARN, TaskARN: task, Containers: exits,
 		Message: fmt.Sprintf("Task %s ran and ended by itself (%s). The deployment circuit breaker, here as on AWS, does not count that: it counts tasks that never run and, once one has run, tasks that fail a health check.", t.ID, strings.Join(said, ", ")),
 		Remedy:  "A health check of the load balancer's target group or of the container that fails before the process ends would count.",

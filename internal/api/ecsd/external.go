@@ -133,6 +133,7 @@ func (s *service) update(in *ecs.UpdateServiceInput) error {
 		s.ManagedTags = *in.EnableECSManagedTags
 	}
 	s.PropagateTags = cmp.Or(in.PropagateTags, s.PropagateTags)
+	s.Rebalance = cmp.Or(in.AvailabilityZoneRebalancing, s.Rebalance)
 	return nil
 }
 

@@ -188,7 +188,7 @@ func (a *API) ask(ctx context.Context, d deployment, c rollout.Call, i invocatio
 	hook := d.Config.LifecycleHooks[c.Hook]
 	target, role := *hook.HookTargetArn, *hook.RoleArn
 	scope, path := arn.ParseKey(d.Service)
-	as := Actor{Role: role, Service: "ecs.amazonaws.com", Session: "ECSDeploymentLifecycleHook", Source: scope.For("ecs", "service/"+path).String()}
+	as := Actor{Role: role, Service: ecsService, Session: "ECSDeploymentLifecycleHook", Source: scope.For("ecs", "service/"+path).String()}
 	if a.deps.Roles.Check(as, "", "") != nil {
 		return answer, fmt.Errorf("ECS was unable to assume role %s", role)
 	}

@@ -8,13 +8,13 @@ import (
 
 // notPerformed are the operations that AWS has and the stage does not. A test
 // holds them and those registered against the SDK's client.
-const notPerformed = "AssociateGatewayWithCluster CreateCapacityProvider CreateDaemon CreateExpressGatewayService CreateGateway " +
-	"DeleteAccountSetting DeleteAttributes DeleteCapacityProvider DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway DeleteTaskDefinitions " +
-	"DeregisterContainerInstance DescribeCapacityProviders DescribeContainerInstances DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
+const notPerformed = "AssociateGatewayWithCluster CreateDaemon CreateExpressGatewayService CreateGateway " +
+	"DeleteAccountSetting DeleteAttributes DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway DeleteTaskDefinitions " +
+	"DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
 	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand GetTaskProtection " +
-	"ListAccountSettings ListAttributes ListContainerInstances ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +
-	"PutAccountSetting PutAccountSettingDefault PutAttributes PutClusterCapacityProviders RegisterContainerInstance RegisterDaemonTaskDefinition RunTask StartTask " +
-	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateCapacityProvider UpdateCluster UpdateClusterSettings UpdateContainerAgent UpdateContainerInstancesState " +
+	"ListAccountSettings ListAttributes ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +
+	"PutAccountSetting PutAccountSettingDefault PutAttributes RegisterContainerInstance RegisterDaemonTaskDefinition RunTask StartTask " +
+	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateCluster UpdateClusterSettings UpdateContainerAgent " +
 	"UpdateDaemon UpdateExpressGatewayService UpdateGateway UpdateTaskProtection"
 
 // buckets are the token buckets of ECS's API, documented: calls at once and calls

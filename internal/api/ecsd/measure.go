@@ -65,8 +65,8 @@ const (
 func (m *Meter) Measure(ctx context.Context, at time.Time) map[arn.Scope][]metric.Datum {
 	samples := m.samples()
 	m.read(ctx, samples)
-	sums := map[place]*[2]utilization{}
-	add := func(p place, s sample, cpu, memory float64) {
+	sums := map[subject]*[2]utilization{}
+	add := func(p subject, s sample, cpu, memory float64) {
 		u := sums[p]
 		if u == nil {
 			u = new([2]utilization)
@@ -82,10 +82,10 @@ func (m *Meter) Measure(ctx context.Context, at time.Time) map[arn.Scope][]metri
 		scope, _ := arn.ParseKey(s.key)
 		cpu, memory := reserved(s.definition)
 		if s.task.LaunchType != types.LaunchTypeFargate {
-			add(place{scope, s.task.Cluster, ""}, s, cpu, memory)
+			add(subject{scope, s.task.Cluster, ""}, s, cpu, memory)
 		}
 		if s.task.Service != "" {
-			add(place{scope, s.task.Cluster, s.task.Service}, s, cpu, memory)
+			add(subject{scope, s.task.Cluster, s.task.Service}, s, cpu, memory)
 		}
 	}
 	out := map[arn.Scope][]metric.Datum{}
@@ -170,13 +170,13 @@ func (s sample) next(ctx context.Context) (reading, error) {
 	return reading{now, used, (used.CPU - before.used.CPU).Seconds() / max(now.Sub(before.at), time.Millisecond).Seconds()}, nil
 }
 
-// place is a cluster or a service in one.
-type place struct {
+// subject is a cluster or a service in one.
+type subject struct {
 	scope            arn.Scope
 	cluster, service string
 }
 
-func (p place) dimensions() []metric.Dimension {
+func (p subject) dimensions() []metric.Dimension {
 	out := []metric.Dimension{{Name: "ClusterName", Value: p.cluster}}
 	if p.service != "" {
 		out = append(out, metric.Dimension{Name: "ServiceName", Value: p.service})

@@ -1,6 +1,7 @@
 package ecsd
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,7 +20,7 @@ func (a *API) Service() *wire.Service {
 		Naming:  &wire.Naming{Lower: true, Document: func(value any) any { return newDocument(value) }},
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
-		Types:   memberTypes,
+		Types:   allTypes(),
 		Words:   map[string]string{"DeploymentLifecycleHookTargetType": "Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE"}, // documented
 		Buckets: buckets(), Refused: notPerformed,
 	}
@@ -44,7 +45,7 @@ func (a *API) Service() *wire.Service {
 	s.Register(
 		wire.Handle("CreateCluster", a.CreateCluster, func(c *wire.Call, in *ecs.CreateClusterInput) []wire.Check {
 			return append(one("CreateCluster", c, cluster(in.ClusterName)(c)), tagged(c, in.Tags, cluster(in.ClusterName)(c))...)
-		}, wire.Members{Performed: "clusterName tags", Refused: "capacityProviders configuration defaultCapacityProviderStrategy serviceConnectDefaults settings"}),
+		}, wire.Members{Performed: "clusterName tags capacityProviders defaultCapacityProviderStrategy", Refused: "configuration serviceConnectDefaults settings"}),
 		wire.Handle("DescribeClusters", a.DescribeClusters, func(c *wire.Call, in *ecs.DescribeClustersInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range orDefault(in.Clusters) {
@@ -67,8 +68,7 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn",
-			Recorded:  "runtimePlatform",
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform",
 			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
@@ -90,18 +90,18 @@ func (a *API) Service() *wire.Service {
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags",
-			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
-			Refused:   "platformVersion availabilityZoneRebalancing enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing",
+			Recorded:  "networkConfiguration launchType",
+			Refused:   "platformVersion enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
 			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, in.EnableECSManagedTags, in.EnableExecuteCommand, in.PropagateTags,
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags",
-			Recorded:  "networkConfiguration capacityProviderStrategy",
-			Refused:   "platformVersion availabilityZoneRebalancing gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing",
+			Recorded:  "networkConfiguration",
+			Refused:   "platformVersion gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range in.Services {
@@ -147,8 +147,8 @@ func (a *API) Service() *wire.Service {
 			serviceKeys{definition: in.TaskDefinition, capacity: in.CapacityProviderStrategy}.deployed(c, check.Context)
 			return append(checks, check)
 		}, wire.Members{
-			Performed: "service cluster taskDefinition loadBalancers scale externalId clientToken tags",
-			Recorded:  "networkConfiguration capacityProviderStrategy launchType",
+			Performed: "service cluster taskDefinition loadBalancers scale externalId clientToken tags capacityProviderStrategy",
+			Recorded:  "networkConfiguration launchType",
 			Refused:   "platformVersion serviceRegistries"}),
 		wire.Handle("DescribeTaskSets", a.DescribeTaskSets, func(c *wire.Call, in *ecs.DescribeTaskSetsInput) []wire.Check {
 			var checks []wire.Check
@@ -193,7 +193,15 @@ func (a *API) Service() *wire.Service {
 			return one("ListTagsForResource", c, aws.ToString(in.ResourceArn))
 		}, wire.Members{Performed: "resourceArn"}),
 	)
+	s.Register(a.capacityOps()...)
 	return s
+}
+
+// allTypes is what is done with the members of every nested structure.
+func allTypes() map[string]wire.Members {
+	all := maps.Clone(memberTypes)
+	maps.Copy(all, capacityTypes)
+	return all
 }
 
 func orDefault(names []string) []string {
@@ -213,12 +221,12 @@ func tagged(c *wire.Call, tags []types.Tag, resource string) []wire.Check {
 func passDeploymentRoles(c *wire.Call, balancers []types.LoadBalancer, config *types.DeploymentConfiguration) (checks []wire.Check) {
 	for _, lb := range balancers {
 		if lb.AdvancedConfiguration != nil {
-			checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, "ecs.amazonaws.com")...)
+			checks = append(checks, passRole(c, lb.AdvancedConfiguration.RoleArn, ecsService)...)
 		}
 	}
 	if config != nil {
 		for _, h := range config.LifecycleHooks {
-			checks = append(checks, passRole(c, h.RoleArn, "ecs.amazonaws.com")...)
+			checks = append(checks, passRole(c, h.RoleArn, ecsService)...)
 		}
 	}
 	return checks
@@ -262,7 +270,7 @@ var memberTypes = map[string]wire.Members{
 	"AdvancedConfiguration":        {Performed: "alternateTargetGroupArn productionListenerRule testListenerRule roleArn"},
 	"NetworkConfiguration":         {Recorded: "awsvpcConfiguration"},
 	"AwsVpcConfiguration":          {Recorded: "subnets assignPublicIp securityGroups"},
-	"CapacityProviderStrategyItem": {Recorded: "capacityProvider base weight"},
+	"CapacityProviderStrategyItem": {Performed: "capacityProvider base weight"},
 	"DeploymentController":         {Performed: "type"},
 	"Scale":                        {Performed: "unit value"},
 	"DeploymentConfiguration": {
@@ -284,6 +292,6 @@ var memberTypes = map[string]wire.Members{
 	"KeyValuePair":        {Performed: "name value"},
 	"PortMapping":         {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
 	"LogConfiguration":    {Performed: "logDriver options", Refused: "secretOptions"},
-	"ResourceRequirement": {Recorded: "type value", Refused: "sharingStrategy"},
-	"RuntimePlatform":     {Recorded: "cpuArchitecture operatingSystemFamily"},
+	"ResourceRequirement": {Performed: "type value", Refused: "sharingStrategy"},
+	"RuntimePlatform":     {Performed: "cpuArchitecture", Recorded: "operatingSystemFamily"},
 }

@@ -44,6 +44,12 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 			view = a.serviceView(tx, key, old)
 			return old.again(s.Request)
 		}
+		if in.LaunchType == "" && len(s.Capacity) == 0 && len(c.Strategy) > 0 && !s.external() {
+			s.Capacity, s.LaunchType = c.Strategy, ""
+		}
+		if err := a.checkStrategy(tx, call.Scope, c, s.Capacity, inRequest); err != nil {
+			return err
+		}
 		if !s.external() {
 			d, err := a.deployable(tx, call.Scope, aws.ToString(in.TaskDefinition))
 			if err != nil {
@@ -109,6 +115,10 @@ func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service
 	if s.LaunchType, err = launchOf(in.LaunchType, s.Capacity); err != nil {
 		return s, err
 	}
+	s.Rebalance = in.AvailabilityZoneRebalancing
+	if s.Rebalance == "" && !s.external() && aws.ToInt32(s.Config.MaximumPercent) > 100 {
+		s.Rebalance = types.AvailabilityZoneRebalancingEnabled // where it can be, documented
+	}
 	s.Request, err = requestOf(*in)
 	return s, err
 }
@@ -165,6 +175,12 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition, s
 		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
 	}
 	if err := checkConfig(s.Config, s.LoadBalancers); err != nil {
+		return err
+	}
+	if err := checkCapacity(s.Capacity, d); err != nil {
+		return err
+	}
+	if err := s.checkRebalance(); err != nil {
 		return err
 	}
 	groups := map[string]bool{}
@@ -559,7 +575,9 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		}
 		s.Network = cmp.Or(networkIn(in.NetworkConfiguration), s.Network)
 		if in.CapacityProviderStrategy != nil {
-			s.Capacity, s.LaunchType = in.CapacityProviderStrategy, ""
+			if err := a.changeCapacity(tx, call.Scope, &s, in); err != nil {
+				return err
+			}
 		}
 		s.Config = mergeConfig(attached(s.Config, s.HookDetails), in.DeploymentConfiguration)
 		if err := a.checkService(call.Scope, s, d, in.LoadBalancers != nil); err != nil {
@@ -712,7 +730,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
 		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
-		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled,
+		AvailabilityZoneRebalancing: cmp.Or(s.Rebalance, types.AvailabilityZoneRebalancingDisabled),
 		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: []types.PlacementConstraint{}, PlacementStrategy: []types.PlacementStrategy{},
 		Events: make([]types.ServiceEvent, 0, len(s.Events)), Deployments: []types.Deployment{},
 	}

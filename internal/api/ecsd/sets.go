@@ -183,6 +183,10 @@ func (a *API) setRevision(tx *store.Tx, key string, s service, ts taskSet, in *e
 		return r, err
 	}
 	r.TaskDefinition = *d.TaskDefinitionArn
+	c, _ := a.clusters.Get(tx, scope.Key(s.Cluster))
+	if err := a.checkStrategy(tx, scope, c, r.Capacity, inRequest); err != nil {
+		return r, err
+	}
 	if len(r.LoadBalancers) > 1 {
 		return r, invalid("A task set can have at most one load balancer target group, got %d.", len(r.LoadBalancers)) // documented, the words are not
 	}
@@ -192,7 +196,7 @@ func (a *API) setRevision(tx *store.Tx, key string, s service, ts taskSet, in *e
 		}
 		r.Groups = append(r.Groups, aws.ToString(lb.TargetGroupArn))
 	}
-	return r, a.checkService(scope, service{LoadBalancers: r.LoadBalancers, Network: r.Network, Config: defaultConfig()}, d, true)
+	return r, a.checkService(scope, service{LoadBalancers: r.LoadBalancers, Network: r.Network, Capacity: r.Capacity, Config: defaultConfig()}, d, true)
 }
 
 // DescribeTaskSets describes task sets of a service.

@@ -72,11 +72,10 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 	return &ecs.ListTasksOutput{TaskArns: list, NextToken: next}, err
 }
 
-// meets says that a task passes the filters of a list. No task is on a container
-// instance.
+// meets says that a task passes the filters of a list.
 func (t task) meets(in *ecs.ListTasksInput) bool {
 	family, _, _ := strings.Cut(lastPart(t.TaskDefinition), ":")
-	return in.ContainerInstance == nil && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) && (in.Family == nil || family == *in.Family) &&
+	return (in.ContainerInstance == nil || t.Instance != "" && t.Instance == lastPart(*in.ContainerInstance)) && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) && (in.Family == nil || family == *in.Family) &&
 		(in.StartedBy == nil || t.StartedBy == *in.StartedBy) && (in.LaunchType == "" || t.LaunchType == in.LaunchType)
 }
 
@@ -145,6 +144,12 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}, Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
 		Attachments: []types.Attachment{}, StopCode: t.StopCode,
 	}
+	if t.Provider != "" {
+		v.CapacityProviderName = new(t.Provider)
+	}
+	if t.Instance != "" {
+		v.ContainerInstanceArn, v.AvailabilityZone = new(instanceARN(scope, instance{Cluster: t.Cluster, ID: t.Instance})), new(t.Zone)
+	}
 	if t.StopReason != "" {
 		v.StoppedReason = new(t.StopReason)
 	}
@@ -163,7 +168,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 			{Name: new("privateIPv4Address"), Value: new(t.Address)},
 		}}
 		if t.Network != nil && t.Network.AwsvpcConfiguration != nil && len(t.Network.AwsvpcConfiguration.Subnets) > 0 {
-			eni.Details = append(eni.Details, types.KeyValuePair{Name: new("subnetId"), Value: new(t.Network.AwsvpcConfiguration.Subnets[0])})
+			eni.Details = append(eni.Details, types.KeyValuePair{Name: new("subnetId"), Value: new(cmp.Or(t.Subnet, t.Network.AwsvpcConfiguration.Subnets[0]))})
 		}
 		v.Attachments = append(v.Attachments, eni)
 	}
@@ -175,6 +180,9 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		w := types.Container{
 			ContainerArn: new(scope.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
 			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: types.HealthStatusUnknown, NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+		}
+		if len(t.GPUs) > 0 {
+			w.GpuIds = t.GPUs
 		}
 		if c.Digest != "" {
 			w.ImageDigest = new(c.Digest)

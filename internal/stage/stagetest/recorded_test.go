@@ -3,9 +3,11 @@ package stagetest
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
@@ -58,8 +60,23 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 	network := func(subnet string) *types.NetworkConfiguration {
 		return &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{subnet}, SecurityGroups: []string{"sg-" + subnet}, AssignPublicIp: types.AssignPublicIpEnabled}}
 	}
-	capacity := func(base int32) []types.CapacityProviderStrategyItem {
-		return []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Base: base, Weight: 7}}
+	fleet := &world{t: t, stage: s, config: c, client: http.DefaultClient, tick: time.Millisecond, limit: time.Minute, ecs: e, iam: i}
+	fleet.fleetRoles("ecsInstanceRole")
+	made := providerOf("mi", fleet.subnets())
+	launch := made.ManagedInstancesProvider.InstanceLaunchTemplate
+	launch.FipsEnabled, launch.InstanceMetadataTagsPropagation, launch.Monitoring = new(true), new(false), types.ManagedInstancesMonitoringOptionsDetailed
+	launch.LocalStorageConfiguration = &types.ManagedInstancesLocalStorageConfiguration{UseLocalStorage: true}
+	launch.StorageConfiguration = &types.ManagedInstancesStorageConfiguration{StorageSizeGiB: new(int32(50))}
+	made.ManagedInstancesProvider.AutoRepairConfiguration = &types.AutoRepairConfiguration{ActionsStatus: types.AutoRepairActionsStatusEnabled}
+	launch.InstanceRequirements = &types.InstanceRequirementsRequest{VCpuCount: &types.VCpuCountRangeRequest{Min: new(int32(1))}, MemoryMiB: &types.MemoryMiBRequest{Min: new(int32(1))},
+		SpotMaxPricePercentageOverLowestPrice: new(int32(11)), OnDemandMaxPricePercentageOverLowestPrice: new(int32(12)), MaxSpotPriceAsPercentageOfOptimalOnDemandPrice: new(int32(13))}
+	changed := &ecs.UpdateCapacityProviderInput{Name: new("mi"), Cluster: new("default"), ManagedInstancesProvider: &types.UpdateManagedInstancesProviderConfiguration{
+		InfrastructureRoleArn: made.ManagedInstancesProvider.InfrastructureRoleArn, AutoRepairConfiguration: &types.AutoRepairConfiguration{ActionsStatus: types.AutoRepairActionsStatusDisabled},
+		InstanceLaunchTemplate: &types.InstanceLaunchTemplateUpdate{
+			InstanceMetadataTagsPropagation: new(true), Monitoring: types.ManagedInstancesMonitoringOptionsBasic,
+			LocalStorageConfiguration: &types.ManagedInstancesLocalStorageConfiguration{UseLocalStorage: false}, StorageConfiguration: &types.ManagedInstancesStorageConfiguration{StorageSizeGiB: new(int32(60))}}}}
+	providers := func() (any, error) {
+		return e.DescribeCapacityProviders(ctx, &ecs.DescribeCapacityProvidersInput{CapacityProviders: []string{"mi"}})
 	}
 	setsOfX := func() (any, error) {
 		return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"x"}})
@@ -110,7 +127,15 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			func() (any, error) {
 				return e.DescribeTaskDefinition(ctx, &ecs.DescribeTaskDefinitionInput{TaskDefinition: new("web")})
 			}},
-		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: network("a"), CapacityProviderStrategy: capacity(3)}, call(ctx, e.CreateService),
+		{"ecs", "CreateCapacityProvider", made, call(ctx, e.CreateCapacityProvider), providers},
+		{"ecs", "UpdateCapacityProvider", changed, func(in any) (any, error) {
+			if err := s.Clock().Advance(time.Minute); err != nil {
+				return nil, err
+			}
+			fleet.active("mi")
+			return e.UpdateCapacityProvider(ctx, in.(*ecs.UpdateCapacityProviderInput))
+		}, providers},
+		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new("web"), DesiredCount: new(int32(0)), NetworkConfiguration: network("a")}, call(ctx, e.CreateService),
 			func() (any, error) {
 				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}})
 			}},
@@ -118,12 +143,12 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			func() (any, error) {
 				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"t"}})
 			}},
-		{"ecs", "UpdateService", &ecs.UpdateServiceInput{Service: new("s"), NetworkConfiguration: network("b"), CapacityProviderStrategy: capacity(4)}, call(ctx, e.UpdateService),
+		{"ecs", "UpdateService", &ecs.UpdateServiceInput{Service: new("s"), NetworkConfiguration: network("b")}, call(ctx, e.UpdateService),
 			func() (any, error) {
 				return e.DescribeServices(ctx, &ecs.DescribeServicesInput{Services: []string{"s"}})
 			}},
 		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("x"), DeploymentController: external}, call(ctx, e.CreateService), nil},
-		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("c"), CapacityProviderStrategy: capacity(5)}, call(ctx, e.CreateTaskSet), setsOfX},
+		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("c")}, call(ctx, e.CreateTaskSet), setsOfX},
 		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("d"), LaunchType: types.LaunchTypeFargate}, call(ctx, e.CreateTaskSet), setsOfX},
 		{"elasticloadbalancing", "CreateLoadBalancer", &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a"}, SecurityGroups: []string{"sg-1"}, Scheme: elbtypes.LoadBalancerSchemeEnumInternal, IpAddressType: elbtypes.IpAddressTypeIpv4, Tags: elbTags}, call(ctx, l.CreateLoadBalancer),
 			func() (any, error) {

@@ -1,0 +1,656 @@
+package ecsd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/catalogue"
+	"serin/internal/clock"
+	"serin/internal/id"
+	"serin/internal/place"
+	"serin/internal/store"
+)
+
+// The loop of capacity: it gives waiting tasks an instance, buys instances for
+// those that fit nowhere, and lets go of what is not worth its price. As all
+// loops, it looks at rows and writes rows; package place decides.
+
+// All of it is stage time.
+const (
+	// booting is from a purchase to a registered instance; measured are 26 to 42 s.
+	booting = 30 * time.Second
+	// batching is how long a task waits for others to be bought for together;
+	// that ECS does so is documented, how long is guessed.
+	batching = 2 * time.Second
+	// idling is how long an instance is kept without tasks, or with too few, where
+	// the provider does not say; measured are 427 to 463 s for idle ones.
+	idling = 7 * time.Minute
+	// patching and lifetime are when an instance is drained for being old, and when
+	// it ends whatever is on it; documented.
+	patching = 14 * 24 * time.Hour
+	lifetime = 21 * 24 * time.Hour
+	// longestDrain is how long a drained instance waits for its tasks; documented.
+	longestDrain = 7 * 24 * time.Hour
+	// notice is how long before Spot takes an instance back it says so; documented.
+	notice = 2 * time.Minute
+)
+
+// Labels of tasksBy.
+const (
+	instanceLabel = "instance "
+	waitingLabel  = "waiting " // of a cluster's key: for an instance
+)
+
+// Capacity keeps the clusters' instances until ctx ends.
+func (a *API) Capacity(ctx context.Context) error {
+	feed := a.store.Follow(a.wakeCapacity, a.tasks, a.instances, a.providers, a.denials)
+	defer feed.Stop()
+	agenda := map[string]time.Time{} // cluster key → when it is to be looked at again
+	for {
+		clusters := a.clustersOf(feed.Take())
+		now := a.clock.Now()
+		var next time.Time
+		for key, at := range agenda {
+			if !at.After(now) {
+				clusters[key] = true
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(clusters)) {
+			wake, err := a.keepCapacity(key)
+			if err != nil {
+				return fmt.Errorf("keeping the capacity of cluster %s: %w", key, err)
+			}
+			delete(agenda, key)
+			if !wake.IsZero() {
+				agenda[key] = wake
+			}
+		}
+		for _, at := range agenda {
+			next = clock.Sooner(next, at)
+		}
+		if _, err := a.clock.Wait(ctx, next, a.wakeCapacity); err != nil {
+			return nil
+		}
+	}
+}
+
+// clustersOf is the clusters with providers that changed rows may mean something to.
+func (a *API) clustersOf(keys []store.Key) map[string]bool {
+	found := map[string]bool{}
+	a.store.View(func(tx *store.Tx) {
+		for _, k := range keys {
+			scope, path := arn.ParseKey(k.Row)
+			switch k.Table {
+			case store.AnyTable(a.denials):
+				for key := range a.providers.Scan(tx, scope.Key("")) {
+					_, path := arn.ParseKey(key)
+					name, _, _ := strings.Cut(path, "/")
+					found[scope.Key(name)] = true
+				}
+			case store.AnyTable(a.tasks):
+				if t, ok := a.tasks.Get(tx, k.Row); ok && !managedTask(t) {
+					continue
+				}
+				name, _, _ := strings.Cut(path, "/")
+				found[scope.Key(name)] = true
+			default:
+				name, _, _ := strings.Cut(path, "/")
+				found[scope.Key(name)] = true
+			}
+		}
+	})
+	return found
+}
+
+func managedTask(t task) bool { return t.Provider != "" && !isFargate(t.Provider) }
+
+// keeping is one look at one cluster.
+type keeping struct {
+	*API
+	tx        *store.Tx
+	scope     arn.Scope
+	cluster   string
+	now       time.Time
+	wake      time.Time
+	providers map[string]provider
+	instances []instance
+}
+
+func (a *API) keepCapacity(key string) (time.Time, error) {
+	scope, name := arn.ParseKey(key)
+	k := &keeping{API: a, scope: scope, cluster: name}
+	empty := true
+	a.store.View(func(tx *store.Tx) { // most clusters have no providers
+		for range a.providers.Scan(tx, scope.Key(name+"/")) {
+			empty = false
+			return
+		}
+	})
+	if empty {
+		return time.Time{}, nil
+	}
+	err := a.store.UpdateFirst(func(tx *store.Tx) error {
+		k.tx, k.now, k.wake, k.instances, k.providers = tx, a.clock.Now(), time.Time{}, nil, map[string]provider{}
+		k.keepProviders()
+		k.keepInstances()
+		for _, p := range slices.Sorted(maps.Keys(k.providers)) {
+			if left := k.placeTasks(k.providers[p]); len(left) > 0 {
+				k.buy(k.providers[p], left)
+			}
+			k.shrink(k.providers[p])
+		}
+		return nil
+	})
+	return k.wake, err
+}
+
+func (k *keeping) later(at time.Time) { k.wake = clock.Sooner(k.wake, at) }
+
+// due says that a time has come, or has the loop look again when it does.
+func (k *keeping) due(at time.Time) bool {
+	if at.IsZero() {
+		return false
+	}
+	if at.After(k.now) {
+		k.later(at)
+		return false
+	}
+	return true
+}
+
+// keepProviders brings providers to their next state.
+func (k *keeping) keepProviders() {
+	for key, p := range k.API.providers.Scan(k.tx, k.scope.Key(k.cluster+"/")) {
+		switch p.Status {
+		case types.CapacityProviderStatusProvisioning:
+			if k.due(p.Due) {
+				p.Status, p.Update, p.Due = types.CapacityProviderStatusActive, types.CapacityProviderUpdateStatusCreateComplete, time.Time{}
+				k.API.providers.Put(k.tx, key, p)
+			}
+		case types.CapacityProviderStatusDeprovisioning:
+			k.letGo(key, p)
+		}
+		k.providers[p.Name] = p
+	}
+}
+
+// letGo ends a provider's instances, then the provider.
+func (k *keeping) letGo(key string, p provider) {
+	left := false
+	for _, i := range k.API.instances.Scan(k.tx, k.scope.Key(k.cluster+"/")) {
+		if i.Provider != p.Name || i.Status == inactiveInstance {
+			continue
+		}
+		left = true
+		if !i.gone() && len(k.tasksOn(k.tx, i.ID)) == 0 {
+			k.end(k.tx, k.scope, i, "", "")
+		}
+	}
+	if left || !k.due(p.Due) {
+		return
+	}
+	p.Status, p.Update, p.Due = types.CapacityProviderStatusInactive, types.CapacityProviderUpdateStatusDeleteComplete, time.Time{}
+	k.API.providers.Put(k.tx, key, p)
+	c, _ := k.clusters.Get(k.tx, k.scope.Key(k.cluster))
+	c.Providers = slices.DeleteFunc(slices.Clone(c.Providers), func(n string) bool { return n == p.Name })
+	k.clusters.Put(k.tx, k.scope.Key(k.cluster), c)
+}
+
+// keepInstances brings instances to their next state by the time that has passed,
+// and gathers those that live.
+func (k *keeping) keepInstances() {
+	for _, i := range k.API.instances.Scan(k.tx, k.scope.Key(k.cluster+"/")) {
+		if i.Status == inactiveInstance {
+			continue
+		}
+		if i = k.keepInstance(i); !i.gone() {
+			k.instances = append(k.instances, i)
+		}
+	}
+}
+
+func (k *keeping) keepInstance(i instance) instance {
+	switch {
+	case i.Status == types.ContainerInstanceStatusRegistering && k.due(i.Due):
+		i.Status, i.Registered, i.Changed, i.Due = types.ContainerInstanceStatusActive, k.now, k.now, time.Time{}
+		k.putInstance(k.tx, k.scope, i, k.now)
+	case i.Status == types.ContainerInstanceStatusDeregistering && k.due(i.Due):
+		k.deps.Machines.Terminate(k.tx, k.scope, i.EC2, k.now)
+		i.Status, i.Due = inactiveInstance, time.Time{}
+		k.putInstance(k.tx, k.scope, i, k.now)
+	}
+	if i.Registered.IsZero() || i.gone() {
+		return i
+	}
+	host := "Host EC2 (instance " + i.EC2 + ") terminated."
+	if i.Notice.IsZero() && k.due(i.Interrupt) {
+		i.Notice = k.now
+	}
+	if !i.Notice.IsZero() && k.due(i.Notice.Add(notice)) {
+		return k.end(k.tx, k.scope, i, types.TaskStopCodeTerminationNotice, host)
+	}
+	if !i.Notice.IsZero() && i.Draining.IsZero() {
+		i = k.drain(i, "Spot interruption") // and its tasks, whatever they are
+		for _, t := range k.tasksOn(k.tx, i.ID) {
+			k.stopFor(k.tx, k.scope.Key(""), t, k.now, types.TaskStopCodeSpotInterruption, "Your Spot Task was interrupted.")
+		}
+	}
+	if k.due(i.Launched.Add(lifetime)) || !i.Draining.IsZero() && k.due(i.Draining.Add(longestDrain)) {
+		return k.end(k.tx, k.scope, i, types.TaskStopCodeTerminationNotice, host)
+	}
+	if i.Status == types.ContainerInstanceStatusActive && k.due(i.Launched.Add(patching)) {
+		i = k.drain(i, "")
+	}
+	var on []string
+	for _, t := range k.tasksOn(k.tx, i.ID) {
+		on = append(on, t.ID)
+	}
+	if slices.Sort(on); !slices.Equal(on, i.Tasks) {
+		i.Tasks, i.Changed = on, k.now
+		k.putInstance(k.tx, k.scope, i, k.now)
+	}
+	if i.Status == types.ContainerInstanceStatusDraining && len(on) == 0 {
+		return k.end(k.tx, k.scope, i, "", "")
+	}
+	return i
+}
+
+func (k *keeping) drain(i instance, reason string) instance {
+	i.Status, i.Draining, i.Reason = types.ContainerInstanceStatusDraining, k.now, reason
+	k.putInstance(k.tx, k.scope, i, k.now)
+	k.log.Info("an instance is drained", "cluster", k.cluster, "instance", i.EC2, "reason", reason)
+	return i
+}
+
+// waiting is a task that has no instance, with what it needs.
+type waiting struct {
+	task
+	need place.Need
+}
+
+// placeTasks gives a provider's waiting tasks their instances, oldest first, and
+// returns those that fit on none. A task for which an instance is booting waits.
+func (k *keeping) placeTasks(p provider) (left []waiting) {
+	var tasks []task
+	for _, t := range k.tasksBy.Scan(k.tx, waitingLabel+k.scope.Key(k.cluster)) {
+		if t.Provider == p.Name && t.Desired == running {
+			tasks = append(tasks, t)
+		}
+	}
+	if len(tasks) == 0 {
+		return nil
+	}
+	slices.SortFunc(tasks, func(x, y task) int { return cmp.Or(x.Times.Created.Compare(y.Times.Created), cmp.Compare(x.ID, y.ID)) })
+	rows, spaces, _ := k.spaces(p)
+	spread := k.spread()
+	for _, t := range tasks {
+		w := waiting{t, k.need(t)}
+		at, _ := place.Pick(&w.need, spaces, spread[w.need.Group])
+		if at < 0 {
+			left = append(left, w)
+			continue
+		}
+		spaces[at].Put(&w.need)
+		count(spread, w.need.Group, spaces[at].Zone)
+		if rows[at].Status == types.ContainerInstanceStatusActive {
+			k.assign(t, rows[at], w.need)
+		}
+	}
+	return left
+}
+
+// spaces is a provider's instances that take tasks, with the room that is left and
+// the tasks on each.
+func (k *keeping) spaces(p provider) (rows []instance, spaces []place.Instance, on [][]task) {
+	for _, i := range k.instances {
+		if i.Provider != p.Name || i.Status == types.ContainerInstanceStatusDraining {
+			continue
+		}
+		space, tasks := whereOf(i), k.tasksOn(k.tx, i.ID)
+		for _, t := range tasks {
+			n := k.need(t)
+			space.Put(&n)
+		}
+		rows, spaces, on = append(rows, i), append(spaces, space), append(on, tasks)
+	}
+	return rows, spaces, on
+}
+
+// spread is the cluster's tasks on instances that stay, by group and zone.
+func (k *keeping) spread() map[string]map[string]int {
+	spread := map[string]map[string]int{}
+	for _, i := range k.instances {
+		for _, t := range k.tasksOn(k.tx, i.ID) {
+			if i.Status == types.ContainerInstanceStatusActive && t.Desired == running && t.Move == "" {
+				count(spread, t.Group, i.Zone)
+			}
+		}
+	}
+	return spread
+}
+
+func count(spread map[string]map[string]int, group, zone string) {
+	if spread[group] == nil {
+		spread[group] = map[string]int{}
+	}
+	spread[group][zone]++
+}
+
+// assign puts a task on an instance; the agent starts it.
+func (k *keeping) assign(t task, i instance, n place.Need) {
+	t.Instance, t.Zone, t.Subnet = i.ID, i.Zone, i.Subnet
+	free := slices.Clone(i.GPUs)
+	for _, other := range k.tasksOn(k.tx, i.ID) {
+		free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(other.GPUs, id) })
+	}
+	t.GPUs = free[:n.GPUs]
+	k.putTask(k.tx, t, k.scope.Key(""), k.now)
+}
+
+// need is what a task needs, by its definition and its service.
+func (k *keeping) need(t task) place.Need {
+	d, _ := k.definition(k.tx, k.scope, t.TaskDefinition)
+	n := needOf(d)
+	n.Group = t.Group
+	if t.Network != nil && t.Network.AwsvpcConfiguration != nil {
+		zones, _, err := k.deps.Machines.Network(k.scope, t.Network.AwsvpcConfiguration.Subnets, nil)
+		if err != nil {
+			n.Zones = []string{"none"} // its subnets are gone: no instance is in their zones
+		}
+		for _, z := range zones {
+			if t.In == "" || t.In == z {
+				n.Zones = append(n.Zones, z)
+			}
+		}
+	}
+	return n
+}
+
+// needOf is what a task of a definition needs of an instance.
+func needOf(d types.TaskDefinition) place.Need {
+	var n place.Need
+	n.CPU, _ = strconv.Atoi(aws.ToString(d.Cpu))
+	n.Memory, _ = strconv.Atoi(aws.ToString(d.Memory))
+	for _, c := range d.ContainerDefinitions {
+		if d.Cpu == nil {
+			n.CPU += int(c.Cpu)
+		}
+		if d.Memory == nil {
+			n.Memory += int(aws.ToInt32(cmp.Or(c.MemoryReservation, c.Memory)))
+		}
+		for _, r := range c.ResourceRequirements {
+			gpus, _ := strconv.Atoi(aws.ToString(r.Value))
+			n.GPUs += gpus
+		}
+		for _, p := range c.PortMappings {
+			if d.NetworkMode != types.NetworkModeAwsvpc && aws.ToInt32(p.HostPort) != 0 {
+				n.Ports = append(n.Ports, place.Port{Number: uint16(*p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp})
+			}
+		}
+	}
+	if d.NetworkMode == types.NetworkModeAwsvpc {
+		n.Interfaces = 1
+	}
+	if d.RuntimePlatform != nil {
+		n.Arch = string(d.RuntimePlatform.CpuArchitecture)
+	}
+	return n
+}
+
+// buy buys instances for tasks that fit on none, all that waited together.
+func (k *keeping) buy(p provider, left []waiting) {
+	if p.Status == types.CapacityProviderStatusProvisioning || !k.due(left[0].Times.Created.Add(batching)) {
+		return
+	}
+	if p.Status != types.CapacityProviderStatusActive {
+		k.fail(left, "TaskFailedToStart: EMPTY CAPACITY PROVIDER")
+		return
+	}
+	needs := make([]place.Need, len(left))
+	for i, w := range left {
+		needs[i] = w.need
+	}
+	market := k.market(p, true)
+	plan, lost := market.Buy(needs, k.spread())
+	for _, at := range lost {
+		k.fail(left[at:at+1], k.refusal(p, left[at].need))
+	}
+	if len(plan) == 0 {
+		return
+	}
+	if err := k.deps.Roles.MayLaunch(k.scope, *p.Managed.InfrastructureRoleArn, *p.Managed.InstanceLaunchTemplate.Ec2InstanceProfileArn); err != nil {
+		for _, b := range plan {
+			for _, at := range b.For {
+				k.fail(left[at:at+1], launchFailure(p, err.Error()))
+			}
+		}
+		return
+	}
+	for _, b := range plan {
+		k.launchInstance(p, b)
+	}
+}
+
+// market is what a provider buys from; available leaves out the types that were
+// denied.
+func (k *keeping) market(p provider, available bool) (m place.Market) {
+	t := p.Managed.InstanceLaunchTemplate
+	r, err := requirementsOf(t.InstanceRequirements)
+	if err != nil { // validated when it was set
+		panic(fmt.Sprintf("ecsd: a broken requirement was stored: %v", err))
+	}
+	for _, x := range r.Select(k.scope.Region) {
+		if _, denied := k.denials.Get(k.tx, k.scope.Key(x.Name)); denied && available {
+			continue
+		}
+		usd, _ := x.OnDemand(k.scope.Region)
+		if p.spot() {
+			usd, _, _ = x.Spot(k.scope.Region)
+		}
+		m.Offers = append(m.Offers, place.Offer{Type: x.Name, Arch: string(x.Arch), Room: room(x), USD: usd})
+	}
+	zones, _, err := k.deps.Machines.Network(k.scope, t.NetworkConfiguration.Subnets, nil)
+	if err != nil {
+		return m // without zones nothing can be bought
+	}
+	for _, subnet := range t.NetworkConfiguration.Subnets {
+		z := zones[subnet]
+		if !slices.ContainsFunc(m.Zones, func(o place.Zone) bool { return o.Name == z }) {
+			m.Zones = append(m.Zones, place.Zone{Name: z, Subnet: subnet})
+		}
+	}
+	return m
+}
+
+func (p provider) spot() bool {
+	return p.Managed.InstanceLaunchTemplate.CapacityOptionType == types.CapacityOptionTypeSpot
+}
+
+// What EC2 answers where it has nothing to sell, observed on Spot.
+const (
+	unfulfillable = "UnfulfillableCapacity: Unable to fulfill capacity due to your request configuration. Please adjust your request and try again."
+	insufficient  = "InsufficientInstanceCapacity: There is not enough capacity."
+)
+
+// refusal is why nothing is bought for a task: nothing is to be had of what would
+// hold it, or nothing that the provider may buy would.
+func (k *keeping) refusal(p provider, n place.Need) string {
+	m := k.market(p, false)
+	var all []place.Instance
+	for _, o := range m.Offers {
+		for _, z := range m.Zones {
+			all = append(all, place.Instance{ID: o.Type, Type: o.Type, Arch: o.Arch, Zone: z.Name, Subnet: z.Subnet, Free: o.Room})
+		}
+	}
+	at, why := place.Pick(&n, all, nil)
+	switch {
+	case at >= 0 && p.spot():
+		return launchFailure(p, unfulfillable)
+	case at >= 0:
+		return launchFailure(p, insufficient)
+	case len(all) == 0:
+		return launchFailure(p, "InvalidSubnetID.NotFound: The subnets of the capacity provider do not exist.")
+	}
+	switch why.Lack {
+	case place.Member:
+		return "TaskFailedToStart: MemberOf placement constraint unsatisfied"
+	case place.Arch:
+		return "TaskFailedToStart: ATTRIBUTE"
+	case place.Location, place.Distinct:
+		return "TaskFailedToStart: " + string(why.Lack)
+	}
+	return "TaskFailedToStart: RESOURCE:" + string(why.Lack)
+}
+
+// launchFailure is why no instance comes, in the observed form.
+func launchFailure(p provider, why string) string {
+	return fmt.Sprintf("ResourceInitializationError: Unable to launch instance(s) for capacity provider %s. %s RequestId: %s.", p.Name, why, id.UUID())
+}
+
+// fail ends tasks that get no instance. That they stop, and their service starts
+// others, is guessed from the events, which come again every five minutes.
+func (k *keeping) fail(list []waiting, reason string) {
+	for _, w := range list {
+		t := w.task
+		k.settle(placementFailure, func(t *task) { t.markStopped(k.now, types.TaskStopCodeTaskFailedToStart, reason) })(k.tx, &t)
+		k.putTask(k.tx, t, k.scope.Key(""), k.now)
+	}
+}
+
+// launchInstance buys an instance; it registers when it has booted.
+func (k *keeping) launchInstance(p provider, b place.Purchase) {
+	t, _ := catalogue.Find(b.Type)
+	i := instance{
+		ID: id.Hex(32), Cluster: k.cluster, Provider: p.Name, Type: b.Type, Zone: b.Zone.Name, Subnet: b.Subnet, Status: types.ContainerInstanceStatusRegistering, Spot: p.spot(),
+		Launched: k.now, Due: k.now.Add(booting), Changed: k.now,
+	}
+	for range t.GPUs {
+		i.GPUs = append(i.GPUs, "GPU-"+id.UUID())
+	}
+	if i.Spot && k.deps.SpotInterruptions > 0 {
+		i.Interrupt = k.now.Add(time.Duration(rand.ExpFloat64() / k.deps.SpotInterruptions * float64(time.Hour)))
+	}
+	labels := k.providerTags(k.tx, k.scope, p)
+	i.EC2 = k.deps.Machines.Launch(k.tx, k.scope, Machine{
+		Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Groups: p.Managed.InstanceLaunchTemplate.NetworkConfiguration.SecurityGroups, Spot: i.Spot, At: k.now,
+		Tags: append(slices.Clone(labels), managedTags(k.cluster, p.Name, i.ID)...),
+	})
+	k.tags.Set(k.tx, instanceARN(k.scope, i), labels)
+	k.putInstance(k.tx, k.scope, i, k.now)
+	k.instances = append(k.instances, i)
+	k.later(i.Due)
+	k.log.Info("an instance is bought", "cluster", k.cluster, "instance", i.EC2, "type", i.Type, "zone", i.Zone, "tasks", len(b.For))
+}
+
+// shrink ends a provider's idle instances, and drains the one that is worth its
+// price least, one at a time.
+func (k *keeping) shrink(p provider) {
+	after := idling
+	if o := p.Managed.InfrastructureOptimization; o != nil && o.ScaleInAfter != nil {
+		if *o.ScaleInAfter < 0 {
+			return
+		}
+		after = time.Duration(*o.ScaleInAfter) * time.Second
+	}
+	rows, spaces, on := k.spaces(p)
+	var loaded []place.Loaded
+	asked, busy := false, false
+	for n, i := range rows {
+		if i.Status != types.ContainerInstanceStatusActive {
+			busy = true // one is booting: who needs it is not placed yet
+			continue
+		}
+		ripe := k.due(i.Changed.Add(after))
+		if len(on[n]) == 0 {
+			if ripe {
+				k.end(k.tx, k.scope, i, "", "")
+			}
+			continue
+		}
+		l := place.Loaded{Instance: spaces[n], USD: k.price(i), Keep: !ripe}
+		for _, t := range on[n] {
+			// A task of nobody's, or one that is not settled, is left where it is.
+			l.Keep = l.Keep || t.Service == "" || t.Last != running || t.Desired != running
+			l.Tasks = append(l.Tasks, k.need(t))
+		}
+		asked = asked || !l.Keep
+		loaded = append(loaded, l)
+	}
+	draining := slices.ContainsFunc(k.instances, func(i instance) bool { return i.Provider == p.Name && i.Shrinking })
+	if !asked || busy || draining || p.Status != types.CapacityProviderStatusActive {
+		return
+	}
+	if at := k.market(p, true).Shrink(loaded); at >= 0 {
+		n := slices.IndexFunc(rows, func(i instance) bool { return i.ID == loaded[at].ID })
+		rows[n].Shrinking = true
+		k.drain(rows[n], "")
+	}
+}
+
+// price is what an instance costs an hour.
+func (k *keeping) price(i instance) float64 {
+	t, _ := catalogue.Find(i.Type)
+	usd, _ := t.OnDemand(k.scope.Region)
+	if i.Spot {
+		usd, _, _ = t.Spot(k.scope.Region)
+	}
+	return usd
+}
+
+// Interrupt has Spot take an instance back: the notice comes at once, the end two
+// minutes later.
+func (a *API) Interrupt(scope arn.Scope, ec2 string) error {
+	return a.changeInstance(scope, ec2, func(i *instance) error {
+		if !i.Spot {
+			return fmt.Errorf("the instance %s is not a Spot instance", ec2)
+		}
+		if i.Notice.IsZero() {
+			i.Notice = a.clock.Now()
+		}
+		return nil
+	})
+}
+
+func (a *API) changeInstance(scope arn.Scope, ec2 string, change func(*instance) error) error {
+	return a.store.Update(func(tx *store.Tx) error {
+		for _, i := range a.instances.Scan(tx, scope.Key("")) {
+			if i.EC2 == ec2 && !i.gone() {
+				if err := change(&i); err != nil {
+					return err
+				}
+				a.putInstance(tx, scope, i, a.clock.Now())
+				return nil
+			}
+		}
+		return fmt.Errorf("there is no instance %s in %s", ec2, scope.Region)
+	})
+}
+
+// denial says that EC2 has nothing of a type.
+type denial struct{ Since time.Time }
+
+// Deny has EC2 run out of a type, or have it again.
+func (a *API) Deny(scope arn.Scope, name string, deny bool) error {
+	if _, ok := catalogue.Find(name); !ok {
+		return fmt.Errorf("there is no instance type %q", name)
+	}
+	return a.store.Update(func(tx *store.Tx) error {
+		if deny {
+			a.denials.Put(tx, scope.Key(name), denial{a.clock.Now()})
+		} else {
+			a.denials.Delete(tx, scope.Key(name))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,301 @@
+package ecsd
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/tags"
+)
+
+// halt asks for a task's end.
+func (c *control) halt(t task, code types.TaskStopCode, reason string) {
+	c.stopFor(c.tx, c.key, t, c.now, code, reason)
+	delete(c.living, t.Revision)
+}
+
+// leaves says that a task is to be replaced: its instance is drained, or another
+// zone needs it more.
+func (c *control) leaves(t task) bool {
+	if t.Move != "" {
+		return true
+	}
+	if t.Instance == "" {
+		return false
+	}
+	scope, _ := arn.ParseKey(c.key)
+	i, ok := c.instances.Get(c.tx, instanceKey(scope, t.Cluster, t.Instance))
+	return ok && i.Status == types.ContainerInstanceStatusDraining
+}
+
+// scale brings the number of a revision's tasks that are to run to n. Tasks that
+// leave are replaced first and stopped then, as far as the service's limits let.
+func (c *control) scale(revisionARN string, n int) {
+	r, ok := c.revisions.Get(c.tx, revisionKey(revisionARN))
+	if !ok {
+		return
+	}
+	var stay, leave []task
+	for _, t := range c.tasksOf(r) {
+		if t.Desired != running {
+			continue
+		}
+		if c.leaves(t) {
+			leave = append(leave, t)
+		} else {
+			stay = append(stay, t)
+		}
+	}
+	c.stopSome(r, leave, c.spare(stay, leave, n))
+	if missing := n - len(stay); missing > 0 {
+		if len(leave) > 0 {
+			most := c.s.Desired * int(aws.ToInt32(c.s.Config.MaximumPercent)) / 100
+			missing = min(missing, max(most, n)-len(stay)-len(leave))
+		}
+		if missing > 0 {
+			c.launch(r, missing, leave)
+		}
+		return
+	}
+	c.stopSome(r, stay, len(stay)-n)
+}
+
+// spare is how many of the tasks that leave can be stopped: those that others stand
+// in for and, where no other may be started beside them, those that the service can
+// do without.
+func (c *control) spare(stay, leave []task, n int) int {
+	if len(leave) == 0 {
+		return 0
+	}
+	healthy, idle := 0, 0
+	for _, t := range stay {
+		if t.Last == running && c.healthy(t) {
+			healthy++
+		}
+	}
+	for _, t := range leave {
+		if t.Last != running { // stopped at once, documented
+			idle++
+		}
+	}
+	need := n
+	if most := c.s.Desired * int(aws.ToInt32(c.s.Config.MaximumPercent)) / 100; max(most, n) <= n {
+		need = (n*int(aws.ToInt32(c.s.Config.MinimumHealthyPercent)) + 99) / 100
+	}
+	return min(len(leave), max(idle, healthy+len(leave)-need))
+}
+
+// stopSome stops some of the tasks: those that carry nothing yet first, then the
+// youngest.
+func (c *control) stopSome(r revision, tasks []task, n int) {
+	if n <= 0 {
+		return
+	}
+	slices.SortStableFunc(tasks, func(x, y task) int {
+		if (x.Last == running) != (y.Last == running) {
+			if x.Last == running {
+				return 1
+			}
+			return -1
+		}
+		return y.Times.Created.Compare(x.Times.Created)
+	})
+	var ids, moved []string
+	for _, t := range tasks[:n] {
+		if t.Move != "" {
+			c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Availability-zone rebalancing initiated by (deployment "+r.Legacy+")")
+			moved = append(moved, "(task "+t.ID+")")
+			c.tell(&c.s, c.now, "has stopped 1 running tasks in %s due to AZ rebalancing: (task %s).", t.Zone, t.ID)
+			continue
+		}
+		c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Scaling activity initiated by (deployment "+r.Legacy+")")
+		ids = append(ids, "(task "+t.ID+")")
+	}
+	if len(ids) > 0 {
+		c.tellAs(&c.s, r.setID(), c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
+	}
+	if len(ids)+len(moved) > 0 {
+		c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
+	}
+}
+
+// launch writes rows for new tasks, in place of those that leave. After failures
+// it waits, longer each time: documented in kind and in its end of 27 minutes, the
+// first steps are a guess.
+func (c *control) launch(r revision, n int, leave []task) {
+	if failures := r.FailedToStart; failures > 0 {
+		pause := min(5*time.Second<<min(failures-1, 10), 27*time.Minute)
+		if due := r.LastFailure.Add(pause); due.After(c.now) {
+			c.later(due)
+			return
+		}
+	}
+	scope, _ := arn.ParseKey(c.key)
+	d, ok := c.definition(c.tx, scope, r.TaskDefinition)
+	if !ok {
+		c.log.Error("a task definition is missing", "service", c.key, "definition", r.TaskDefinition)
+		return
+	}
+	have := map[string]int{}
+	for _, t := range c.tasksOf(r) {
+		if t.Desired == running && !c.leaves(t) {
+			have[t.Provider]++
+		}
+	}
+	moves := c.moves(r, leave)
+	var ids []string
+	for i := range n {
+		t := newTask(scope, c.s.Cluster, d, c.now)
+		t.Service, t.Revision, t.StartedBy, t.Group = c.s.Name, r.ARN, r.Legacy, "service:"+c.s.Name
+		t.Network, t.LaunchType = r.Network, r.LaunchType
+		if len(r.Capacity) > 0 {
+			t.Provider = nextProvider(r.Capacity, have)
+			t.LaunchType = launchTypeOf(t.Provider)
+			have[t.Provider]++
+		}
+		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
+		if i < len(moves) {
+			t.In = moves[i]
+			c.tell(&c.s, c.now, "has started 1 tasks in %s to AZ Rebalance: (task %s).", t.In, t.ID)
+		} else {
+			ids = append(ids, "(task "+t.ID+")")
+		}
+		c.putTask(c.tx, t, c.key, c.now)
+		delete(c.living, r.ARN)
+	}
+	if len(ids) > 0 {
+		c.tellAs(&c.s, r.setID(), c.now, "has started %d tasks: %s.", len(ids), strings.Join(ids, " "))
+	}
+}
+
+// moves is the zones that tasks which leave are still to be replaced in.
+func (c *control) moves(r revision, leave []task) (zones []string) {
+	for _, t := range leave {
+		if t.Move != "" {
+			zones = append(zones, t.Move)
+		}
+	}
+	for _, t := range c.tasksOf(r) {
+		if i := slices.Index(zones, t.In); i >= 0 && t.Desired == running && t.Last != running {
+			zones = slices.Delete(zones, i, i+1)
+		}
+	}
+	return zones
+}
+
+// newTask is the row of a task of a definition, not yet anybody's.
+func newTask(scope arn.Scope, cluster string, d types.TaskDefinition, now time.Time) task {
+	t := task{
+		ID: id.Hex(32), Cluster: cluster, TaskDefinition: *d.TaskDefinitionArn, Desired: running, Last: provisioning, Times: times{Created: now}, Attachment: id.UUID(),
+	}
+	if d.TaskRoleArn != nil {
+		t.Credentials = id.UUID()
+	}
+	for _, def := range d.ContainerDefinitions {
+		t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
+	}
+	return t
+}
+
+// tagsForTask is what a new task of the service is tagged with: ECS's own two
+// tags where the service wants them, and those that propagate.
+func (c *control) tagsForTask(scope arn.Scope, r revision) []tags.Tag {
+	var list []tags.Tag
+	switch c.s.PropagateTags {
+	case types.PropagateTagsService:
+		list = c.tags.Of(c.tx, serviceARN(scope, c.s.Cluster, c.s.Name))
+	case types.PropagateTagsTaskDefinition:
+		list = c.tags.Of(c.tx, r.TaskDefinition)
+	}
+	if c.s.ManagedTags {
+		list = append(slices.Clone(list), tags.Tag{Key: "aws:ecs:clusterName", Value: c.s.Cluster}, tags.Tag{Key: "aws:ecs:serviceName", Value: c.s.Name})
+	}
+	return list
+}
+
+// rebalance moves one task of a service in its steady state from the zone with the
+// most to the one with the fewest, where they differ by more than one; documented.
+func (c *control) rebalance() {
+	if !c.s.Steady || c.s.Rebalance != types.AvailabilityZoneRebalancingEnabled {
+		return
+	}
+	r, _ := c.revisions.Get(c.tx, revisionKey(inService(c.d)))
+	zones := c.zonesOf(r)
+	byZone := map[string]task{} // the youngest of each
+	for _, t := range c.tasksOf(r) {
+		if t.Desired != running || t.Last != running || t.Zone == "" || c.leaves(t) {
+			return // something is on its way
+		}
+		if _, ok := zones[t.Zone]; ok {
+			zones[t.Zone]++
+			byZone[t.Zone] = t
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(zones), func(x, y string) int { return cmp.Or(cmp.Compare(zones[y], zones[x]), cmp.Compare(x, y)) })
+	if len(names) < 2 {
+		return
+	}
+	most, least := names[0], names[len(names)-1]
+	if zones[most]-zones[least] < 2 {
+		if c.s.Unbalanced {
+			c.s.Unbalanced = false
+			c.tell(&c.s, c.now, "is AZ balanced with %s.", counted(names, zones))
+		}
+		return
+	}
+	c.s.Unbalanced = true
+	c.tell(&c.s, c.now, "is not AZ balanced with %s. AZ Rebalancing in progress.", counted(names, zones))
+	t := byZone[most]
+	t.Move = least
+	c.putTask(c.tx, t, c.key, c.now)
+	delete(c.living, r.ARN)
+	c.later(c.now.Add(time.Nanosecond))
+}
+
+func counted(names []string, zones map[string]int) string {
+	var list []string
+	for _, z := range names {
+		list = append(list, fmt.Sprintf("%d tasks in %s", zones[z], z))
+	}
+	return strings.Join(list, ", ")
+}
+
+// zonesOf is the zones that a revision's tasks can be in: those of its subnets and
+// of its capacity providers.
+func (c *control) zonesOf(r revision) map[string]int {
+	out := map[string]int{}
+	scope, _ := arn.ParseKey(c.key)
+	if len(r.Capacity) == 0 || r.Network == nil {
+		return out
+	}
+	own, _, err := c.deps.Machines.Network(scope, r.Network.AwsvpcConfiguration.Subnets, nil)
+	if err != nil {
+		return out
+	}
+	for _, item := range r.Capacity {
+		p, ok := c.providers.Get(c.tx, providerKey(scope, c.s.Cluster, aws.ToString(item.CapacityProvider)))
+		if !ok {
+			continue
+		}
+		its, _, err := c.deps.Machines.Network(scope, p.Managed.InstanceLaunchTemplate.NetworkConfiguration.Subnets, nil)
+		if err != nil {
+			continue
+		}
+		for _, z := range its {
+			for _, o := range own {
+				if o == z {
+					out[z] = 0
+				}
+			}
+		}
+	}
+	return out
+}
