@@ -98,6 +98,13 @@ func (a alarms) Alarm(scope arn.Scope, name string) (firing bool, evaluation tim
 // machines is EC2 as ECS asks for it.
 type machines struct{ *ec2d.API }
 
+func (m machines) Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error) {
+	if zones, vpc, err = m.API.Network(scope, subnets, groups); err != nil {
+		return nil, "", message(err)
+	}
+	return zones, vpc, nil
+}
+
 func (m machines) Launch(tx *store.Tx, scope arn.Scope, w ecsd.Machine) string {
 	return m.API.Launch(tx, scope, ec2d.Machine(w))
 }
@@ -199,7 +206,7 @@ func (r roles) MayLaunch(scope arn.Scope, infrastructureRole, profile string) er
 		}
 		call := &wire.Call{Service: service, Operation: operation, RequestID: id.UUID(), Scope: scope, Principal: p}
 		if err := r.s.authorize(context.Background(), call, []wire.Check{c}); err != nil {
-			return fmt.Errorf("UnauthorizedOperation: You are not authorized to perform this operation. %w.", message(err))
+			return fmt.Errorf("UnauthorizedOperation: You are not authorized to perform this operation. %w", message(err))
 		}
 	}
 	return nil

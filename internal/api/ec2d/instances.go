@@ -2,7 +2,6 @@ package ec2d
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,9 +42,9 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 			s, ok := a.subnets.Get(tx, scope.Key(name))
 			switch {
 			case !ok:
-				err = fmt.Errorf("Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", name, name)
+				err = fail("InvalidSubnetID.NotFound", "Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", name, name)
 			case vpc != "" && vpc != s.VPC:
-				err = fmt.Errorf("The subnets %s are not all of one VPC.", strings.Join(subnets, ", "))
+				err = fail("InvalidParameterValue", "The subnets %s are not all of one VPC.", strings.Join(subnets, ", "))
 			}
 			if err != nil {
 				return
@@ -56,9 +55,9 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 			g, ok := a.groups.Get(tx, scope.Key(name))
 			switch {
 			case !ok:
-				err = fmt.Errorf("Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", name, name)
+				err = fail("InvalidGroup.NotFound", "Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", name, name)
 			case g.VPC != vpc:
-				err = fmt.Errorf("Security group %s does not appear to belong to the same VPC as the input subnets.", name)
+				err = fail("InvalidParameterValue", "Security group %s does not appear to belong to the same VPC as the input subnets.", name)
 			}
 			if err != nil {
 				return

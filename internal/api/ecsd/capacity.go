@@ -515,7 +515,7 @@ func (k *keeping) refusal(p provider, n place.Need) string {
 
 // launchFailure is why no instance comes, in the observed form.
 func launchFailure(p provider, why string) string {
-	return fmt.Sprintf("ResourceInitializationError: Unable to launch instance(s) for capacity provider %s. %s RequestId: %s.", p.Name, why, id.UUID())
+	return fmt.Sprintf("ResourceInitializationError: Unable to launch instance(s) for capacity provider %s. %s. RequestId: %s.", p.Name, strings.TrimSuffix(why, "."), id.UUID())
 }
 
 // fail ends tasks that get no instance. That they stop, and their service starts
