@@ -44,7 +44,7 @@ func (s *Service) checkValue(v reflect.Value, sh *shape, at *path) error {
 	}
 	switch sh.kind {
 	case kindString:
-		if value := v.String(); value != "" && sh.enum != nil && !slices.Contains(sh.enum, value) {
+		if value := v.String(); value != "" && sh.enum != nil && !slices.Contains(sh.enum, value) && !(slices.Contains(s.AnyCase, sh.name) && slices.Contains(sh.enum, strings.ToUpper(value))) {
 			if own := s.Words[sh.name]; own != "" {
 				return s.Invalid(own)
 			}

@@ -53,6 +53,8 @@ type Service struct {
 	// Words is the service's own text for a value that an enum does not have, by
 	// the enum's type, where it has one.
 	Words map[string]string
+	// AnyCase is the enums whose words AWS also takes in small letters.
+	AnyCase []string
 	// Buckets are the limits of operations, for a stage that throttles.
 	Buckets map[string]Bucket
 	// Refused are the operations that AWS has and Serin does not perform yet,

@@ -22,6 +22,7 @@ func (a *API) Service() *wire.Service {
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types:   allTypes(),
 		Words:   map[string]string{"DeploymentLifecycleHookTargetType": "Invalid targetType. Valid values are: AWS_LAMBDA, PAUSE"}, // documented
+		AnyCase: []string{"ManagedInstancesMonitoringOptions"},                                                                     // AWS's own examples say basic
 		Buckets: buckets(), Refused: notPerformed,
 	}
 	cluster := func(name *string) func(*wire.Call) string {
