@@ -4,6 +4,8 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -97,10 +99,48 @@ func (a *API) DescribeClusters(ctx context.Context, in *ecs.DescribeClustersInpu
 			if !slices.Contains(in.Include, types.ClusterFieldTags) {
 				v.Tags = []types.Tag{}
 			}
+			if slices.Contains(in.Include, types.ClusterFieldStatistics) {
+				v.Statistics = a.statistics(tx, call.Scope, c)
+			}
 			out.Clusters = append(out.Clusters, v)
 		}
 	})
 	return out, nil
+}
+
+// statistics counts a cluster's tasks and services by where they run. The first
+// eight names are documented, the others are those that two emulators agree on.
+func (a *API) statistics(tx *store.Tx, scope arn.Scope, c cluster) (list []types.KeyValuePair) {
+	counts := map[string]int{}
+	kind := map[types.LaunchType]string{types.LaunchTypeEc2: "EC2", types.LaunchTypeFargate: "Fargate", types.LaunchTypeExternal: "External", types.LaunchTypeManagedInstances: "ManagedInstances"}
+	for _, t := range a.tasks.Scan(tx, scope.Key(c.Name+"/")) {
+		switch t.Last {
+		case running:
+			counts["running"+kind[t.LaunchType]+"TasksCount"]++
+		case provisioning, pending, activating:
+			counts["pending"+kind[t.LaunchType]+"TasksCount"]++
+		}
+	}
+	for _, s := range a.services.Scan(tx, scope.Key(c.Name+"/")) {
+		launched := s.LaunchType
+		if len(s.Capacity) > 0 {
+			launched = launchTypeOf(aws.ToString(s.Capacity[0].CapacityProvider))
+		}
+		counts[strings.ToLower(s.Status)+kind[launched]+"ServiceCount"]++
+	}
+	for _, k := range []string{"EC2", "Fargate", "External", "ManagedInstances"} {
+		for _, state := range []string{"running", "pending"} {
+			name := state + k + "TasksCount"
+			list = append(list, types.KeyValuePair{Name: new(name), Value: new(strconv.Itoa(counts[name]))})
+		}
+	}
+	for _, k := range []string{"EC2", "Fargate", "External", "ManagedInstances"} {
+		for _, state := range []string{"active", "draining"} {
+			name := state + k + "ServiceCount"
+			list = append(list, types.KeyValuePair{Name: new(name), Value: new(strconv.Itoa(counts[name]))})
+		}
+	}
+	return list
 }
 
 func missing(resourceARN string) types.Failure {

@@ -45,6 +45,12 @@ func instanceARN(scope arn.Scope, i instance) string {
 	return scope.For("ecs", "container-instance/"+i.Cluster+"/"+i.ID).String()
 }
 
+// arch is the architecture as attributes have it.
+func (i instance) arch() string {
+	t, _ := catalogue.Find(i.Type)
+	return strings.ToLower(string(t.Arch))
+}
+
 // gone says that no task can be on the instance any more.
 func (i instance) gone() bool {
 	return i.Status == types.ContainerInstanceStatusDeregistering || i.Status == inactiveInstance
@@ -109,7 +115,7 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	}
 	v.RegisteredResources, v.RemainingResources = resources(all, agentPorts, i.GPUs), resources(free, ports, gpus)
 	for _, at := range [][2]string{
-		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {"ecs.os-family", "LINUX"}, {"ecs.cpu-architecture", strings.ToLower(string(t.Arch))}, {"ecs.subnet-id", i.Subnet},
+		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {"ecs.os-family", "LINUX"}, {"ecs.cpu-architecture", i.arch()}, {"ecs.subnet-id", i.Subnet},
 	} {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new(at[0]), Value: new(at[1])})
 	}

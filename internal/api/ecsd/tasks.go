@@ -148,6 +148,9 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		v.CapacityProviderName = new(t.Provider)
 	}
 	if t.Instance != "" {
+		if i, ok := a.instances.Get(tx, instanceKey(scope, t.Cluster, t.Instance)); ok {
+			v.Attributes = append(v.Attributes, types.Attribute{Name: new("ecs.cpu-architecture"), Value: new(i.arch())})
+		}
 		v.ContainerInstanceArn, v.AvailabilityZone = new(instanceARN(scope, instance{Cluster: t.Cluster, ID: t.Instance})), new(t.Zone)
 	}
 	if t.StopReason != "" {
