@@ -17,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/spf13/cobra"
+
+	"serin/internal/memnet"
 )
 
 const (
@@ -49,6 +51,9 @@ func (a *app) stageURL() string {
 	return a.target.endpoint
 }
 
+// nearby calls a stage, which answers faster than the SDK's own client expects.
+var nearby = &http.Client{Transport: memnet.Transport{Transport: http.DefaultTransport.(*http.Transport).Clone()}}
+
 // aws is the SDK's configuration for the target. Before anything on AWS is
 // changed, the account and region are said.
 func (a *app) aws(ctx context.Context, changes bool) (aws.Config, error) {
@@ -77,6 +82,9 @@ func (a *app) aws(ctx context.Context, changes bool) (aws.Config, error) {
 	c, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
 		return c, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	if t.name == "stage" {
+		c.HTTPClient = nearby
 	}
 	if t.name == "aws" && changes {
 		who, err := sts.NewFromConfig(c).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})

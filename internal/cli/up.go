@@ -33,6 +33,7 @@ type upFlags struct {
 	dir, account, region, iam, runner string
 	ephemeral, detach, verbose        bool
 	throttle                          bool
+	spot                              float64
 	speed                             float64
 	registryMax, eventsTo             string
 	mirrors, functions                []string
@@ -59,6 +60,7 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.region, "default-region", defaultRegion, "region of requests that name none")
 	fl.Float64Var(&f.speed, "speed", 1, "stage seconds in a second: 60 makes minutes seconds")
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
+	fl.Float64Var(&f.spot, "spot-interruptions", 0, "how often Spot takes an instance back by chance: times an hour of the stage's time")
 	fl.BoolVar(&f.throttle, "throttle", false, "refuse calls beyond the rates of ECS's API, as AWS does")
 	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
@@ -129,6 +131,9 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.spot < 0 {
+		return nil, usage("--spot-interruptions must not be less than 0, got %g", f.spot)
+	}
 	if f.eventsTo != "" {
 		if _, err := events.ParseTarget(f.eventsTo); err != nil {
 			return nil, usage("--events-to: %v", err)
@@ -143,7 +148,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, SpotInterruptions: f.spot, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -235,6 +240,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	for _, m := range f.functions {
 		args = append(args, "--function", m)
+	}
+	if f.spot != 0 {
+		args = append(args, fmt.Sprintf("--spot-interruptions=%g", f.spot))
 	}
 	if f.throttle {
 		args = append(args, "--throttle")
