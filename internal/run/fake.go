@@ -89,6 +89,11 @@ func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
 		if tag == "broken" || tag == "faulty" && !strings.HasPrefix(r.UserAgent(), "ELB-HealthChecker/") {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
+		if r.URL.Path == "/command" {
+			c := spec.Containers[0]
+			fmt.Fprintln(w, strings.Join(slices.Concat(c.Command, c.Env), "\n"))
+			return
+		}
 		fmt.Fprint(w, tag)
 	})}
 	go t.server.Serve(l)

@@ -338,7 +338,7 @@ func (t *task) markFailed(now time.Time, why string) {
 func (g *agent) essentialEnded(key string, t task, st run.State) (string, bool) {
 	scope, _ := arn.ParseKey(key)
 	var d types.TaskDefinition
-	g.store.View(func(tx *store.Tx) { d, _ = g.definition(tx, scope, t.TaskDefinition) })
+	g.store.View(func(tx *store.Tx) { d, _ = g.definitionOf(tx, scope, t) })
 	for i, c := range st.Containers {
 		if !c.Finished.IsZero() && i < len(d.ContainerDefinitions) && aws.ToBool(d.ContainerDefinitions[i].Essential) {
 			return c.Name, true
@@ -485,7 +485,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	var r revision
 	ok := false
 	g.store.View(func(tx *store.Tx) {
-		d, ok = g.definition(tx, scope, t.TaskDefinition)
+		d, ok = g.definitionOf(tx, scope, t)
 		r, _ = g.revisions.Get(tx, revisionKey(t.Revision))
 	})
 	if !ok {
@@ -599,7 +599,7 @@ func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 	a.store.View(func(tx *store.Tx) {
 		for key, t := range a.tasksBy.Scan(tx, credentialsLabel+credentials) {
 			scope, _ := arn.ParseKey(key)
-			if d, found := a.definition(tx, scope, t.TaskDefinition); found {
+			if d, found := a.definitionOf(tx, scope, t); found {
 				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}, true
 			}
 			return
@@ -716,7 +716,7 @@ func (g *agent) ship(key string, h run.Task) {
 	g.store.View(func(tx *store.Tx) {
 		t, _ = g.tasks.Get(tx, key)
 		scope, _ := arn.ParseKey(key)
-		if d, ok := g.definition(tx, scope, t.TaskDefinition); ok {
+		if d, ok := g.definitionOf(tx, scope, t); ok {
 			role = execution(d, scope, t)
 		}
 	})

@@ -48,6 +48,7 @@ type API struct {
 	providers   *store.Table[provider]
 	instances   *store.Table[instance]
 	denials     *store.Table[denial]
+	started     *store.Table[started]
 	tags        *tags.Table
 	naming      *wire.Naming // of events
 
@@ -173,6 +174,7 @@ type task struct {
 	Times                times
 	Network              *types.NetworkConfiguration
 	LaunchType           types.LaunchType
+	Overrides            *types.TaskOverride
 	Provider             string   // capacity provider; empty for a launch type
 	Instance             string   // id of the container instance; empty while it waits for one
 	Zone, Subnet         string   // of the instance
@@ -218,6 +220,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		providers:   store.NewTable[provider](s, "ecs/providers"),
 		instances:   store.NewTable[instance](s, "ecs/instances"),
 		denials:     store.NewTable[denial](s, "ecs/denials"),
+		started:     store.NewTable[started](s, "ecs/started"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
 		naming:      &wire.Naming{Lower: true, ISO: true},
 

@@ -360,7 +360,7 @@ func (k *keeping) assign(t task, i instance, n place.Need) {
 
 // need is what a task needs, by its definition and its service.
 func (k *keeping) need(t task) place.Need {
-	d, _ := k.definition(k.tx, k.scope, t.TaskDefinition)
+	d, _ := k.definitionOf(k.tx, k.scope, t)
 	n := needOf(d)
 	n.Group = t.Group
 	if t.Network != nil && t.Network.AwsvpcConfiguration != nil {

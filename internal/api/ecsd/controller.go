@@ -28,7 +28,8 @@ func (a *API) Control(ctx context.Context) error {
 	var sweep time.Time
 	for {
 		now := a.clock.Now()
-		due := a.concerned(feed.Take())
+		changed := feed.Take()
+		due := a.concerned(changed)
 		for key, at := range agenda {
 			if !at.After(now) {
 				due[key] = true
@@ -45,7 +46,7 @@ func (a *API) Control(ctx context.Context) error {
 				return err
 			}
 		}
-		if len(due) > 0 { // what ends from now on is kept for that long
+		if len(due)+len(changed) > 0 { // what ends from now on is kept for that long
 			sweep = clock.Sooner(sweep, now.Add(keepStopped))
 		}
 		next := sweep

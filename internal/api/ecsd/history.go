@@ -32,6 +32,11 @@ func (a *API) sweep() (next time.Time, err error) {
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
 		a.forgetTasks(tx, due)
+		for key, r := range a.started.Scan(tx, "") {
+			if due(r.At.Add(keepToken)) {
+				a.started.Delete(tx, key)
+			}
+		}
 		a.forgetDeployments(tx, due)
 		return nil
 	})

@@ -105,7 +105,7 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 		} else {
 			v.PendingTasksCount++
 		}
-		d, _ := a.definition(tx, scope, t.TaskDefinition)
+		d, _ := a.definitionOf(tx, scope, t)
 		n := needOf(d)
 		free = free.Minus(n.Room)
 		for _, p := range n.Ports {

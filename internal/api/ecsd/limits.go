@@ -13,7 +13,7 @@ const notPerformed = "AssociateGatewayWithCluster CreateDaemon CreateExpressGate
 	"DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
 	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand GetTaskProtection " +
 	"ListAccountSettings ListAttributes ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +
-	"PutAccountSetting PutAccountSettingDefault PutAttributes RegisterContainerInstance RegisterDaemonTaskDefinition RunTask StartTask " +
+	"PutAccountSetting PutAccountSettingDefault PutAttributes RegisterContainerInstance RegisterDaemonTaskDefinition StartTask " +
 	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateCluster UpdateClusterSettings UpdateContainerAgent " +
 	"UpdateDaemon UpdateExpressGatewayService UpdateGateway UpdateTaskProtection"
 

@@ -115,7 +115,7 @@ func (m *Meter) samples() (out []sample) {
 				continue
 			}
 			scope, _ := arn.ParseKey(key)
-			if d, ok := g.definition(tx, scope, t.TaskDefinition); ok {
+			if d, ok := g.definitionOf(tx, scope, t); ok {
 				out = append(out, sample{key: key, task: t, definition: d, handle: h})
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/arn"
+	"serin/internal/store"
 	"serin/internal/wire"
 )
 
@@ -180,6 +181,24 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{Performed: "tasks cluster include"}),
+		wire.Handle("RunTask", a.RunTask, func(c *wire.Call, in *ecs.RunTaskInput) []wire.Check {
+			resource := definitionResource(c, aws.ToString(in.TaskDefinition))
+			a.store.View(func(tx *store.Tx) { // a family is its newest revision
+				if d, ok := a.definition(tx, c.Scope, aws.ToString(in.TaskDefinition)); ok {
+					resource = *d.TaskDefinitionArn
+				}
+			})
+			checks := inCluster("RunTask", c, resource, in.Cluster)
+			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, &in.EnableECSManagedTags, &in.EnableExecuteCommand, in.PropagateTags, false, false, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
+			delete(checks[0].Context, "ecs:task-definition") // it is the resource
+			checks = append(checks, tagged(c, in.Tags, c.ARN("task/"+clusterName(in.Cluster)+"/*"))...)
+			if o := in.Overrides; o != nil {
+				checks = append(append(checks, passRole(c, o.TaskRoleArn, tasksService)...), passRole(c, o.ExecutionRoleArn, tasksService)...)
+			}
+			return checks
+		}, wire.Members{
+			Performed: "taskDefinition capacityProviderStrategy clientToken cluster count enableECSManagedTags enableExecuteCommand group launchType networkConfiguration overrides propagateTags startedBy tags",
+			Refused:   "placementConstraints placementStrategy platformVersion referenceId volumeConfigurations"}),
 		wire.Handle("StopTask", a.StopTask, func(c *wire.Call, in *ecs.StopTaskInput) []wire.Check {
 			return inCluster("StopTask", c, taskResource(c, aws.ToString(in.Task), in.Cluster), in.Cluster)
 		}, wire.Members{Performed: "task cluster reason"}),
@@ -286,10 +305,12 @@ var memberTypes = map[string]wire.Members{
 	"ThresholdConfiguration":                      {Performed: "type value"},
 	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
-		Performed: "command cpu entryPoint environment essential image logConfiguration memory name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
-		Recorded:  "dockerLabels memoryReservation",
+		Performed: "command cpu entryPoint environment essential image logConfiguration memory memoryReservation name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
+		Recorded:  "dockerLabels",
 		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration healthCheck hostname interactive links linuxParameters " +
 			"mountPoints privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout systemControls ulimits volumesFrom"},
+	"TaskOverride":        {Performed: "containerOverrides cpu executionRoleArn memory taskRoleArn", Refused: "ephemeralStorage inferenceAcceleratorOverrides"},
+	"ContainerOverride":   {Performed: "command cpu environment memory memoryReservation name resourceRequirements", Refused: "environmentFiles"},
 	"KeyValuePair":        {Performed: "name value"},
 	"PortMapping":         {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
 	"LogConfiguration":    {Performed: "logDriver options", Refused: "secretOptions"},

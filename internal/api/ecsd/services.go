@@ -164,15 +164,23 @@ func (a *API) deployable(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 	return d, nil
 }
 
+// checkNetwork refuses a network that a task of the definition cannot have.
+func checkNetwork(d types.TaskDefinition, n *types.NetworkConfiguration) error {
+	if d.NetworkMode != types.NetworkModeAwsvpc {
+		return invalid("Serin runs tasks whose definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
+	}
+	if n == nil || n.AwsvpcConfiguration == nil || len(n.AwsvpcConfiguration.Subnets) == 0 {
+		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	}
+	return nil
+}
+
 // checkService refuses what ECS refuses at once; what it finds out later, like
 // a rule that forwards elsewhere, fails the deployment. Load balancers are looked
 // at where the request sends them.
 func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition, sent bool) error {
-	if d.NetworkMode != types.NetworkModeAwsvpc {
-		return invalid("Serin runs services whose task definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
-	}
-	if s.Network == nil || s.Network.AwsvpcConfiguration == nil || len(s.Network.AwsvpcConfiguration.Subnets) == 0 {
-		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	if err := checkNetwork(d, s.Network); err != nil {
+		return err
 	}
 	if err := checkConfig(s.Config, s.LoadBalancers); err != nil {
 		return err

@@ -141,7 +141,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		TaskArn: new(taskARN(scope, t)), ClusterArn: new(clusterARN(scope, t.Cluster)), TaskDefinitionArn: new(t.TaskDefinition),
 		DesiredStatus: new(t.Desired), LastStatus: new(t.Last), Group: new(t.Group), StartedBy: new(t.StartedBy), Version: t.Version,
 		LaunchType: t.LaunchType, CreatedAt: new(t.Times.Created), HealthStatus: types.HealthStatusUnknown,
-		Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}, Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
+		Overrides: cmp.Or(t.Overrides, &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}), Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
 		Attachments: []types.Attachment{}, StopCode: t.StopCode,
 	}
 	if t.Provider != "" {
@@ -175,7 +175,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		}
 		v.Attachments = append(v.Attachments, eni)
 	}
-	d, ok := a.definition(tx, scope, t.TaskDefinition)
+	d, ok := a.definitionOf(tx, scope, t)
 	if ok {
 		v.Cpu, v.Memory = d.Cpu, d.Memory
 	}
