@@ -95,6 +95,7 @@ type service struct {
 	Steady         bool   // the steady state was announced
 	Unbalanced     bool   // tasks are moved between zones, as was announced
 	Rebalance      types.AvailabilityZoneRebalancing
+	Constraints    []types.PlacementConstraint
 	Events         []event // newest first, at most 100
 }
 
@@ -175,12 +176,13 @@ type task struct {
 	Network              *types.NetworkConfiguration
 	LaunchType           types.LaunchType
 	Overrides            *types.TaskOverride
-	Provider             string   // capacity provider; empty for a launch type
-	Instance             string   // id of the container instance; empty while it waits for one
-	Zone, Subnet         string   // of the instance
-	GPUs                 []string // of the instance, that are its own
-	In                   string   // zone that it is started in, to balance a service
-	Move                 string   // zone that another is started in before this one stops
+	Constraints          []types.PlacementConstraint // beside its definition's
+	Provider             string                      // capacity provider; empty for a launch type
+	Instance             string                      // id of the container instance; empty while it waits for one
+	Zone, Subnet         string                      // of the instance
+	GPUs                 []string                    // of the instance, that are its own
+	In                   string                      // zone that it is started in, to balance a service
+	Move                 string                      // zone that another is started in before this one stops
 	Attachment           string
 	Credentials          string // id by which its containers get its role's credentials
 }

@@ -363,6 +363,16 @@ func (k *keeping) need(t task) place.Need {
 	d, _ := k.definitionOf(k.tx, k.scope, t)
 	n := needOf(d)
 	n.Group = t.Group
+	for _, c := range d.PlacementConstraints {
+		n.Where = append(n.Where, parsed(c.Expression))
+	}
+	for _, c := range t.Constraints {
+		if c.Type == types.PlacementConstraintTypeDistinctInstance {
+			n.Distinct = true
+		} else {
+			n.Where = append(n.Where, parsed(c.Expression))
+		}
+	}
 	if t.Network != nil && t.Network.AwsvpcConfiguration != nil {
 		zones, _, err := k.deps.Machines.Network(k.scope, t.Network.AwsvpcConfiguration.Subnets, nil)
 		if err != nil {

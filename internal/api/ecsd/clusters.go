@@ -55,13 +55,7 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 func (a *API) clusterView(tx *store.Tx, scope arn.Scope, c cluster) types.Cluster {
 	v := types.Cluster{
 		ClusterArn: new(clusterARN(scope, c.Name)), ClusterName: new(c.Name), Status: new(c.Status), Tags: a.tagsOut(tx, clusterARN(scope, c.Name)),
-		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: c.Providers, DefaultCapacityProviderStrategy: c.Strategy,
-	}
-	if v.CapacityProviders == nil {
-		v.CapacityProviders = []string{}
-	}
-	if v.DefaultCapacityProviderStrategy == nil {
-		v.DefaultCapacityProviderStrategy = []types.CapacityProviderStrategyItem{}
+		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: orEmpty(c.Providers), DefaultCapacityProviderStrategy: orEmpty(c.Strategy),
 	}
 	for _, i := range a.instances.Scan(tx, scope.Key(c.Name+"/")) {
 		if i.Status == types.ContainerInstanceStatusActive || i.Status == types.ContainerInstanceStatusDraining {

@@ -45,7 +45,7 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
 		Cpu: normalSize(in.Cpu, 1024, "vcpu"), Memory: normalSize(in.Memory, 1024, "gb"),
 		Status: types.TaskDefinitionStatusActive, RegisteredAt: new(a.clock.Now()), RegisteredBy: new(call.Principal.ARN),
-		Volumes: []types.Volume{}, PlacementConstraints: []types.TaskDefinitionPlacementConstraint{},
+		Volumes: []types.Volume{}, PlacementConstraints: orEmpty(in.PlacementConstraints),
 	}
 	if d.NetworkMode == "" {
 		d.NetworkMode = types.NetworkModeBridge
@@ -153,6 +153,9 @@ func checkDefinition(in *ecs.RegisterTaskDefinitionInput) error {
 		}
 		names[*c.Name] = true
 		essential = essential || c.Essential == nil || *c.Essential
+	}
+	if err := checkDefined(in.PlacementConstraints); err != nil {
+		return err
 	}
 	if !essential {
 		return client("At least one container must be essential.")

@@ -142,8 +142,11 @@ func (a *API) firstTask(tx *store.Tx, scope arn.Scope, c cluster, in *ecs.RunTas
 	if err := checkCapacity(strategy, d); err != nil {
 		return t, d, err
 	}
+	if err := checkConstraints(in.PlacementConstraints, d, strategy); err != nil {
+		return t, d, err
+	}
 	t = task{
-		Cluster: c.Name, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
+		Cluster: c.Name, Constraints: in.PlacementConstraints, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
 	}
 	if in.Overrides != nil {
 		over := *in.Overrides
@@ -232,7 +235,7 @@ func (a *API) startAll(tx *store.Tx, scope arn.Scope, c cluster, first task, d t
 	have, now, strategy := map[string]int{}, a.clock.Now(), strategyOf(c, in)
 	for range aws.ToInt32(cmp.Or(in.Count, new(int32(1)))) {
 		t := newTask(scope, c.Name, overridden(d, first.Overrides), now)
-		t.StartedBy, t.Group, t.Network, t.LaunchType, t.Overrides = first.StartedBy, first.Group, first.Network, first.LaunchType, first.Overrides
+		t.StartedBy, t.Group, t.Network, t.LaunchType, t.Overrides, t.Constraints = first.StartedBy, first.Group, first.Network, first.LaunchType, first.Overrides, first.Constraints
 		if len(strategy) > 0 {
 			t.Provider = nextProvider(strategy, have)
 			t.LaunchType = launchTypeOf(t.Provider)

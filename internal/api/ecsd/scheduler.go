@@ -155,7 +155,7 @@ func (c *control) launch(r revision, n int, leave []task) {
 	for i := range n {
 		t := newTask(scope, c.s.Cluster, d, c.now)
 		t.Service, t.Revision, t.StartedBy, t.Group = c.s.Name, r.ARN, r.Legacy, "service:"+c.s.Name
-		t.Network, t.LaunchType = r.Network, r.LaunchType
+		t.Network, t.LaunchType, t.Constraints = r.Network, r.LaunchType, c.s.Constraints
 		if len(r.Capacity) > 0 {
 			t.Provider = nextProvider(r.Capacity, have)
 			t.LaunchType = launchTypeOf(t.Provider)
@@ -228,6 +228,9 @@ func (c *control) rebalance() {
 		return
 	}
 	r, _ := c.revisions.Get(c.tx, revisionKey(inService(c.d)))
+	if c.bound(r) {
+		return
+	}
 	zones := c.zonesOf(r)
 	byZone := map[string]task{} // the youngest of each
 	for _, t := range c.tasksOf(r) {
@@ -258,6 +261,23 @@ func (c *control) rebalance() {
 	c.putTask(c.tx, t, c.key, c.now)
 	delete(c.living, r.ARN)
 	c.later(c.now.Add(time.Nanosecond))
+}
+
+// bound says that constraints choose the zones: then tasks are not moved,
+// documented.
+func (c *control) bound(r revision) bool {
+	scope, _ := arn.ParseKey(c.key)
+	d, _ := c.definition(c.tx, scope, r.TaskDefinition)
+	var expressions []string
+	for _, p := range c.s.Constraints {
+		expressions = append(expressions, aws.ToString(p.Expression))
+	}
+	for _, p := range d.PlacementConstraints {
+		expressions = append(expressions, aws.ToString(p.Expression))
+	}
+	return slices.ContainsFunc(expressions, func(e string) bool {
+		return strings.Contains(e, "ecs.availability-zone") || strings.Contains(e, "ecs.subnet-id")
+	})
 }
 
 func counted(names []string, zones map[string]int) string {

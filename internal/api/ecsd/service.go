@@ -70,8 +70,8 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform",
-			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode placementConstraints proxyConfiguration volumes"}),
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform placementConstraints",
+			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode proxyConfiguration volumes"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition include"}),
@@ -92,18 +92,18 @@ func (a *API) Service() *wire.Service {
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing",
+			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing placementConstraints",
 			Recorded:  "networkConfiguration launchType",
-			Refused:   "platformVersion enableExecuteCommand gatewayConnectors monitoring placementConstraints placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Refused:   "platformVersion enableExecuteCommand gatewayConnectors monitoring placementStrategy role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
 			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, in.EnableECSManagedTags, in.EnableExecuteCommand, in.PropagateTags,
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing",
+			Performed: "service cluster taskDefinition desiredCount deploymentConfiguration deploymentController enableExecuteCommand forceNewDeployment healthCheckGracePeriodSeconds loadBalancers enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing placementConstraints",
 			Recorded:  "networkConfiguration",
-			Refused:   "platformVersion gatewayConnectors monitoring placementConstraints placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Refused:   "platformVersion gatewayConnectors monitoring placementStrategy serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("DescribeServices", a.DescribeServices, func(c *wire.Call, in *ecs.DescribeServicesInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range in.Services {
@@ -197,8 +197,8 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "taskDefinition capacityProviderStrategy clientToken cluster count enableECSManagedTags enableExecuteCommand group launchType networkConfiguration overrides propagateTags startedBy tags",
-			Refused:   "placementConstraints placementStrategy platformVersion referenceId volumeConfigurations"}),
+			Performed: "taskDefinition capacityProviderStrategy clientToken cluster count enableECSManagedTags enableExecuteCommand group launchType networkConfiguration overrides placementConstraints propagateTags startedBy tags",
+			Refused:   "placementStrategy platformVersion referenceId volumeConfigurations"}),
 		wire.Handle("StopTask", a.StopTask, func(c *wire.Call, in *ecs.StopTaskInput) []wire.Check {
 			return inCluster("StopTask", c, taskResource(c, aws.ToString(in.Task), in.Cluster), in.Cluster)
 		}, wire.Members{Performed: "task cluster reason"}),
@@ -309,11 +309,13 @@ var memberTypes = map[string]wire.Members{
 		Recorded:  "dockerLabels",
 		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration healthCheck hostname interactive links linuxParameters " +
 			"mountPoints privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout systemControls ulimits volumesFrom"},
-	"TaskOverride":        {Performed: "containerOverrides cpu executionRoleArn memory taskRoleArn", Refused: "ephemeralStorage inferenceAcceleratorOverrides"},
-	"ContainerOverride":   {Performed: "command cpu environment memory memoryReservation name resourceRequirements", Refused: "environmentFiles"},
-	"KeyValuePair":        {Performed: "name value"},
-	"PortMapping":         {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
-	"LogConfiguration":    {Performed: "logDriver options", Refused: "secretOptions"},
-	"ResourceRequirement": {Performed: "type value", Refused: "sharingStrategy"},
-	"RuntimePlatform":     {Performed: "cpuArchitecture", Recorded: "operatingSystemFamily"},
+	"PlacementConstraint":               {Performed: "expression type"},
+	"TaskDefinitionPlacementConstraint": {Performed: "expression type"},
+	"TaskOverride":                      {Performed: "containerOverrides cpu executionRoleArn memory taskRoleArn", Refused: "ephemeralStorage inferenceAcceleratorOverrides"},
+	"ContainerOverride":                 {Performed: "command cpu environment memory memoryReservation name resourceRequirements", Refused: "environmentFiles"},
+	"KeyValuePair":                      {Performed: "name value"},
+	"PortMapping":                       {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
+	"LogConfiguration":                  {Performed: "logDriver options", Refused: "secretOptions"},
+	"ResourceRequirement":               {Performed: "type value", Refused: "sharingStrategy"},
+	"RuntimePlatform":                   {Performed: "cpuArchitecture", Recorded: "operatingSystemFamily"},
 }

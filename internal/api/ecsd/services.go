@@ -88,7 +88,7 @@ func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service
 	s = service{
 		Name: *in.ServiceName, Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: balancersIn(in.LoadBalancers),
 		Network: networkIn(in.NetworkConfiguration), Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags,
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Constraints: in.PlacementConstraints,
 	}
 	switch {
 	case s.external():
@@ -186,6 +186,9 @@ func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition, s
 		return err
 	}
 	if err := checkCapacity(s.Capacity, d); err != nil {
+		return err
+	}
+	if err := checkConstraints(s.Constraints, d, s.Capacity); err != nil {
 		return err
 	}
 	if err := s.checkRebalance(); err != nil {
@@ -587,6 +590,9 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 				return err
 			}
 		}
+		if in.PlacementConstraints != nil { // an empty list removes them, documented
+			s.Constraints = in.PlacementConstraints
+		}
 		s.Config = mergeConfig(attached(s.Config, s.HookDetails), in.DeploymentConfiguration)
 		if err := a.checkService(call.Scope, s, d, in.LoadBalancers != nil); err != nil {
 			return err
@@ -733,17 +739,14 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 	scope, _ := arn.ParseKey(key)
 	v := types.Service{
 		ServiceArn: new(serviceARN(scope, s.Cluster, s.Name)), ServiceName: new(s.Name), ClusterArn: new(clusterARN(scope, s.Cluster)),
-		Status: new(s.Status), DesiredCount: int32(s.Desired), LoadBalancers: s.LoadBalancers,
+		Status: new(s.Status), DesiredCount: int32(s.Desired), LoadBalancers: orEmpty(s.LoadBalancers),
 		NetworkConfiguration: s.Network, DeploymentConfiguration: new(attached(s.Config, s.HookDetails)), CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
 		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: cmp.Or(s.Rebalance, types.AvailabilityZoneRebalancingDisabled),
-		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: []types.PlacementConstraint{}, PlacementStrategy: []types.PlacementStrategy{},
+		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: orEmpty(s.Constraints), PlacementStrategy: []types.PlacementStrategy{},
 		Events: make([]types.ServiceEvent, 0, len(s.Events)), Deployments: []types.Deployment{},
-	}
-	if v.LoadBalancers == nil {
-		v.LoadBalancers = []types.LoadBalancer{}
 	}
 	if s.TaskDefinition != "" {
 		v.TaskDefinition = new(s.TaskDefinition)
@@ -780,6 +783,14 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		}
 	}
 	return v
+}
+
+// orEmpty is a list that is told as empty, not left out.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // primaryOf is the revision that the service is on its way to.

@@ -680,3 +680,47 @@ func TestScaleInAfterIsKept(t *testing.T) {
 		})
 	}
 }
+
+func TestPlacementConstraintsAreKept(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()
+		w.provider(providerOf("mi", zones))
+		definition := w.taskOf("web", "256", "512", func(in *ecs.RegisterTaskDefinitionInput) {
+			in.PlacementConstraints = []types.TaskDefinitionPlacementConstraint{{Type: types.TaskDefinitionPlacementConstraintTypeMemberOf, Expression: new("attribute:ecs.instance-type =~ c6.*")}}
+		})
+		make := func(constraints ...types.PlacementConstraint) error {
+			_, err := w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: &definition, DesiredCount: new(int32(3)), NetworkConfiguration: awsvpc(zones...), PlacementConstraints: constraints,
+				CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}})
+			return err
+		}
+		member := func(text string) types.PlacementConstraint {
+			return types.PlacementConstraint{Type: types.PlacementConstraintTypeMemberOf, Expression: &text}
+		}
+		distinct := types.PlacementConstraint{Type: types.PlacementConstraintTypeDistinctInstance}
+		for _, c := range []struct {
+			constraint types.PlacementConstraint
+			want       string
+		}{
+			{types.PlacementConstraint{Type: types.PlacementConstraintTypeDistinctInstance, Expression: new("")}, "distinctInstance expression should not be specified."},
+			{member("zone is a"), "Invalid placement constraint: "},
+			{member("attribute:stack == prod"), "not 'stack'"},
+		} {
+			if err := make(c.constraint); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		}
+		w.must(nil, make(distinct, member("attribute:ecs.availability-zone in [us-east-1a, us-east-1b]")))
+		w.until("all run", func() bool { return w.service().RunningCount == 3 })
+		for _, i := range w.fleet() {
+			if zone := value(i, "ecs.availability-zone"); i.RunningTasksCount != 1 || zone == "us-east-1c" || !strings.HasPrefix(value(i, "ecs.instance-type"), "c6") {
+				t.Errorf("the fleet is %s", w.shape())
+			}
+		}
+		time.Sleep(time.Hour)
+		if s := w.service(); w.said("AZ Rebalanc") || s.RunningCount != 3 || len(s.PlacementConstraints) != 2 || len(w.fleet()) != 3 {
+			t.Errorf("an hour later %d run on %s, under %v", s.RunningCount, w.shape(), s.PlacementConstraints)
+		}
+	})
+}

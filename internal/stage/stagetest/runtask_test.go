@@ -200,7 +200,7 @@ func TestWhatARunMustBe(t *testing.T) {
 			}, "cannot contain a capacity provider that is not associated with the cluster."},
 			{"a placement constraint", func(in *ecs.RunTaskInput) {
 				in.PlacementConstraints = []types.PlacementConstraint{{Type: types.PlacementConstraintTypeDistinctInstance}}
-			}, "Serin does not perform placementConstraints yet"},
+			}, "Serin performs placement constraints with a capacity provider strategy of Managed Instances"},
 		} {
 			in := &ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")}
 			c.change(in)
