@@ -1,0 +1,180 @@
+package ecsd
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+)
+
+// web is a definition that everything takes: with Fargate's sizes, in a network of
+// its own.
+func web() *ecs.RegisterTaskDefinitionInput {
+	return &ecs.RegisterTaskDefinitionInput{
+		Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Cpu: new("256"), Memory: new("512"), ExecutionRoleArn: new("arn:aws:iam::111111111111:role/execution"),
+		ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), Image: new("111111111111.dkr.ecr.us-east-1.amazonaws.com/web:1"), PortMappings: []types.PortMapping{{ContainerPort: new(int32(8080))}},
+			LogConfiguration: &types.LogConfiguration{LogDriver: types.LogDriverAwslogs, Options: map[string]string{"awslogs-group": "g", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "ecs", "awslogs-create-group": "true"}}}},
+	}
+}
+
+func TestWhatATaskDefinitionMustBe(t *testing.T) {
+	type in = *ecs.RegisterTaskDefinitionInput
+	first := func(change func(*types.ContainerDefinition)) func(in) {
+		return func(i in) { change(&i.ContainerDefinitions[0]) }
+	}
+	fargate := func(change func(in)) func(in) {
+		return func(i in) {
+			i.RequiresCompatibilities = []types.Compatibility{types.CompatibilityFargate}
+			change(i)
+		}
+	}
+	port := func(container, host int32, protocol types.TransportProtocol) types.PortMapping {
+		return types.PortMapping{ContainerPort: &container, HostPort: &host, Protocol: protocol}
+	}
+	ports := func(list ...types.PortMapping) func(in) {
+		return first(func(c *types.ContainerDefinition) { c.PortMappings = list })
+	}
+	option := func(name, value string) func(in) {
+		return first(func(c *types.ContainerDefinition) {
+			if value == "" {
+				delete(c.LogConfiguration.Options, name)
+			} else {
+				c.LogConfiguration.Options[name] = value
+			}
+		})
+	}
+	for _, c := range []struct {
+		name   string
+		change func(in)
+		want   string // empty: it is taken
+	}{
+		{"as it is", func(in) {}, ""},
+		{"as it is, for Fargate", fargate(func(in) {}), ""},
+		{"32 processors", fargate(func(i in) { i.Cpu, i.Memory = new("32 vCPU"), new("244 GB") }), ""},
+		{"UDP and TCP on one port", ports(port(53, 0, "tcp"), port(53, 0, "udp")), ""},
+		{"two ports of the host that are chosen for it", func(i in) { i.NetworkMode = types.NetworkModeBridge; ports(port(80, 0, ""), port(81, 0, ""))(i) }, ""},
+
+		{"no family", func(i in) { i.Family = nil }, "Family should not be null or empty."},
+		{"a family", func(i in) { i.Family = new("a b") }, "Family contains invalid characters."},
+		{"no containers", func(i in) { i.ContainerDefinitions = nil }, "Container list cannot be empty."},
+		{"eleven containers", func(i in) { i.ContainerDefinitions = slices.Repeat(i.ContainerDefinitions, 11) }, "Too many containers."},
+		{"two of one name", func(i in) { i.ContainerDefinitions = slices.Repeat(i.ContainerDefinitions, 2) }, "Container names must be unique within a task definition."},
+		{"none is essential", first(func(c *types.ContainerDefinition) { c.Essential = new(false) }), "Task definition doesn't have any essential container."},
+		{"cpu", func(i in) { i.Cpu = new("much") }, "Invalid 'cpu' setting for task."},
+		{"no image", first(func(c *types.ContainerDefinition) { c.Image = new("") }), "Container.image should not be null or empty."},
+		{"a placeholder", first(func(c *types.ContainerDefinition) {
+			c.Image = new("<AWS_ACCOUNT_ID>.dkr.ecr.us-east-1.amazonaws.com/web:1")
+		}), "Container.image contains invalid characters."},
+		{"no memory at all", func(i in) { i.Memory = nil }, "Invalid setting for container 'web'. At least one of 'memory' or 'memoryReservation' must be specified."},
+		{"no memory at all comes before Fargate's sizes", fargate(func(i in) { i.Memory, i.Cpu = nil, nil }), "Invalid setting for container 'web'. At least one of 'memory' or 'memoryReservation' must be specified."},
+		{"less than reserved", first(func(c *types.ContainerDefinition) { c.Memory, c.MemoryReservation = new(int32(64)), new(int32(65)) }), "'memory' must be greater than or equal to 'memoryReservation'"},
+		{"more than the task", first(func(c *types.ContainerDefinition) { c.Memory = new(int32(513)) }), "The 'memory' setting for container 'web' is greater than for the task."},
+		{"more processors than the task", first(func(c *types.ContainerDefinition) { c.Cpu = 257 }), "The sum of all container 'cpu' values cannot be greater than the value of the task 'cpu'."},
+		{"a port", ports(port(0, 0, "")), "Invalid 'containerPort' setting for container 'web'."},
+		{"a port of the host", func(i in) { i.NetworkMode = types.NetworkModeBridge; ports(port(80, 70000, ""))(i) }, "Invalid 'hostPort' setting for container 'web'."},
+		{"two ports for one", ports(port(80, 8080, "")), "When networkMode=awsvpc, the host ports and container ports in port mappings must match."},
+		{"the same on the host's network", func(i in) { i.NetworkMode = types.NetworkModeHost; ports(port(80, 8080, ""))(i) }, "When networkMode=host, the host ports and container ports in port mappings must match."},
+		{"a port twice", ports(port(80, 0, ""), port(80, 80, "tcp")), "TCP host port '80' is mapped multiple times in task."},
+		{"a host's port twice", func(i in) { i.NetworkMode = types.NetworkModeBridge; ports(port(80, 8080, ""), port(81, 8080, ""))(i) }, "TCP host port '8080' is mapped multiple times in task."},
+		{"no group", option("awslogs-group", ""), "Log driver awslogs requires options: awslogs-group"},
+		{"neither group nor region", func(i in) { option("awslogs-group", "")(i); option("awslogs-region", "")(i) }, "Log driver awslogs requires options: awslogs-region, awslogs-group"},
+		{"an option that there is not", option("log_key", "x"), "Log driver awslogs disallows options: log_key"},
+		{"a group not to be made", option("awslogs-create-group", "false"), "Log driver awslogs option 'awslogs-create-group' should only be set to 'true', else omit option."},
+		{"lines in one event", option("awslogs-multiline-pattern", "^x"), "the option 'awslogs-multiline-pattern' of container 'web' is not performed by Serin yet"},
+		{"another driver", first(func(c *types.ContainerDefinition) { c.LogConfiguration.LogDriver = types.LogDriverSyslog }), "Serin performs the log driver awslogs"},
+		{"a constraint of a service's kind", func(i in) {
+			i.PlacementConstraints = []types.TaskDefinitionPlacementConstraint{{Type: "distinctInstance"}}
+		}, "constraint.type 'distinctInstance' is not supported."},
+
+		{"Fargate's network", fargate(func(i in) { i.NetworkMode = "" }), "Fargate only supports network mode ‘awsvpc’."},
+		{"Fargate's cpu", fargate(func(i in) { i.Cpu = nil }), "Fargate requires that 'cpu' be defined at the task level."},
+		{"Fargate's memory", fargate(func(i in) { i.Memory = nil; i.ContainerDefinitions[0].Memory = new(int32(64)) }), "Fargate requires that 'memory' be defined at the task level."},
+		{"a pair that Fargate has not", fargate(func(i in) { i.Memory = new("513") }), "No Fargate configuration exists for given values: 256 CPU, 513 memory. See the Amazon ECS documentation for the valid values."},
+		{"a GPU on Fargate", fargate(first(func(c *types.ContainerDefinition) {
+			c.ResourceRequirements = []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("1")}}
+		})), "Tasks using the Fargate launch type do not support GPU resource requirements."},
+		{"an image of ECR without a role on Fargate", fargate(func(i in) { i.ExecutionRoleArn = nil }), "Fargate requires task definition to have execution role ARN to support ECR images."},
+		{"logs without a role on Fargate", fargate(func(i in) { i.ExecutionRoleArn = nil; i.ContainerDefinitions[0].Image = new("nginx") }), "Fargate requires task definition to have execution role ARN to support log driver awslogs."},
+		{"logs without a prefix on Fargate", fargate(option("awslogs-stream-prefix", "")), "Fargate requires log configuration options to include awslogs-stream-prefix to support log driver awslogs."},
+		{"a constraint on Fargate", fargate(func(i in) {
+			i.PlacementConstraints = []types.TaskDefinitionPlacementConstraint{{Type: "memberOf", Expression: new("attribute:a exists")}}
+		}), "Fargate compatible task definitions do not support constraints"},
+		{"a bridge on Managed Instances", func(i in) {
+			i.RequiresCompatibilities, i.NetworkMode = []types.Compatibility{types.CompatibilityManagedInstances}, types.NetworkModeBridge
+		}, "Managed Instances only support network modes 'awsvpc' and 'host'."},
+		{"a network of its own anywhere", func(i in) { i.RequiresCompatibilities = []types.Compatibility{types.CompatibilityExternal} }, "The EXTERNAL launch type does not support network mode 'awsvpc'"},
+	} {
+		i := web()
+		c.change(i)
+		if err := checkDefinition(i); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// Lists that AWS answered, by what was sent.
+func TestWhatFollowsFromADefinition(t *testing.T) {
+	const own, legacy = "ecs.capability.", "com.amazonaws.ecs.capability."
+	docker := legacy + "docker-remote-api.1."
+	seed := struct {
+		ecs.RegisterTaskDefinitionInput
+	}{}
+	raw, err := os.ReadFile("../../../examples/blog/task-definition.json")
+	if err == nil {
+		var sent map[string]any
+		if err = json.Unmarshal([]byte(strings.ReplaceAll(string(raw), "<AWS_ACCOUNT_ID>", "111111111111")), &sent); err == nil {
+			for _, own := range []string{"taskDefinitionArn", "registeredAt", "status", "requiresAttributes", "compatibilities", "revision", "registeredBy"} {
+				delete(sent, own)
+			}
+			raw, _ = json.Marshal(sent)
+			err = json.Unmarshal(raw, &seed.RegisterTaskDefinitionInput)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name          string
+		in            *ecs.RegisterTaskDefinitionInput
+		compatibility []types.Compatibility
+		attributes    []string
+	}{
+		{"the blog's", &seed.RegisterTaskDefinitionInput, []types.Compatibility{types.CompatibilityEc2, types.CompatibilityManagedInstances},
+			[]string{legacy + "logging-driver.awslogs", own + "execution-role-awslogs", legacy + "ecr-auth", docker + "19", own + "execution-role-ecr-pull", docker + "18", own + "task-eni", docker + "29"}},
+		{"Fargate's, with modes", func() *ecs.RegisterTaskDefinitionInput {
+			i := web()
+			i.ContainerDefinitions[0].LogConfiguration.Options["mode"] = "non-blocking"
+			i.TaskRoleArn = i.ExecutionRoleArn
+			return i
+		}(), []types.Compatibility{types.CompatibilityEc2, types.CompatibilityFargate, types.CompatibilityManagedInstances},
+			[]string{legacy + "logging-driver.awslogs", own + "execution-role-awslogs", legacy + "ecr-auth", docker + "19", docker + "28", legacy + "task-iam-role", own + "execution-role-ecr-pull", docker + "18", own + "task-eni", docker + "29"}},
+		{"a command", &ecs.RegisterTaskDefinitionInput{ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("busybox"), Command: []string{"true"}, Memory: new(int32(64))}}},
+			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, nil},
+		{"a large one of Docker Hub", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeAwsvpc, Cpu: new("16384"), Memory: new("32768"), ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx")}}},
+			[]types.Compatibility{types.CompatibilityEc2, types.CompatibilityFargate, types.CompatibilityManagedInstances}, []string{own + "increased-task-cpu-limit", docker + "18", own + "task-eni"}},
+		{"memory reserved", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("jenkins"), MemoryReservation: new(int32(64))}}},
+			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, []string{docker + "21"}},
+		{"names of ports", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), WorkingDirectory: new("/"), Memory: new(int32(64)),
+			PortMappings: []types.PortMapping{{ContainerPort: new(int32(80)), Name: new("http"), AppProtocol: "http"}}}}},
+			[]types.Compatibility{types.CompatibilityEc2}, []string{docker + "17"}},
+	} {
+		got := compatibilities(c.in)
+		slices.Sort(got)
+		slices.Sort(c.compatibility)
+		if !slices.Equal(got, c.compatibility) {
+			t.Errorf("%s is compatible with %v, want %v", c.name, got, c.compatibility)
+		}
+		var names []string
+		for _, a := range attributes(types.TaskDefinition{NetworkMode: c.in.NetworkMode, Cpu: c.in.Cpu, TaskRoleArn: c.in.TaskRoleArn, ExecutionRoleArn: c.in.ExecutionRoleArn, ContainerDefinitions: c.in.ContainerDefinitions}) {
+			names = append(names, *a.Name)
+		}
+		slices.Sort(c.attributes)
+		if !slices.Equal(names, c.attributes) {
+			t.Errorf("%s requires\n%v, want\n%v", c.name, names, c.attributes)
+		}
+	}
+}
