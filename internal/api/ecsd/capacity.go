@@ -36,11 +36,10 @@ const (
 	// idling is how long an instance is kept without tasks, or with too few, where
 	// the provider does not say; measured are 427 to 463 s for idle ones.
 	idling = 7 * time.Minute
-	// patching and lifetime are when an instance is drained for being old, and when
-	// it ends whatever is on it; documented.
+	// patching is when an instance is drained for being old; documented.
 	patching = 14 * 24 * time.Hour
-	lifetime = 21 * 24 * time.Hour
-	// longestDrain is how long a drained instance waits for its tasks; documented.
+	// longestDrain is how long a drained instance waits for its tasks; documented, as
+	// is that no instance is older than 21 days.
 	longestDrain = 7 * 24 * time.Hour
 	// notice is how long before Spot takes an instance back it says so; documented.
 	notice = 2 * time.Minute
@@ -240,13 +239,15 @@ func (k *keeping) keepInstance(i instance) instance {
 	if !i.Notice.IsZero() && k.due(i.Notice.Add(notice)) {
 		return k.end(k.tx, k.scope, i, types.TaskStopCodeTerminationNotice, host)
 	}
-	if !i.Notice.IsZero() && i.Draining.IsZero() {
-		i = k.drain(i, "Spot interruption") // and its tasks, whatever they are
+	if !i.Notice.IsZero() { // all tasks on it are told, whatever they are
+		if i.Status == types.ContainerInstanceStatusActive {
+			i = k.drain(i, "Spot interruption")
+		}
 		for _, t := range k.tasksOn(k.tx, i.ID) {
 			k.stopFor(k.tx, k.scope.Key(""), t, k.now, types.TaskStopCodeSpotInterruption, "Your Spot Task was interrupted.")
 		}
 	}
-	if k.due(i.Launched.Add(lifetime)) || !i.Draining.IsZero() && k.due(i.Draining.Add(longestDrain)) {
+	if !i.Draining.IsZero() && k.due(i.Draining.Add(longestDrain)) {
 		return k.end(k.tx, k.scope, i, types.TaskStopCodeTerminationNotice, host)
 	}
 	if i.Status == types.ContainerInstanceStatusActive && k.due(i.Launched.Add(patching)) {
@@ -590,7 +591,12 @@ func (k *keeping) shrink(p provider) {
 		}
 		l := place.Loaded{Instance: spaces[n], USD: k.price(i), Keep: !ripe}
 		for _, t := range on[n] {
-			// A task of nobody's, or one that is not settled, is left where it is.
+			// A task of nobody's, a protected one, or one that is not settled, is left
+			// where it is.
+			if t.protected(k.now) {
+				k.later(t.Protected)
+				l.Keep = true
+			}
 			l.Keep = l.Keep || t.Service == "" || t.Last != running || t.Desired != running
 			l.Tasks = append(l.Tasks, k.need(t))
 		}
