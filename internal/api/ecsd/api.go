@@ -183,6 +183,7 @@ type task struct {
 	GPUs                 []string                    // of the instance, that are its own
 	In                   string                      // zone that it is started in, to balance a service
 	Move                 string                      // zone that another is started in before this one stops
+	Protected            time.Time                   // until when it is not stopped to scale in
 	Attachment           string
 	Credentials          string // id by which its containers get its role's credentials
 }

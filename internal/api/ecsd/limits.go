@@ -11,11 +11,11 @@ import (
 const notPerformed = "AssociateGatewayWithCluster CreateDaemon CreateExpressGatewayService CreateGateway " +
 	"DeleteAccountSetting DeleteAttributes DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway DeleteTaskDefinitions " +
 	"DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
-	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand GetTaskProtection " +
+	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand " +
 	"ListAccountSettings ListAttributes ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +
 	"PutAccountSetting PutAccountSettingDefault PutAttributes RegisterContainerInstance RegisterDaemonTaskDefinition StartTask " +
 	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateCluster UpdateClusterSettings UpdateContainerAgent " +
-	"UpdateDaemon UpdateExpressGatewayService UpdateGateway UpdateTaskProtection"
+	"UpdateDaemon UpdateExpressGatewayService UpdateGateway"
 
 // buckets are the token buckets of ECS's API, documented: calls at once and calls
 // a second. Operations that AWS's list leaves out are not throttled:
@@ -45,7 +45,7 @@ func buckets() map[string]wire.Bucket {
 		{"setting read", 50, 20, "ListAccountSettings"},
 		{"capacity provider modify", 10, 1, "CreateCapacityProvider UpdateCapacityProvider DeleteCapacityProvider"},
 		{"capacity provider read", 50, 20, "DescribeCapacityProviders"},
-		{"task protection", 200, 80, "GetTaskProtection UpdateTaskProtection"},
+		{"task protection", 200, 80, "GetTaskProtection"},
 		{"agent modify", 200, 120, "SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange RegisterContainerInstance DiscoverPollEndpoint"},
 		{"services by namespace", 10, 1, "ListServicesByNamespace"},
 	} {

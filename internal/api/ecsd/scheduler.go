@@ -94,10 +94,23 @@ func (c *control) spare(stay, leave []task, n int) int {
 }
 
 // stopSome stops some of the tasks: those that carry nothing yet first, then the
-// youngest.
+// youngest. Those that are protected stay until they are not.
 func (c *control) stopSome(r revision, tasks []task, n int) {
 	if n <= 0 {
 		return
+	}
+	kept := 0
+	tasks = slices.DeleteFunc(tasks, func(t task) bool {
+		if !t.protected(c.now) {
+			return false
+		}
+		c.later(t.Protected)
+		kept++
+		return true
+	})
+	if n > len(tasks) {
+		c.tellKept(r, kept)
+		n = len(tasks)
 	}
 	slices.SortStableFunc(tasks, func(x, y task) int {
 		if (x.Last == running) != (y.Last == running) {
@@ -125,6 +138,18 @@ func (c *control) stopSome(r revision, tasks []task, n int) {
 	if len(ids)+len(moved) > 0 {
 		c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
 	}
+}
+
+// tellKept says that protected tasks keep the service from its steady state, once
+// for each number of them; observed.
+func (c *control) tellKept(r revision, kept int) {
+	text := fmt.Sprintf("was unable to reach steady state because (taskSet %s) was unable to scale in due to (reason %d tasks under protection)", r.Legacy, kept)
+	for _, e := range c.s.Events {
+		if strings.HasSuffix(e.Message, text) {
+			return
+		}
+	}
+	c.tell(&c.s, c.now, "%s", text)
 }
 
 // launch writes rows for new tasks, in place of those that leave. After failures

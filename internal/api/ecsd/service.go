@@ -35,6 +35,12 @@ func (a *API) Service() *wire.Service {
 	inCluster := func(action string, c *wire.Call, resource string, name *string) []wire.Check {
 		return []wire.Check{{Action: "ecs:" + action, Resource: resource, Context: map[string][]string{"ecs:cluster": {cluster(name)(c)}}}}
 	}
+	onTasks := func(c *wire.Call, action string, in *string, tasks []string) (checks []wire.Check) {
+		for _, t := range tasks {
+			checks = append(checks, inCluster(action, c, taskResource(c, t, in), in)...)
+		}
+		return checks
+	}
 	onService := func(action string, c *wire.Call, name, in *string) []wire.Check {
 		// An ARN names its cluster itself; what else is sent does not count.
 		if key, ok := rowKey(aws.ToString(name), "service"); ok {
@@ -175,11 +181,7 @@ func (a *API) Service() *wire.Service {
 			return checks
 		}, wire.Members{Performed: "cluster containerInstance desiredStatus family launchType maxResults nextToken serviceName startedBy", Refused: "daemonName"}),
 		wire.Handle("DescribeTasks", a.DescribeTasks, func(c *wire.Call, in *ecs.DescribeTasksInput) []wire.Check {
-			var checks []wire.Check
-			for _, t := range in.Tasks {
-				checks = append(checks, inCluster("DescribeTasks", c, taskResource(c, t, in.Cluster), in.Cluster)...)
-			}
-			return checks
+			return onTasks(c, "DescribeTasks", in.Cluster, in.Tasks)
 		}, wire.Members{Performed: "tasks cluster include"}),
 		wire.Handle("RunTask", a.RunTask, func(c *wire.Call, in *ecs.RunTaskInput) []wire.Check {
 			resource := definitionResource(c, aws.ToString(in.TaskDefinition))
@@ -202,6 +204,16 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("StopTask", a.StopTask, func(c *wire.Call, in *ecs.StopTaskInput) []wire.Check {
 			return inCluster("StopTask", c, taskResource(c, aws.ToString(in.Task), in.Cluster), in.Cluster)
 		}, wire.Members{Performed: "task cluster reason"}),
+
+		wire.Handle("UpdateTaskProtection", a.UpdateTaskProtection, func(c *wire.Call, in *ecs.UpdateTaskProtectionInput) []wire.Check {
+			return onTasks(c, "UpdateTaskProtection", in.Cluster, in.Tasks)
+		}, wire.Members{Performed: "cluster expiresInMinutes protectionEnabled tasks"}),
+		wire.Handle("GetTaskProtection", a.GetTaskProtection, func(c *wire.Call, in *ecs.GetTaskProtectionInput) []wire.Check {
+			if len(in.Tasks) == 0 {
+				return onTasks(c, "GetTaskProtection", in.Cluster, []string{"*"})
+			}
+			return onTasks(c, "GetTaskProtection", in.Cluster, in.Tasks)
+		}, wire.Members{Performed: "cluster tasks"}),
 
 		wire.Handle("TagResource", a.TagResource, func(c *wire.Call, in *ecs.TagResourceInput) []wire.Check {
 			return one("TagResource", c, aws.ToString(in.ResourceArn))
