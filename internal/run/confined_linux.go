@@ -94,6 +94,8 @@ func (h *confinedHost) started(c execConfig, cmd *exec.Cmd) error {
 	return nil
 }
 
+func (h *confinedHost) join(int) error { return nil }
+
 func (h *confinedHost) oom() bool { return false }
 
 func (h *confinedHost) usage() (Usage, bool) { return Usage{}, false }

@@ -2,6 +2,7 @@ package run
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -424,6 +425,32 @@ func withoutFiles(used uint64, stats map[string]uint64) int64 {
 		files = stats["inactive_file"]
 	}
 	return int64(used - min(files, used))
+}
+
+// Exec has the daemon run a command.
+func (t *dockerTask) Exec(ctx context.Context, name string, args []string, out io.Writer) (int, error) {
+	at := slices.IndexFunc(t.spec.Containers, func(c Container) bool { return c.Name == name })
+	if at < 0 || at >= len(t.ids) {
+		return 0, fmt.Errorf("the task has no container %s", name)
+	}
+	made, err := t.runtime.api.ExecCreate(ctx, t.ids[at], client.ExecCreateOptions{Cmd: args, AttachStdout: true, AttachStderr: true})
+	if err != nil {
+		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
+	}
+	stream, err := t.runtime.api.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
+	}
+	defer stream.Close()
+	defer context.AfterFunc(ctx, stream.Close)()
+	if _, err := stdcopy.StdCopy(out, out, stream.Reader); err != nil || ctx.Err() != nil {
+		return 0, cmp.Or(ctx.Err(), err)
+	}
+	ended, err := t.runtime.api.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
+	}
+	return ended.ExitCode, nil
 }
 
 // Stop has the daemon send SIGTERM, and SIGKILL after each container's time.

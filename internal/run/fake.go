@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -167,6 +169,18 @@ func (t *fakeTask) end(code int) {
 	t.state.Ended = true
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// Exec says its arguments; "exit" and a number ends with that.
+func (t *fakeTask) Exec(_ context.Context, container string, args []string, out io.Writer) (code int, err error) {
+	if st, _ := t.State(); st.Ended || !slices.ContainsFunc(st.Containers, func(c ContainerState) bool { return c.Name == container }) {
+		return 0, fmt.Errorf("the container %s does not run", container)
+	}
+	if len(args) == 2 && args[0] == "exit" {
+		return strconv.Atoi(args[1])
+	}
+	_, err = fmt.Fprintln(out, strings.Join(args, " "))
+	return 0, err
 }
 
 func (t *fakeTask) Stop(context.Context) error { t.end(143); return nil }

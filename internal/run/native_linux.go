@@ -285,10 +285,14 @@ func (h *nativeHost) started(c execConfig, cmd *exec.Cmd) error {
 		f.Close()
 	}
 	defer h.go_[c.Name].Close() // lets the init go on
+	return h.join(cmd.Process.Pid)
+}
+
+func (h *nativeHost) join(pid int) error {
 	if h.group == nil {
 		return nil
 	}
-	if err := h.group.Apply(cmd.Process.Pid); err != nil {
+	if err := h.group.Apply(pid); err != nil {
 		return fmt.Errorf("limiting the container: %w", err)
 	}
 	return nil
@@ -334,8 +338,7 @@ func nativeInit() error {
 	runtime.LockOSThread()
 	c, report, err := initConfig()
 	if err == nil {
-		unix.CloseOnExec(4)
-		os.NewFile(4, "go").Read(make([]byte, 1)) // until the limits are set
+		untilJoined()
 		err = nativeExec(c)
 	}
 	fmt.Fprint(report, err)

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -91,6 +92,10 @@ type Task interface {
 	State() (s State, changed <-chan struct{})
 	// Usage is what the task has used so far. It is an error when it has ended.
 	Usage(ctx context.Context) (Usage, error)
+	// Exec runs a command in a container that runs, with the container's user,
+	// environment and working directory, writes what it says to out, and returns its
+	// exit code. The end of ctx ends the command.
+	Exec(ctx context.Context, container string, args []string, out io.Writer) (code int, err error)
 	// Stop asks every container to end, SIGTERM first. It does not wait.
 	Stop(ctx context.Context) error
 	// Logs calls line for each line that the container has written after

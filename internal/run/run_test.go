@@ -204,6 +204,42 @@ func TestTasksListenOnOnePortAtAddressesOfTheirOwn(t *testing.T) {
 	})
 }
 
+func TestACommandRunsInAContainer(t *testing.T) {
+	each(t, func(t *testing.T, r Runtime, image string) {
+		task := start(t, r, "a", image, func(c *Container) { c.Env = []string{"GREETING=mine"} })
+		get(t, task)
+		var out bytes.Buffer
+		code, err := task.Exec(t.Context(), "main", []string{"/app", "where", task.Address().String()}, &out)
+		sees := r.Name() != "confined" || os.Geteuid() == 0
+		if want := fmt.Sprintf("mine /srv 0 %v\n", sees); err != nil || code != 5 || out.String() != want {
+			t.Errorf("it ended with %d, %v and said %q, want 5 and %q", code, err, out.String(), want)
+		}
+		// What there is not, is said; what is cut off, ends.
+		if _, err := task.Exec(t.Context(), "other", []string{"/app"}, io.Discard); err == nil || !strings.Contains(err.Error(), "no container other") {
+			t.Errorf("in a container that is not there: %v", err)
+		}
+		code, err = task.Exec(t.Context(), "main", []string{"/none"}, io.Discard)
+		if err == nil && code == 0 { // Docker tells it by the code alone
+			t.Error("a program that is not there ran")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		said := make(chan struct{})
+		go func() { <-said; cancel() }()
+		if _, err := task.Exec(ctx, "main", []string{"/app", "sleep"}, onWrite(func() { close(said) })); !errors.Is(err, context.Canceled) {
+			t.Errorf("a command that was cut off: %v", err)
+		}
+		get(t, task) // is not disturbed
+		end(t, task)
+		if _, err := task.Exec(t.Context(), "main", []string{"/app", "exit"}, io.Discard); err == nil {
+			t.Error("a command ran in a task that has ended")
+		}
+	})
+}
+
+type onWrite func()
+
+func (f onWrite) Write(b []byte) (int, error) { f(); return len(b), nil }
+
 func TestOutputAndExitCodeAreKept(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"exit"} })

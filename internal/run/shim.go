@@ -33,7 +33,8 @@ import (
 //
 // A connection to sock gets the state as a line of JSON, again at each change
 // and when output has been written, and its end when the task has ended. The
-// first line says what the task has used, too. The word "stop" asks for the end.
+// first line says what the task has used, too. The word "stop" asks for the end,
+// "exec" for a command in a container (exec_linux.go).
 
 // plan is what the starter tells the shim.
 type plan struct {
@@ -86,6 +87,8 @@ type host interface {
 	command(c execConfig) (*exec.Cmd, error)
 	// started is called with the process running, before its program is.
 	started(c execConfig, cmd *exec.Cmd) error
+	// join puts another process under the task's limits.
+	join(pid int) error
 	// oom says whether the memory limit killed something.
 	oom() bool
 	// usage is what the limits' bookkeeping says of the task, if there is one.
@@ -109,6 +112,8 @@ func Reexec() {
 		err = nativeInit()
 	case "serin-confined-init":
 		err = confinedInit()
+	case "serin-exec":
+		err = execMain()
 	case probeVerb:
 		fmt.Println("ok")
 	default:
@@ -375,16 +380,14 @@ func (s *shim) converse(c *net.UnixConn) {
 		delete(s.watchers, wake)
 		s.mu.Unlock()
 	}()
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		for in := bufio.NewScanner(c); in.Scan(); {
-			if in.Text() == "stop" {
-				s.stop()
-			}
-		}
-	}()
+	var writing sync.Mutex
 	out := json.NewEncoder(c)
+	write := func(v any) error {
+		writing.Lock()
+		defer writing.Unlock()
+		return out.Encode(v)
+	}
+	gone := s.commands(c, write)
 	used := s.usage()
 	send := func() error {
 		s.mu.Lock()
@@ -392,7 +395,7 @@ func (s *shim) converse(c *net.UnixConn) {
 		st.Containers = append([]ContainerState(nil), st.Containers...)
 		s.mu.Unlock()
 		st.Usage, used = used, nil
-		return out.Encode(st)
+		return write(st)
 	}
 	for {
 		select {

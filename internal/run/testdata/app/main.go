@@ -31,6 +31,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "two")
 		fmt.Print("three, unfinished")
 		os.Exit(7)
+	case "where": // what a command in a container sees
+		wd, _ := os.Getwd()
+		_, err := os.Stat("/app")
+		fmt.Println(os.Getenv("GREETING"), wd, os.Getuid(), err == nil)
+		resp, err := http.Get("http://" + os.Args[2] + ":8080/")
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		resp.Body.Close()
+		os.Exit(5)
+	case "sleep":
+		fmt.Println("asleep")
+		time.Sleep(time.Hour)
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
