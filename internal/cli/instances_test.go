@@ -24,6 +24,8 @@ func TestWhatCapacityCommandsRefuse(t *testing.T) {
 		{"capacity deny g6.xlrage", exitFailed, `there is no instance type "g6.xlrage"`},
 		{"capacity deny g6.xlarge", exitOK, "EC2 has no g6.xlarge any more"},
 		{"capacity allow g6.xlarge", exitOK, "EC2 has g6.xlarge again"},
+		{"exec", exitUsage, "TASK and COMMAND must be given"},
+		{"exec none -- ls", exitFailed, "there is no task none in cluster default"},
 		{"instances --cluster none", exitFailed, "Cluster not found."},
 		{"cost --prices none.csv", exitUsage, "--prices: open none.csv: no such file"},
 		{"cost --prices " + prices, exitUsage, `line 2: "cheap" is not a price`},

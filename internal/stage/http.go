@@ -30,6 +30,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/traffic", s.traffic)
 	mux.HandleFunc("GET /_serin/rollbacks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.ecs.Rollbacks()) })
 	mux.HandleFunc("POST /_serin/time", s.advance)
+	mux.HandleFunc("POST /_serin/exec", s.exec)
 	mux.HandleFunc("POST /_serin/spot/interrupt", s.interrupt)
 	mux.HandleFunc("POST /_serin/capacity/deny", s.setCapacity(true))
 	mux.HandleFunc("POST /_serin/capacity/allow", s.setCapacity(false))
