@@ -75,7 +75,7 @@ func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
 	f.mu.Lock()
 	tag := f.tags[digest]
 	f.mu.Unlock()
-	t := &fakeTask{spec: spec, changed: make(chan struct{}), runtime: f}
+	t := &fakeTask{spec: spec, tag: tag, changed: make(chan struct{}), runtime: f}
 	var l net.Listener
 	for {
 		t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
@@ -127,6 +127,7 @@ func (f *Fake) Close() error { return nil }
 
 type fakeTask struct {
 	runtime *Fake
+	tag     string
 	spec    Spec
 	address netip.Addr
 	server  *http.Server
@@ -171,10 +172,14 @@ func (t *fakeTask) end(code int) {
 	t.changed = make(chan struct{})
 }
 
-// Exec says its arguments; "exit" and a number ends with that.
+// Exec says its arguments; "exit" and a number ends with that, and anything with 1
+// in a task whose image's tag is "sick".
 func (t *fakeTask) Exec(_ context.Context, container string, args []string, out io.Writer) (code int, err error) {
 	if st, _ := t.State(); st.Ended || !slices.ContainsFunc(st.Containers, func(c ContainerState) bool { return c.Name == container }) {
 		return 0, fmt.Errorf("the container %s does not run", container)
+	}
+	if t.tag == "sick" {
+		return 1, nil
 	}
 	if len(args) == 2 && args[0] == "exit" {
 		return strconv.Atoi(args[1])

@@ -28,6 +28,7 @@ type agent struct {
 	handles map[string]run.Task // task key → what runs
 	busy    map[string]bool     // task key → being started
 	touched map[string]bool     // task key → to be looked at, whether or not its row changed
+	watched map[string]bool     // task key → its containers' health is checked
 	work    sync.WaitGroup
 	ships   sync.Mutex // one at a time moves output, so that no line is moved twice
 }
@@ -36,7 +37,7 @@ type agent struct {
 // by the next.
 func (a *API) Agent(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}}
+	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}, watched: map[string]bool{}}
 	a.agent.Store(g)
 	defer g.work.Wait()
 	defer cancel()
@@ -256,6 +257,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 			return step{key: key, write: g.running(h)}
 		}
 	case t.Desired == running:
+		g.watch(ctx, key, t, h)
 		// An essential container that ended takes the task with it.
 		if c, ended := g.essentialEnded(key, t, st); ended {
 			g.stop(ctx, key, h)
@@ -291,6 +293,7 @@ func (g *agent) abandon(ctx context.Context, key string) {
 func (g *agent) forget(ctx context.Context, key string, h run.Task) {
 	g.mu.Lock()
 	delete(g.handles, key)
+	delete(g.watched, key)
 	g.mu.Unlock()
 	if err := h.Remove(ctx); err != nil {
 		g.log.Warn("an ended task could not be removed", "task", h.ID(), "err", err)

@@ -196,6 +196,7 @@ type registration struct {
 type container struct {
 	Name, ID, Image, Digest string
 	Status                  string
+	Health                  types.HealthStatus // as its check says; empty before
 	Exit                    *int32
 	Reason                  string
 	LogGroup, LogStream     string

@@ -115,7 +115,7 @@ func (a *API) reconcile(keys []string, agenda map[string]time.Time) error {
 			if !ok || s.Status == "INACTIVE" {
 				continue
 			}
-			c := &control{API: a, tx: tx, key: key, s: s, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}, living: map[string][]task{}}
+			c := &control{API: a, tx: tx, key: key, s: s, now: a.clock.Now(), healths: map[string]map[string]TargetHealth{}, living: map[string][]task{}, defined: map[string]types.TaskDefinition{}}
 			switch c.d, ok = a.deployments.Get(tx, deploymentKey(s.Deployment)); {
 			case s.external():
 				c.runSets()
@@ -146,6 +146,7 @@ type control struct {
 	// as they are now; asked once.
 	healths map[string]map[string]TargetHealth
 	living  map[string][]task
+	defined map[string]types.TaskDefinition
 }
 
 // tasksOf is a revision's tasks that have not stopped, oldest first.
@@ -487,6 +488,14 @@ func (c *control) look(revisionARN string) rollout.Counts {
 }
 
 func (c *control) healthy(t task) bool {
+	if d := c.definedAs(t); checked(d) {
+		if t.healthOf(d) != types.HealthStatusHealthy {
+			return false
+		}
+		if len(t.Targets) == 0 {
+			return true
+		}
+	}
 	if len(t.Targets) == 0 {
 		ready := t.Times.Started.Add(settle)
 		c.later(ready)
@@ -502,7 +511,19 @@ func (c *control) healthy(t task) bool {
 	return true
 }
 
-// replaceUnhealthy stops tasks that fail their load balancer's health checks
+// definedAs is a task's definition, read once for all of a look.
+func (c *control) definedAs(t task) types.TaskDefinition {
+	d, known := c.defined[t.TaskDefinition]
+	if !known {
+		scope, _ := arn.ParseKey(c.key)
+		d, _ = c.definition(c.tx, scope, t.TaskDefinition)
+		c.defined[t.TaskDefinition] = d
+	}
+	return d
+}
+
+// replaceUnhealthy stops tasks that fail their container's or their load balancer's
+// health checks
 // after the grace period; scale starts others.
 func (c *control) replaceUnhealthy() {
 	grace := time.Duration(aws.ToInt32(c.s.Grace)) * time.Second
@@ -510,6 +531,15 @@ func (c *control) replaceUnhealthy() {
 		for _, t := range c.tasksOf(r) {
 			if t.Last != running || t.Desired != running {
 				continue
+			}
+			if t.healthOf(c.definedAs(t)) == types.HealthStatusUnhealthy {
+				if end := t.Times.Started.Add(grace); end.After(c.now) {
+					c.later(end)
+				} else {
+					c.tell(&c.s, c.now, "(task %s) failed container health checks.", t.ID)
+					r = c.replace(t, r, "Task failed container health checks")
+					continue
+				}
 			}
 			for _, reg := range t.Targets {
 				h := c.health(t, reg)
@@ -521,16 +551,22 @@ func (c *control) replaceUnhealthy() {
 					continue
 				}
 				c.tell(&c.s, c.now, "(task %s) (port %d) is unhealthy in (target-group %s) due to (reason %s).", t.ID, reg.Port, reg.Group, h.Description)
-				t.Unhealthy = true
-				c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Task failed ELB health checks in (target-group "+reg.Group+")")
-				c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
-				r.FailedUnhealthy++
-				r.LastFailure = c.now
-				c.revisions.Put(c.tx, revisionKey(r.ARN), r)
+				r = c.replace(t, r, "Task failed ELB health checks in (target-group "+reg.Group+")")
 				break
 			}
 		}
 	}
+}
+
+// replace stops a task that is not healthy and counts it on its revision.
+func (c *control) replace(t task, r revision, reason string) revision {
+	t.Unhealthy = true
+	c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, reason)
+	c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
+	r.FailedUnhealthy++
+	r.LastFailure = c.now
+	c.revisions.Put(c.tx, revisionKey(r.ARN), r)
+	return r
 }
 
 // tellEvents puts what happened into the service's events, in the observed forms.

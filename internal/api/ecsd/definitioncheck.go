@@ -98,6 +98,9 @@ func checkContainer(in *ecs.RegisterTaskDefinitionInput, c types.ContainerDefini
 			return client("Invalid 'resourceRequirements' setting for container '%s': the GPU value '%s' must be a whole number.", name, aws.ToString(r.Value))
 		}
 	}
+	if err := checkHealth(name, c.HealthCheck); err != nil {
+		return err
+	}
 	if c.LogConfiguration != nil {
 		return checkLogs(name, c.LogConfiguration)
 	}
@@ -327,6 +330,14 @@ func attributes(d types.TaskDefinition) (list []types.Attribute) {
 		}
 		if c.StopTimeout != nil {
 			has("container-ordering")
+		}
+		if h := c.HealthCheck; h != nil {
+			has("container-health-check")
+			if h.StartPeriod != nil {
+				docker(29)
+			} else {
+				docker(24)
+			}
 		}
 	}
 	for name := range names {

@@ -80,6 +80,18 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 		{"the same on the host's network", func(i in) { i.NetworkMode = types.NetworkModeHost; ports(port(80, 8080, ""))(i) }, "When networkMode=host, the host ports and container ports in port mappings must match."},
 		{"a port twice", ports(port(80, 0, ""), port(80, 80, "tcp")), "TCP host port '80' is mapped multiple times in task."},
 		{"a host's port twice", func(i in) { i.NetworkMode = types.NetworkModeBridge; ports(port(80, 8080, ""), port(81, 8080, ""))(i) }, "TCP host port '8080' is mapped multiple times in task."},
+		{"a health check", first(func(c *types.ContainerDefinition) {
+			c.HealthCheck = &types.HealthCheck{Command: []string{"CMD-SHELL", "true"}, StartPeriod: new(int32(0))}
+		}), ""},
+		{"a health check's interval", first(func(c *types.ContainerDefinition) {
+			c.HealthCheck = &types.HealthCheck{Command: []string{"CMD", "true"}, Interval: new(int32(301))}
+		}), "Health check interval must be less than or equal to the maximum allowed value 300 for container 'web'"},
+		{"a health check's retries", first(func(c *types.ContainerDefinition) {
+			c.HealthCheck = &types.HealthCheck{Command: []string{"CMD", "true"}, Retries: new(int32(0))}
+		}), "Health check retries must be greater than or equal to the minimum allowed value 1 for container 'web'"},
+		{"a health check without its first word", first(func(c *types.ContainerDefinition) {
+			c.HealthCheck = &types.HealthCheck{Command: []string{"curl", "localhost"}}
+		}), "must begin with CMD or CMD-SHELL"},
 		{"no group", option("awslogs-group", ""), "Log driver awslogs requires options: awslogs-group"},
 		{"neither group nor region", func(i in) { option("awslogs-group", "")(i); option("awslogs-region", "")(i) }, "Log driver awslogs requires options: awslogs-region, awslogs-group"},
 		{"an option that there is not", option("log_key", "x"), "Log driver awslogs disallows options: log_key"},
@@ -158,6 +170,9 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 			[]types.Compatibility{types.CompatibilityEc2, types.CompatibilityFargate, types.CompatibilityManagedInstances}, []string{own + "increased-task-cpu-limit", docker + "18", own + "task-eni"}},
 		{"memory reserved", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("jenkins"), MemoryReservation: new(int32(64))}}},
 			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, []string{docker + "21"}},
+		{"a health check with a start period", &ecs.RegisterTaskDefinitionInput{ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), Memory: new(int32(64)),
+			HealthCheck: &types.HealthCheck{Command: []string{"CMD", "true"}, StartPeriod: new(int32(5))}}}},
+			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, []string{docker + "29", own + "container-health-check"}},
 		{"names of ports", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), WorkingDirectory: new("/"), Memory: new(int32(64)),
 			PortMappings: []types.PortMapping{{ContainerPort: new(int32(80)), Name: new("http"), AppProtocol: "http"}}}}},
 			[]types.Compatibility{types.CompatibilityEc2}, []string{docker + "17"}},

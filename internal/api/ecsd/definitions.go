@@ -106,7 +106,7 @@ func filled(in []types.ContainerDefinition, mode types.NetworkMode) []types.Cont
 		if c.Essential == nil {
 			c.Essential = new(true)
 		}
-		c.Environment = orEmpty(c.Environment)
+		c.Environment, c.HealthCheck = orEmpty(c.Environment), filledHealth(c.HealthCheck)
 		c.PortMappings = slices.Clone(orEmpty(c.PortMappings))
 		for n := range c.PortMappings {
 			p := &c.PortMappings[n]

@@ -317,14 +317,15 @@ var memberTypes = map[string]wire.Members{
 	"ThresholdConfiguration":                      {Performed: "type value"},
 	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
-		Performed: "command cpu entryPoint environment essential image logConfiguration memory memoryReservation name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
+		Performed: "command cpu entryPoint environment essential healthCheck image logConfiguration memory memoryReservation name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
 		Recorded:  "dockerLabels",
-		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration healthCheck hostname interactive links linuxParameters " +
+		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration hostname interactive links linuxParameters " +
 			"mountPoints privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout systemControls ulimits volumesFrom"},
 	"PlacementConstraint":               {Performed: "expression type"},
 	"TaskDefinitionPlacementConstraint": {Performed: "expression type"},
 	"TaskOverride":                      {Performed: "containerOverrides cpu executionRoleArn memory taskRoleArn", Refused: "ephemeralStorage inferenceAcceleratorOverrides"},
 	"ContainerOverride":                 {Performed: "command cpu environment memory memoryReservation name resourceRequirements", Refused: "environmentFiles"},
+	"HealthCheck":                       {Performed: "command interval retries startPeriod timeout"},
 	"KeyValuePair":                      {Performed: "name value"},
 	"PortMapping":                       {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
 	"LogConfiguration":                  {Performed: "logDriver options", Refused: "secretOptions"},

@@ -177,12 +177,12 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	}
 	d, ok := a.definitionOf(tx, scope, t)
 	if ok {
-		v.Cpu, v.Memory = d.Cpu, d.Memory
+		v.Cpu, v.Memory, v.HealthStatus = d.Cpu, d.Memory, t.healthOf(d)
 	}
 	for _, c := range t.Containers {
 		w := types.Container{
 			ContainerArn: new(scope.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
-			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: types.HealthStatusUnknown, NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
 		}
 		if len(t.GPUs) > 0 {
 			w.GpuIds = t.GPUs
