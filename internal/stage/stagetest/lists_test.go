@@ -306,6 +306,7 @@ func TestWhatIsOverIsForgottenInTime(t *testing.T) {
 		w.must(nil, err)
 		w.ends(first, types.ServiceDeploymentStatusSuccessful)
 		revision := *w.look(first).TargetServiceRevision.Arn
+		time.Sleep(time.Minute) // it may have taken no time at all
 		second := w.update("2")
 		w.ends(second, types.ServiceDeploymentStatusSuccessful)
 		w.until("the first's tasks stopped", func() bool { return len(w.service().Deployments) == 1 })
