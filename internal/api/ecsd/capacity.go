@@ -223,11 +223,11 @@ func (k *keeping) keepInstance(i instance) instance {
 	switch {
 	case i.Status == types.ContainerInstanceStatusRegistering && k.due(i.Due):
 		i.Status, i.Registered, i.Changed, i.Due = types.ContainerInstanceStatusActive, k.now, k.now, time.Time{}
-		k.putInstance(k.tx, k.scope, i, k.now)
+		i = k.putInstance(k.tx, k.scope, i, k.now)
 	case i.Status == types.ContainerInstanceStatusDeregistering && k.due(i.Due):
 		k.deps.Machines.Terminate(k.tx, k.scope, i.EC2, k.now)
 		i.Status, i.Due = inactiveInstance, time.Time{}
-		k.putInstance(k.tx, k.scope, i, k.now)
+		i = k.putInstance(k.tx, k.scope, i, k.now)
 	}
 	if i.Registered.IsZero() || i.gone() {
 		return i
@@ -259,7 +259,7 @@ func (k *keeping) keepInstance(i instance) instance {
 	}
 	if slices.Sort(on); !slices.Equal(on, i.Tasks) {
 		i.Tasks, i.Changed = on, k.now
-		k.putInstance(k.tx, k.scope, i, k.now)
+		i = k.putInstance(k.tx, k.scope, i, k.now)
 	}
 	if i.Status == types.ContainerInstanceStatusDraining && len(on) == 0 {
 		return k.end(k.tx, k.scope, i, "", "")
@@ -269,7 +269,7 @@ func (k *keeping) keepInstance(i instance) instance {
 
 func (k *keeping) drain(i instance, reason string) instance {
 	i.Status, i.Draining, i.Reason = types.ContainerInstanceStatusDraining, k.now, reason
-	k.putInstance(k.tx, k.scope, i, k.now)
+	i = k.putInstance(k.tx, k.scope, i, k.now)
 	k.log.Info("an instance is drained", "cluster", k.cluster, "instance", i.EC2, "reason", reason)
 	return i
 }
@@ -558,7 +558,7 @@ func (k *keeping) launchInstance(p provider, b place.Purchase) {
 		Tags: append(slices.Clone(labels), managedTags(k.cluster, p.Name, i.ID)...),
 	})
 	k.tags.Set(k.tx, instanceARN(k.scope, i), labels)
-	k.putInstance(k.tx, k.scope, i, k.now)
+	i = k.putInstance(k.tx, k.scope, i, k.now)
 	k.instances = append(k.instances, i)
 	k.later(i.Due)
 	k.log.Info("an instance is bought", "cluster", k.cluster, "instance", i.EC2, "type", i.Type, "zone", i.Zone, "tasks", len(b.For))

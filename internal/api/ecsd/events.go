@@ -44,10 +44,19 @@ func (a *API) tellTask(tx *store.Tx, key string, t task, at time.Time) {
 	for i := range v.Attachments {
 		v.Attachments[i].Type = new("eni")
 	}
-	detail := a.naming.JSON(v)
-	detail = append(detail[:len(detail)-1], `,"updatedAt":`...) // which the SDK's type does not have
-	detail = append(append(detail, detailJSON(wire.ISO(at))...), '}')
-	a.event(tx, key, "ECS Task State Change", at, json.RawMessage(detail), *v.TaskArn)
+	a.event(tx, key, "ECS Task State Change", at, a.told(v, "updatedAt", wire.ISO(at)), *v.TaskArn)
+}
+
+// told is a view as events hold it, with more names and values, which the SDK's type
+// does not have.
+func (a *API) told(view any, more ...string) json.RawMessage {
+	detail := a.naming.JSON(view)
+	detail = detail[:len(detail)-1]
+	for i := 0; i < len(more); i += 2 {
+		detail = append(append(append(detail, ','), detailJSON(more[i])...), ':')
+		detail = append(detail, detailJSON(more[i+1])...)
+	}
+	return append(detail, '}')
 }
 
 // deploymentDetail is of an ECS Deployment State Change.

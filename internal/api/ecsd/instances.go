@@ -56,19 +56,16 @@ func (i instance) gone() bool {
 	return i.Status == types.ContainerInstanceStatusDeregistering || i.Status == inactiveInstance
 }
 
-// putInstance writes the next version of an instance.
-func (a *API) putInstance(tx *store.Tx, scope arn.Scope, i instance, at time.Time) {
+// putInstance writes the next version of an instance, and tells it.
+func (a *API) putInstance(tx *store.Tx, scope arn.Scope, i instance, at time.Time) instance {
 	i.Version++
 	key := instanceKey(scope, i.Cluster, i.ID)
 	a.instances.Put(tx, key, i)
 	v := a.instanceView(tx, scope, i)
 	v.Tags = nil
-	detail := a.naming.JSON(v)
-	detail = append(detail[:len(detail)-1], `,"clusterArn":`...)
-	detail = append(detail, detailJSON(clusterARN(scope, i.Cluster))...)
-	detail = append(detail, `,"updatedAt":`...)
-	detail = append(append(detail, detailJSON(wire.ISO(at))...), '}')
+	detail := a.told(v, "clusterArn", clusterARN(scope, i.Cluster), "updatedAt", wire.ISO(at))
 	a.event(tx, key, "ECS Container Instance State Change", at, detail, *v.ContainerInstanceArn)
+	return i
 }
 
 // tasksOn is the tasks on an instance that have not stopped.
@@ -261,7 +258,7 @@ func (a *API) UpdateContainerInstancesState(ctx context.Context, in *ecs.UpdateC
 				if in.Status == types.ContainerInstanceStatusDraining {
 					i.Draining = a.clock.Now()
 				}
-				a.putInstance(tx, call.Scope, i, a.clock.Now())
+				i = a.putInstance(tx, call.Scope, i, a.clock.Now())
 			}
 			out.ContainerInstances = append(out.ContainerInstances, a.instanceView(tx, call.Scope, i))
 		}
@@ -309,8 +306,7 @@ func (a *API) end(tx *store.Tx, scope arn.Scope, i instance, code types.TaskStop
 		a.stopFor(tx, instanceKey(scope, i.Cluster, i.ID), t, now, code, reason)
 	}
 	i.Status, i.Due = types.ContainerInstanceStatusDeregistering, now.Add(terminating)
-	a.putInstance(tx, scope, i, now)
-	return i
+	return a.putInstance(tx, scope, i, now)
 }
 
 // stopFor asks for a task's end, if nobody has.
