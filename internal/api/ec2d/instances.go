@@ -75,7 +75,9 @@ func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
 	}
 	taken := map[string]bool{}
 	for _, other := range a.machines.Scan(tx, scope.Key("")) {
-		taken[other.Address] = other.Ended.IsZero() && other.Subnet == m.Subnet
+		if other.Ended.IsZero() && other.Subnet == m.Subnet {
+			taken[other.Address] = true
+		}
 	}
 	if p, err := netip.ParsePrefix(s.CIDR); err == nil {
 		at := p.Addr()
