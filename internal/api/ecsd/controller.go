@@ -160,7 +160,51 @@ func (c *control) tasksOf(r revision) []task {
 }
 
 // count counts a revision's tasks. Healthy is left to look.
-func (c *control) count(r revision) rollout.Counts { return countOf(r, c.tasksOf(r)) }
+func (c *control) count(r revision) rollout.Counts {
+	counts, gone := countOf(r, c.tasksOf(r)), c.replaced(r)
+	for _, t := range c.tasksOf(r) {
+		if !gone[t.ID] {
+			continue
+		}
+		counts.Stopping++
+		if t.Last == running {
+			counts.Running--
+		} else {
+			counts.Pending--
+		}
+	}
+	return counts
+}
+
+// replaced is the tasks of a revision that leave and that another stands for
+// already: beyond what was wanted at the last look. They are on their way out, and
+// a decision must not take them for more of the same.
+func (c *control) replaced(r revision) map[string]bool {
+	wanted := 0
+	switch r.ARN {
+	case c.d.Target:
+		wanted = c.d.Wanted.Target
+	case c.d.Source:
+		wanted = c.d.Wanted.Source
+	default:
+		return nil
+	}
+	var leave []string
+	live := 0
+	for _, t := range c.tasksOf(r) {
+		if t.Desired == running {
+			live++
+			if c.leaves(t) {
+				leave = append(leave, t.ID)
+			}
+		}
+	}
+	gone := map[string]bool{}
+	for _, id := range leave[:max(0, min(len(leave), live-wanted))] {
+		gone[id] = true
+	}
+	return gone
+}
 
 // health is what a load balancer says of a task.
 func (c *control) health(t task, r registration) TargetHealth {
@@ -478,9 +522,9 @@ const settle = 40 * time.Second
 
 func (c *control) look(revisionARN string) rollout.Counts {
 	r, _ := c.revisions.Get(c.tx, revisionKey(revisionARN))
-	counts := c.count(r)
+	counts, gone := c.count(r), c.replaced(r)
 	for _, t := range c.tasksOf(r) {
-		if t.Last == running && t.Desired == running && c.healthy(t) {
+		if t.Last == running && t.Desired == running && !gone[t.ID] && c.healthy(t) {
 			counts.Healthy++
 		}
 	}

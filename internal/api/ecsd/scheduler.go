@@ -13,6 +13,7 @@ import (
 
 	"serin/internal/arn"
 	"serin/internal/id"
+	"serin/internal/rollout"
 	"serin/internal/tags"
 )
 
@@ -58,7 +59,7 @@ func (c *control) scale(revisionARN string, n int) {
 	if missing := n - len(stay); missing > 0 {
 		if len(leave) > 0 {
 			most := c.s.Desired * int(aws.ToInt32(c.s.Config.MaximumPercent)) / 100
-			missing = min(missing, max(most, n)-len(stay)-len(leave))
+			missing = min(missing, max(most, n)-len(stay)-len(leave)-c.beside(r))
 		}
 		if missing > 0 {
 			c.launch(r, missing, leave)
@@ -66,6 +67,25 @@ func (c *control) scale(revisionARN string, n int) {
 		return
 	}
 	c.stopSome(r, stay, len(stay)-n)
+}
+
+// beside is the tasks of other revisions that count against the same limit: those of
+// a rolling update. Other strategies run two revisions at full strength anyway.
+func (c *control) beside(r revision) (n int) {
+	if c.s.external() || c.d.State.Config.Strategy != rollout.Rolling {
+		return 0
+	}
+	for _, other := range c.revisionsOf(c.tx, c.key) {
+		if other.ARN == r.ARN {
+			continue
+		}
+		for _, t := range c.tasksOf(other) {
+			if t.Desired == running {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // spare is how many of the tasks that leave can be stopped: those that others stand
