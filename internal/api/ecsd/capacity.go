@@ -144,8 +144,8 @@ func (a *API) keepCapacity(key string) (time.Time, error) {
 		k.keepProviders()
 		k.keepInstances()
 		for _, p := range slices.Sorted(maps.Keys(k.providers)) {
-			if left := k.placeTasks(k.providers[p]); len(left) > 0 {
-				k.buy(k.providers[p], left)
+			if left, spread := k.placeTasks(k.providers[p]); len(left) > 0 {
+				k.buy(k.providers[p], left, spread)
 			}
 			k.shrink(k.providers[p])
 		}
@@ -281,8 +281,9 @@ type waiting struct {
 }
 
 // placeTasks gives a provider's waiting tasks their instances, oldest first, and
-// returns those that fit on none. A task for which an instance is booting waits.
-func (k *keeping) placeTasks(p provider) (left []waiting) {
+// returns those that fit on none, with the tasks by group and zone. A task for which
+// an instance is booting waits, and gets the one that was bought for it.
+func (k *keeping) placeTasks(p provider) (left []waiting, spread map[string]map[string]int) {
 	var tasks []task
 	for _, t := range k.tasksBy.Scan(k.tx, waitingLabel+k.scope.Key(k.cluster)) {
 		if t.Provider == p.Name && t.Desired == running {
@@ -290,25 +291,36 @@ func (k *keeping) placeTasks(p provider) (left []waiting) {
 		}
 	}
 	if len(tasks) == 0 {
-		return nil
+		return nil, nil
 	}
 	slices.SortFunc(tasks, func(x, y task) int { return cmp.Or(x.Times.Created.Compare(y.Times.Created), cmp.Compare(x.ID, y.ID)) })
 	rows, spaces, _ := k.spaces(p)
-	spread := k.spread()
-	for _, t := range tasks {
-		w := waiting{t, k.need(t)}
-		at, _ := place.Pick(&w.need, spaces, spread[w.need.Group])
-		if at < 0 {
-			left = append(left, w)
-			continue
-		}
+	spread = k.spread()
+	put := func(w waiting, at int) {
 		spaces[at].Put(&w.need)
 		count(spread, w.need.Group, spaces[at].Zone)
 		if rows[at].Status == types.ContainerInstanceStatusActive {
-			k.assign(t, rows[at], w.need)
+			k.assign(w.task, rows[at], w.need)
 		}
 	}
-	return left
+	var others []waiting
+	for _, t := range tasks {
+		w := waiting{t, k.need(t)}
+		at := slices.IndexFunc(rows, func(i instance) bool { return slices.Contains(i.For, t.ID) })
+		if at >= 0 && spaces[at].Lacks(&w.need) == "" {
+			put(w, at)
+		} else {
+			others = append(others, w)
+		}
+	}
+	for _, w := range others {
+		if at, _ := place.Pick(&w.need, spaces, spread[w.need.Group]); at >= 0 {
+			put(w, at)
+		} else {
+			left = append(left, w)
+		}
+	}
+	return left, spread
 }
 
 // spaces is a provider's instances that take tasks, with the room that is left and
@@ -420,7 +432,7 @@ func needOf(d types.TaskDefinition) place.Need {
 }
 
 // buy buys instances for tasks that fit on none, all that waited together.
-func (k *keeping) buy(p provider, left []waiting) {
+func (k *keeping) buy(p provider, left []waiting, spread map[string]map[string]int) {
 	if p.Status == types.CapacityProviderStatusProvisioning || !k.due(left[0].Times.Created.Add(batching)) {
 		return
 	}
@@ -433,7 +445,7 @@ func (k *keeping) buy(p provider, left []waiting) {
 		needs[i] = w.need
 	}
 	market := k.market(p, true)
-	plan, lost := market.Buy(needs, k.spread())
+	plan, lost := market.Buy(needs, spread)
 	for _, at := range lost {
 		k.fail(left[at:at+1], k.refusal(p, left[at].need))
 	}
@@ -449,7 +461,11 @@ func (k *keeping) buy(p provider, left []waiting) {
 		return
 	}
 	for _, b := range plan {
-		k.launchInstance(p, b)
+		var ids []string
+		for _, at := range b.For {
+			ids = append(ids, left[at].ID)
+		}
+		k.launchInstance(p, b, ids)
 	}
 }
 
@@ -540,11 +556,11 @@ func (k *keeping) fail(list []waiting, reason string) {
 }
 
 // launchInstance buys an instance; it registers when it has booted.
-func (k *keeping) launchInstance(p provider, b place.Purchase) {
+func (k *keeping) launchInstance(p provider, b place.Purchase, tasks []string) {
 	t, _ := catalogue.Find(b.Type)
 	i := instance{
 		ID: id.Hex(32), Cluster: k.cluster, Provider: p.Name, Type: b.Type, Zone: b.Zone.Name, Subnet: b.Subnet, Status: types.ContainerInstanceStatusRegistering, Spot: p.spot(),
-		Launched: k.now, Due: k.now.Add(booting), Changed: k.now,
+		Launched: k.now, Due: k.now.Add(booting), Changed: k.now, For: tasks,
 	}
 	for range t.GPUs {
 		i.GPUs = append(i.GPUs, "GPU-"+id.UUID())

@@ -32,6 +32,7 @@ type instance struct {
 	Shrinking               bool      // it is drained to save its price
 	Notice                  time.Time // that Spot takes it back two minutes later
 	Interrupt               time.Time // when that notice will be given by chance
+	For                     []string  // tasks that it was bought for
 	Tasks                   []string  // that were on it at the last look
 	Changed                 time.Time // when they last changed
 	Version                 int64

@@ -280,8 +280,8 @@ func (a *API) DeleteCapacityProvider(ctx context.Context, in *ecs.DeleteCapacity
 		if err != nil {
 			return err
 		}
-		if c, _ := a.clusters.Get(tx, call.Scope.Key(p.Cluster)); a.inUse(tx, call.Scope, c, p.Name) {
-			return &types.ClientException{Message: new("The capacity provider cannot be deleted because it is used in a service's capacity provider strategy or in the default capacity provider strategy of its cluster. Remove it from there and try again.")} // guessed
+		if c, _ := a.clusters.Get(tx, call.Scope.Key(p.Cluster)); a.inUse(tx, call.Scope, c, p.Name) || a.runs(tx, call.Scope, p) {
+			return &types.ClientException{Message: new("The capacity provider cannot be deleted because it is used in a service's capacity provider strategy, by tasks of a service, or in the default capacity provider strategy of its cluster. Remove it from there and try again.")} // guessed
 		}
 		if p.Status != types.CapacityProviderStatusDeprovisioning {
 			p.Status, p.Update, p.Due = types.CapacityProviderStatusDeprovisioning, types.CapacityProviderUpdateStatusDeleteInProgress, a.clock.Now().Add(deletingProvider)
@@ -309,6 +309,17 @@ func (a *API) inUse(tx *store.Tx, scope arn.Scope, c cluster, name string) bool 
 	return false
 }
 
+// runs says that tasks of services live on a provider: of a revision that a
+// deployment leaves, too, which may have to come back.
+func (a *API) runs(tx *store.Tx, scope arn.Scope, p provider) bool {
+	for _, t := range a.tasks.Scan(tx, scope.Key(p.Cluster+"/")) {
+		if t.Provider == p.Name && t.Service != "" && t.Last != stopped {
+			return true
+		}
+	}
+	return false
+}
+
 func namesProvider(strategy []types.CapacityProviderStrategyItem, name string) bool {
 	return slices.ContainsFunc(strategy, func(i types.CapacityProviderStrategyItem) bool { return aws.ToString(i.CapacityProvider) == name })
 }
@@ -328,6 +339,11 @@ func (a *API) DescribeCapacityProviders(ctx context.Context, in *ecs.DescribeCap
 			}
 		}
 		for _, p := range a.providers.Scan(tx, call.Scope.Key("")) {
+			// One that is gone is described until its name lives again.
+			alive, again := a.providerNamed(tx, call.Scope, p.Name)
+			if again && alive.Cluster != p.Cluster {
+				continue
+			}
 			if in.Cluster == nil || p.Cluster == of.Name {
 				all = append(all, a.providerView(tx, call.Scope, p))
 			}

@@ -1,0 +1,190 @@
+package stagetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+)
+
+// wanted is how many tasks are to run, all and those of a definition.
+func (w *world) wanted(definition string) (all, own int) {
+	w.t.Helper()
+	list, err := w.ecs.ListTasks(w.t.Context(), &ecs.ListTasksInput{})
+	w.must(list, err)
+	if len(list.TaskArns) == 0 {
+		return 0, 0
+	}
+	out, err := w.ecs.DescribeTasks(w.t.Context(), &ecs.DescribeTasksInput{Tasks: list.TaskArns})
+	w.must(out, err)
+	for _, t := range out.Tasks {
+		if *t.TaskDefinitionArn == definition && *t.LastStatus == "RUNNING" {
+			own++
+		}
+	}
+	return len(out.Tasks), own
+}
+
+// An instance is drained while a rolling update has both revisions running: what
+// is replaced on the way counts against maximumPercent with everything else.
+func TestADrainDuringARollingUpdateKeepsTheLimit(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:2]
+		w.provider(providerOf("mi", zones))
+		w.on("s", w.taskOf("web", "1024", "2048", nil), 4, zones, "mi")
+		w.until("it is steady", func() bool { return w.said("has reached a steady state") })
+		first := w.fleet()[0].ContainerInstanceArn
+		second := w.taskOf("web", "1024", "2048", func(in *ecs.RegisterTaskDefinitionInput) { in.ContainerDefinitions[0].Image = new("example.com/web:2") })
+		out, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: &second})
+		w.must(out, err)
+		w.until("the target runs", func() bool { _, own := w.wanted(second); return own == 4 })
+		w.must(w.ecs.UpdateContainerInstancesState(t.Context(), &ecs.UpdateContainerInstancesStateInput{ContainerInstances: []string{*first}, Status: types.ContainerInstanceStatusDraining}))
+		for range 600 {
+			if all, _ := w.wanted(second); all > 8 || all < 4 {
+				t.Fatalf("%d tasks are wanted of a service of 4 with at most 200 percent", all)
+			}
+			time.Sleep(time.Second)
+		}
+		w.ends(*out.Service.CurrentServiceDeployment, types.ServiceDeploymentStatusSuccessful)
+	})
+}
+
+// Who comes while an instance boots neither takes it from the tasks that it was
+// bought for, nor forgets where they will be.
+func TestAnInstanceIsForTheTasksItWasBoughtFor(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:1]
+		w.provider(providerOf("mi", zones))
+		w.on("s", w.taskOf("small", "512", "1024", nil), 1, zones, "mi")
+		w.on("b", w.taskOf("large", "1024", "2048", nil), 2, zones, "mi")
+		w.until("three run", func() bool {
+			n := int32(0)
+			for _, i := range w.fleet() {
+				n += i.RunningTasksCount
+			}
+			return n == 3
+		})
+		if n := len(w.fleet()); n != 2 {
+			t.Errorf("three tasks were given %s", w.shape())
+		}
+	})
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:2]
+		w.provider(providerOf("mi", zones))
+		w.on("s", w.taskOf("web", "1024", "6144", nil), 1, zones, "mi")
+		w.until("one is bought", func() bool { return len(w.fleet()) == 1 })
+		w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DesiredCount: new(int32(2))}))
+		w.until("two run", func() bool { return w.service().RunningCount == 2 })
+		if got := w.shape(); got != "r7a.medium a ACTIVE 1, r7a.medium b ACTIVE 1" {
+			t.Errorf("while the first booted the second was given %s", got)
+		}
+	})
+}
+
+// The source of a release runs on: its provider cannot be deleted, though no service
+// names it any more. And a name that lives again is described as it lives.
+func TestAProviderLivesAsLongAsItsTasks(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(2)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:1]
+		for _, name := range []string{"one", "two"} {
+			w.provider(providerOf(name, zones))
+		}
+		in := w.serviceOf("1", canary())
+		in.TaskDefinition, in.NetworkConfiguration = new(w.taskOf("web", "1024", "2048", nil)), awsvpc(zones...)
+		on := func(name string) []types.CapacityProviderStrategyItem {
+			return []types.CapacityProviderStrategyItem{{CapacityProvider: &name, Weight: 1}}
+		}
+		in.CapacityProviderStrategy = on("one")
+		w.must(w.ecs.CreateService(t.Context(), in))
+		w.until("it is steady", func() bool { return w.said("has reached a steady state") })
+		out, err := w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), ForceNewDeployment: true, CapacityProviderStrategy: on("two")})
+		w.must(out, err)
+		w.until("the canary takes traffic", func() bool { a, b := w.weights(); return a == 10 || b == 10 })
+		remove := func() error {
+			_, err := w.ecs.DeleteCapacityProvider(t.Context(), &ecs.DeleteCapacityProviderInput{CapacityProvider: new("one"), Cluster: new("default")})
+			return err
+		}
+		if err := remove(); err == nil || !strings.Contains(err.Error(), "by tasks of a service") {
+			t.Errorf("the provider of the source was deleted: %v", err)
+		}
+		w.ends(*out.Service.CurrentServiceDeployment, types.ServiceDeploymentStatusSuccessful)
+		w.until("the source is gone", func() bool { all, _ := w.wanted(""); return all == 2 })
+		w.must(nil, remove())
+		time.Sleep(10 * time.Minute)
+		w.must(w.ecs.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: new("other")}))
+		again := providerOf("one", zones)
+		again.Cluster = new("other")
+		w.provider(again)
+	})
+}
+
+// Whatever services come and are scaled, the fleet comes to rest: a day later it is
+// no more changed, and no two instances have one address.
+func TestAFleetComesToRest(t *testing.T) {
+	for seed := range uint64(8) {
+		bubble(t, nil, func(t *testing.T, w *world) {
+			r := rand.New(rand.NewPCG(seed, 6))
+			w.hours(48)
+			w.fleetRoles("ecsInstanceRole")
+			zones := w.subnets()[:1+r.IntN(3)]
+			in := providerOf("mi", zones)
+			if r.IntN(2) == 0 {
+				in.ManagedInstancesProvider.InfrastructureOptimization = &types.InfrastructureOptimization{ScaleInAfter: new(int32(r.IntN(300)))}
+			}
+			w.provider(in)
+			said := ""
+			services := 1 + r.IntN(5)
+			scaled := func(n int) (string, int32) {
+				name, desired := fmt.Sprint("s", n), int32(r.IntN(7))
+				said += fmt.Sprintf("%s × %d, ", name, desired)
+				return name, desired
+			}
+			for n := range services {
+				cpu, memory := fmt.Sprint(256<<r.IntN(5)), fmt.Sprint(512*(1+r.IntN(24)))
+				name, desired := scaled(n)
+				w.on(name, w.taskOf(name, cpu, memory, nil), desired, zones, "mi")
+				time.Sleep(time.Duration(r.IntN(60)) * time.Second)
+			}
+			time.Sleep(time.Hour)
+			for n := range services {
+				name, desired := scaled(n)
+				w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: &name, DesiredCount: &desired}))
+			}
+			time.Sleep(20 * time.Hour)
+			fleets, addresses := map[string]bool{}, map[string]bool{}
+			for range 60 {
+				time.Sleep(5 * time.Minute)
+				ids := ""
+				for _, i := range w.fleet() {
+					ids += *i.Ec2InstanceId + " "
+				}
+				fleets[ids] = true
+			}
+			if len(fleets) != 1 {
+				t.Errorf("seed %d, %d zones, %s: %d fleets in five hours, now %s", seed, len(zones), said, len(fleets), w.shape())
+			}
+			for _, i := range w.fleet() {
+				var of struct {
+					Address string `xml:"reservationSet>item>instancesSet>item>privateIpAddress"`
+				}
+				w.ec2("DescribeInstances&InstanceId.1="+*i.Ec2InstanceId, &of)
+				if addresses[of.Address] || of.Address == "" {
+					t.Errorf("seed %d: the address %q is given twice", seed, of.Address)
+				}
+				addresses[of.Address] = true
+			}
+		})
+	}
+}
