@@ -420,6 +420,10 @@ func (a *API) settle(why serviceAction, fn func(*task)) change {
 		if !ok {
 			return
 		}
+		if t.StopCode == types.TaskStopCodeTaskFailedToStart && t.In != "" {
+			a.notMoved(tx, *t, r)
+			return
+		}
 		if t.StopCode == types.TaskStopCodeTaskFailedToStart {
 			r.FailedToStart++
 			r.LastFailure = t.Times.Stopped

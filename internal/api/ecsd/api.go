@@ -95,6 +95,7 @@ type service struct {
 	Steady         bool   // the steady state was announced
 	Unbalanced     bool   // tasks are moved between zones, as was announced
 	Rebalance      types.AvailabilityZoneRebalancing
+	RebalanceAt    time.Time // not before
 	Constraints    []types.PlacementConstraint
 	Events         []event // newest first, at most 100
 }

@@ -613,7 +613,7 @@ func (k *keeping) shrink(p provider) {
 				k.later(t.Protected)
 				l.Keep = true
 			}
-			l.Keep = l.Keep || t.Service == "" || t.Last != running || t.Desired != running
+			l.Keep = l.Keep || t.Service == "" || t.Last != running || t.Desired != running || !k.movable(t)
 			l.Tasks = append(l.Tasks, k.need(t))
 		}
 		asked = asked || !l.Keep
@@ -628,6 +628,17 @@ func (k *keeping) shrink(p provider) {
 		rows[n].Shrinking = true
 		k.drain(rows[n], "")
 	}
+}
+
+// movable says that a task's service lets another be started beside it, or lets it
+// stop before.
+func (k *keeping) movable(t task) bool {
+	s, ok := k.services.Get(k.tx, k.scope.Key(t.Cluster+"/"+t.Service))
+	if !ok || s.external() {
+		return ok
+	}
+	most, least := s.limits()
+	return most > s.Desired || least < s.Desired
 }
 
 // price is what an instance costs an hour.

@@ -14,6 +14,7 @@ import (
 	"serin/internal/arn"
 	"serin/internal/id"
 	"serin/internal/rollout"
+	"serin/internal/store"
 	"serin/internal/tags"
 )
 
@@ -58,7 +59,7 @@ func (c *control) scale(revisionARN string, n int) {
 	c.stopSome(r, leave, c.spare(stay, leave, n))
 	if missing := n - len(stay); missing > 0 {
 		if len(leave) > 0 {
-			most := c.s.Desired * int(aws.ToInt32(c.s.Config.MaximumPercent)) / 100
+			most, _ := c.s.limits()
 			missing = min(missing, max(most, n)-len(stay)-len(leave)-c.beside(r))
 		}
 		if missing > 0 {
@@ -67,6 +68,11 @@ func (c *control) scale(revisionARN string, n int) {
 		return
 	}
 	c.stopSome(r, stay, len(stay)-n)
+}
+
+// limits is how many tasks a service may have at most, and must have running.
+func (s service) limits() (most, least int) {
+	return s.Desired * int(aws.ToInt32(s.Config.MaximumPercent)) / 100, (s.Desired*int(aws.ToInt32(s.Config.MinimumHealthyPercent)) + 99) / 100
 }
 
 // beside is the tasks of other revisions that count against the same limit: those of
@@ -107,7 +113,7 @@ func (c *control) spare(stay, leave []task, n int) int {
 		}
 	}
 	need := n
-	if most := c.s.Desired * int(aws.ToInt32(c.s.Config.MaximumPercent)) / 100; max(most, n) <= n {
+	if most, _ := c.s.limits(); max(most, n) <= n {
 		need = (n*int(aws.ToInt32(c.s.Config.MinimumHealthyPercent)) + 99) / 100
 	}
 	return min(len(leave), max(idle, healthy+len(leave)-need))
@@ -272,6 +278,10 @@ func (c *control) rebalance() {
 	if !c.s.Steady || c.s.Rebalance != types.AvailabilityZoneRebalancingEnabled {
 		return
 	}
+	if c.s.RebalanceAt.After(c.now) {
+		c.later(c.s.RebalanceAt)
+		return
+	}
 	r, _ := c.revisions.Get(c.tx, revisionKey(inService(c.d)))
 	if c.bound(r) {
 		return
@@ -324,6 +334,27 @@ func (c *control) bound(r revision) bool {
 		return strings.Contains(e, "ecs.availability-zone") || strings.Contains(e, "ecs.subnet-id")
 	})
 }
+
+// notMoved is a task that could not be started in the zone that needs it: the one
+// that was to stop for it stays, and it is tried again later.
+func (a *API) notMoved(tx *store.Tx, t task, r revision) {
+	at := t.Times.Stopped
+	for key, other := range a.tasksBy.Scan(tx, r.ARN) {
+		if other.Move == t.In {
+			other.Move = ""
+			a.tasks.Put(tx, key, other)
+		}
+	}
+	if s, ok := a.services.Get(tx, r.Service); ok {
+		s.RebalanceAt = at.Add(moveAgain)
+		a.tell(&s, at, "is unable to place a task in %s because no container instance met all of its requirements. Reason: %s", t.In, t.StopReason)
+		a.services.Put(tx, r.Service, s)
+	}
+	a.tellAction(tx, r.Service, at, placementFailure, t.StopReason)
+}
+
+// moveAgain is when a move that failed is tried again; guessed.
+const moveAgain = 30 * time.Minute
 
 func counted(names []string, zones map[string]int) string {
 	var list []string

@@ -188,3 +188,61 @@ func TestAFleetComesToRest(t *testing.T) {
 		})
 	}
 }
+
+// A zone that has nothing to sell does not keep a service from what it needs.
+func TestAMoveThatCannotBeMadeHoldsNothingUp(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(5)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:2]
+		in := providerOf("mi", zones)
+		in.ManagedInstancesProvider.InstanceLaunchTemplate.InstanceRequirements = &types.InstanceRequirementsRequest{
+			VCpuCount: &types.VCpuCountRangeRequest{Min: new(int32(1))}, MemoryMiB: &types.MemoryMiBRequest{Min: new(int32(1))}, AllowedInstanceTypes: []string{"m5.2xlarge"}}
+		in.ManagedInstancesProvider.InfrastructureOptimization = &types.InfrastructureOptimization{ScaleInAfter: new(int32(-1))}
+		w.provider(in)
+		w.on("x", w.taskOf("x", "1024", "2048", nil), 1, zones, "mi")
+		w.becomes("m5.2xlarge a ACTIVE 1")
+		w.must(nil, w.stage.Deny("us-east-1", "m5.2xlarge", true))
+		w.on("s", w.taskOf("web", "1024", "2048", nil), 2, zones, "mi")
+		w.until("a move was tried", func() bool { return w.said("is unable to place a task in us-east-1b because") })
+		time.Sleep(3 * time.Hour)
+		list, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{ServiceName: new("s")})
+		w.must(list, err)
+		w.must(w.ecs.StopTask(t.Context(), &ecs.StopTaskInput{Task: &list.TaskArns[0]}))
+		began := time.Now()
+		w.until("it stops", func() bool { return *w.task(&list.TaskArns[0]).LastStatus == "STOPPED" })
+		w.until("it is replaced", func() bool { return w.service().RunningCount == 2 })
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("a task was replaced after %v, though there is room", took)
+		}
+		w.must(nil, w.stage.Deny("us-east-1", "m5.2xlarge", false))
+		w.until("it is moved when that can be", func() bool { return w.shape() == "m5.2xlarge a ACTIVE 2, m5.2xlarge b ACTIVE 1" })
+	})
+}
+
+// An instance is not drained to save its price with a task that its service lets
+// neither stop nor be doubled.
+func TestWhatCannotMoveIsLeft(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:1]
+		w.provider(providerOf("mi", zones))
+		w.on("x", w.taskOf("x", "3072", "6144", nil), 1, zones, "mi")
+		w.becomes("c6a.xlarge a ACTIVE 1")
+		w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new(w.taskOf("web", "256", "512", nil)), DesiredCount: new(int32(1)), NetworkConfiguration: awsvpc(zones...),
+			CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}},
+			DeploymentConfiguration:  &types.DeploymentConfiguration{MaximumPercent: new(int32(150)), MinimumHealthyPercent: new(int32(100))}}))
+		w.becomes("c6a.xlarge a ACTIVE 2")
+		w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("x"), DesiredCount: new(int32(0))}))
+		time.Sleep(24 * time.Hour)
+		if got := w.shape(); got != "c6a.xlarge a ACTIVE 1" {
+			t.Errorf("a day later: %s", got)
+		}
+		w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DeploymentConfiguration: &types.DeploymentConfiguration{MaximumPercent: new(int32(200))}}))
+		w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), ForceNewDeployment: true}))
+		w.until("it is moved when it may be", func() bool {
+			return strings.HasPrefix(w.shape(), "c7a.medium a ACTIVE 1") || w.shape() == "c6a.medium a ACTIVE 1" || (len(w.fleet()) == 1 && !strings.HasPrefix(w.shape(), "c6a.xlarge"))
+		})
+	})
+}
