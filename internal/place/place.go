@@ -189,7 +189,7 @@ var lacking = map[Lack]string{
 
 // order is how far an instance was with a task: who lacks a constraint has had
 // the room.
-var order = []Lack{Distinct, Member, Ports, Interface, GPU, Memory, CPU, Location, Arch}
+var order = []Lack{Distinct, Member, Location, Arch, Ports, Interface, GPU, Memory, CPU}
 
 // Pick chooses the instance for a task; -1 and a refusal where there is none.
 // spread is the tasks of its group by zone.

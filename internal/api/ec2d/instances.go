@@ -67,6 +67,9 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 	return zones, vpc, err
 }
 
+// keepEnded is how long an ended instance is described; documented as about an hour.
+const keepEnded = time.Hour
+
 // Launch makes an instance with the next address of its subnet.
 func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
 	s, _ := a.subnets.Get(tx, scope.Key(m.Subnet))
@@ -74,7 +77,10 @@ func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
 		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Groups: m.Groups, Spot: m.Spot, Launched: m.At, Tags: m.Tags,
 	}
 	taken := map[string]bool{}
-	for _, other := range a.machines.Scan(tx, scope.Key("")) {
+	for key, other := range a.machines.Scan(tx, scope.Key("")) {
+		if !other.Ended.IsZero() && m.At.Sub(other.Ended) > keepEnded {
+			a.machines.Delete(tx, key)
+		}
 		if other.Ended.IsZero() && other.Subnet == m.Subnet {
 			taken[other.Address] = true
 		}
