@@ -183,6 +183,7 @@ type task struct {
 	Zone, Subnet         string                      // of the instance
 	GPUs                 []string                    // of the instance, that are its own
 	In                   string                      // zone that it is started in, to balance a service
+	For                  string                      // id of the task that it stands in for then
 	Move                 string                      // zone that another is started in before this one stops
 	Protected            time.Time                   // until when it is not stopped to scale in
 	Attachment           string

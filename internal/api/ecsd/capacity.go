@@ -226,7 +226,7 @@ func (k *keeping) keepInstance(i instance) instance {
 		i = k.putInstance(k.tx, k.scope, i, k.now)
 	case i.Status == types.ContainerInstanceStatusDeregistering && k.due(i.Due):
 		k.deps.Machines.Terminate(k.tx, k.scope, i.EC2, k.now)
-		i.Status, i.Due = inactiveInstance, time.Time{}
+		i.Status, i.Due, i.Ended = inactiveInstance, time.Time{}, k.now
 		i = k.putInstance(k.tx, k.scope, i, k.now)
 	}
 	if i.Registered.IsZero() || i.gone() {
@@ -235,6 +235,7 @@ func (k *keeping) keepInstance(i instance) instance {
 	host := "Host EC2 (instance " + i.EC2 + ") terminated."
 	if i.Notice.IsZero() && k.due(i.Interrupt) {
 		i.Notice = k.now
+		i = k.putInstance(k.tx, k.scope, i, k.now)
 	}
 	if !i.Notice.IsZero() && k.due(i.Notice.Add(notice)) {
 		return k.end(k.tx, k.scope, i, types.TaskStopCodeTerminationNotice, host)
@@ -492,10 +493,7 @@ func (k *keeping) market(p provider, available bool) (m place.Market) {
 		return m // without zones nothing can be bought
 	}
 	for _, subnet := range t.NetworkConfiguration.Subnets {
-		z := zones[subnet]
-		if !slices.ContainsFunc(m.Zones, func(o place.Zone) bool { return o.Name == z }) {
-			m.Zones = append(m.Zones, place.Zone{Name: z, Subnet: subnet})
-		}
+		m.Zones = append(m.Zones, place.Zone{Name: zones[subnet], Subnet: subnet})
 	}
 	return m
 }

@@ -75,11 +75,13 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 				services[k.Row[:strings.LastIndexByte(k.Row, '/')]] = true
 			case a.sets:
 				services[k.Row[:strings.LastIndex(k.Row, "/ecs-svc/")]] = true
-			case a.instances: // a drained one lets its tasks be replaced
-				if i, ok := a.instances.Get(tx, k.Row); ok && i.Status == types.ContainerInstanceStatusDraining {
+			case a.instances: // a drained one lets its tasks be replaced, until it is drained no more
+				if i, ok := a.instances.Get(tx, k.Row); ok {
 					scope, _ := arn.ParseKey(k.Row)
 					for _, t := range a.tasksOn(tx, i.ID) {
-						services[scope.Key(t.Cluster+"/"+t.Service)] = true
+						if t.Service != "" {
+							services[scope.Key(t.Cluster+"/"+t.Service)] = true
+						}
 					}
 				}
 			case a.tasks:

@@ -32,6 +32,13 @@ func (a *API) sweep() (next time.Time, err error) {
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
 		a.forgetTasks(tx, due)
+		for key, i := range a.instances.Scan(tx, "") {
+			if i.Status == inactiveInstance && due(i.Ended.Add(keepStopped)) {
+				a.instances.Delete(tx, key)
+				scope, _ := arn.ParseKey(key)
+				a.tags.Set(tx, instanceARN(scope, i), nil)
+			}
+		}
 		for key, r := range a.started.Scan(tx, "") {
 			if due(r.At.Add(keepToken)) {
 				a.started.Delete(tx, key)

@@ -28,6 +28,7 @@ type instance struct {
 	GPUs                    []string
 	Launched, Registered    time.Time
 	Due                     time.Time // when registering or deregistering is done
+	Ended                   time.Time
 	Draining                time.Time // since when
 	Shrinking               bool      // it is drained to save its price
 	Notice                  time.Time // that Spot takes it back two minutes later
@@ -287,7 +288,9 @@ func (a *API) DeregisterContainerInstance(ctx context.Context, in *ecs.Deregiste
 		if len(a.tasksOn(tx, i.ID)) > 0 && !aws.ToBool(in.Force) {
 			return invalid("Found running tasks on the instance.")
 		}
-		i = a.end(tx, call.Scope, i, types.TaskStopCodeUserInitiated, "Container instance deregistration forced by user")
+		if !i.gone() { // one that is ending is told as it is
+			i = a.end(tx, call.Scope, i, types.TaskStopCodeUserInitiated, "Container instance deregistration forced by user")
+		}
 		view = a.instanceView(tx, call.Scope, i)
 		return nil
 	})

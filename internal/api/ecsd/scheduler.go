@@ -126,7 +126,7 @@ func (c *control) stopSome(r revision, tasks []task, n int) {
 		return
 	}
 	kept := 0
-	tasks = slices.DeleteFunc(tasks, func(t task) bool {
+	tasks = slices.DeleteFunc(slices.Clone(tasks), func(t task) bool {
 		if !t.protected(c.now) {
 			return false
 		}
@@ -214,7 +214,7 @@ func (c *control) launch(r revision, n int, leave []task) {
 		}
 		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		if i < len(moves) {
-			t.In = moves[i]
+			t.In, t.For, t.Provider = moves[i].Move, moves[i].ID, moves[i].Provider
 			c.tell(&c.s, c.now, "has started 1 tasks in %s to AZ Rebalance: (task %s).", t.In, t.ID)
 		} else {
 			ids = append(ids, "(task "+t.ID+")")
@@ -227,19 +227,15 @@ func (c *control) launch(r revision, n int, leave []task) {
 	}
 }
 
-// moves is the zones that tasks which leave are still to be replaced in.
-func (c *control) moves(r revision, leave []task) (zones []string) {
+// moves is the tasks that leave for another zone and that nobody stands in for yet.
+func (c *control) moves(r revision, leave []task) (list []task) {
 	for _, t := range leave {
-		if t.Move != "" {
-			zones = append(zones, t.Move)
+		stands := slices.ContainsFunc(c.tasksOf(r), func(o task) bool { return o.For == t.ID && o.Desired == running })
+		if t.Move != "" && !stands {
+			list = append(list, t)
 		}
 	}
-	for _, t := range c.tasksOf(r) {
-		if i := slices.Index(zones, t.In); i >= 0 && t.Desired == running && t.Last != running {
-			zones = slices.Delete(zones, i, i+1)
-		}
-	}
-	return zones
+	return list
 }
 
 // newTask is the row of a task of a definition, not yet anybody's.
@@ -287,14 +283,18 @@ func (c *control) rebalance() {
 		return
 	}
 	zones := c.zonesOf(r)
-	byZone := map[string]task{} // the youngest of each
+	byZone := map[string]task{} // the youngest of each that may be stopped
 	for _, t := range c.tasksOf(r) {
 		if t.Desired != running || t.Last != running || t.Zone == "" || c.leaves(t) {
 			return // something is on its way
 		}
 		if _, ok := zones[t.Zone]; ok {
 			zones[t.Zone]++
-			byZone[t.Zone] = t
+			if t.protected(c.now) {
+				c.later(t.Protected)
+			} else {
+				byZone[t.Zone] = t
+			}
 		}
 	}
 	names := slices.SortedFunc(maps.Keys(zones), func(x, y string) int { return cmp.Or(cmp.Compare(zones[y], zones[x]), cmp.Compare(x, y)) })
@@ -309,9 +309,12 @@ func (c *control) rebalance() {
 		}
 		return
 	}
+	t, free := byZone[most]
+	if _, there := c.zonesWhere(r, t.Provider)[least]; !free || !there {
+		return // all that could move are protected, or their provider is not there
+	}
 	c.s.Unbalanced = true
 	c.tell(&c.s, c.now, "is not AZ balanced with %s. AZ Rebalancing in progress.", counted(names, zones))
-	t := byZone[most]
 	t.Move = least
 	c.putTask(c.tx, t, c.key, c.now)
 	delete(c.living, r.ARN)
@@ -368,28 +371,32 @@ func counted(names []string, zones map[string]int) string {
 // of its capacity providers.
 func (c *control) zonesOf(r revision) map[string]int {
 	out := map[string]int{}
+	for _, item := range r.Capacity {
+		maps.Copy(out, c.zonesWhere(r, aws.ToString(item.CapacityProvider)))
+	}
+	return out
+}
+
+// zonesWhere is those of one provider.
+func (c *control) zonesWhere(r revision, name string) map[string]int {
+	out := map[string]int{}
 	scope, _ := arn.ParseKey(c.key)
-	if len(r.Capacity) == 0 || r.Network == nil {
+	p, ok := c.providers.Get(c.tx, providerKey(scope, c.s.Cluster, name))
+	if !ok || r.Network == nil {
 		return out
 	}
 	own, _, err := c.deps.Machines.Network(scope, r.Network.AwsvpcConfiguration.Subnets, nil)
 	if err != nil {
 		return out
 	}
-	for _, item := range r.Capacity {
-		p, ok := c.providers.Get(c.tx, providerKey(scope, c.s.Cluster, aws.ToString(item.CapacityProvider)))
-		if !ok {
-			continue
-		}
-		its, _, err := c.deps.Machines.Network(scope, p.Managed.InstanceLaunchTemplate.NetworkConfiguration.Subnets, nil)
-		if err != nil {
-			continue
-		}
-		for _, z := range its {
-			for _, o := range own {
-				if o == z {
-					out[z] = 0
-				}
+	its, _, err := c.deps.Machines.Network(scope, p.Managed.InstanceLaunchTemplate.NetworkConfiguration.Subnets, nil)
+	if err != nil {
+		return out
+	}
+	for _, z := range its {
+		for _, o := range own {
+			if o == z {
+				out[z] = 0
 			}
 		}
 	}
