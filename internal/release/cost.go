@@ -87,6 +87,7 @@ type Cost struct {
 type CostLine struct {
 	Type     string  `json:"type"`
 	Spot     bool    `json:"spot"`
+	Managed  bool    `json:"managed"`
 	Count    int     `json:"count"`
 	Instance float64 `json:"instancePerHour"` // of one
 	Fee      float64 `json:"feePerHour"`      // of one
@@ -143,21 +144,21 @@ func CostOf(ctx context.Context, c *ecs.Client, region string, s Service, own Pr
 // line adds an instance to the line of its kind.
 func (c *Cost) line(i Instance, own Prices) (CostLine, bool) {
 	for n := range c.Lines {
-		if c.Lines[n].Type == i.Type && c.Lines[n].Spot == i.Spot {
+		if c.Lines[n].Type == i.Type && c.Lines[n].Spot == i.Spot && c.Lines[n].Managed == i.Managed {
 			c.Lines[n].Count++
 			return c.Lines[n], true
 		}
 	}
 	t, known := catalogue.Find(i.Type)
 	demand, sold := t.OnDemand(c.Region)
-	l := CostLine{Type: i.Type, Spot: i.Spot, Count: 1, Instance: demand}
+	l := CostLine{Type: i.Type, Spot: i.Spot, Managed: i.Managed, Count: 1, Instance: demand}
 	if i.Spot {
 		var guessed bool
 		if l.Instance, guessed, _ = t.Spot(c.Region); guessed {
 			c.Guessed = append(c.Guessed, "the Spot price of "+i.Type)
 		}
 	}
-	if i.Provider != "" {
+	if i.Managed {
 		l.Fee = demand * fee
 		if t.GPUs > 0 {
 			l.Fee = demand * gpuFee
@@ -165,7 +166,7 @@ func (c *Cost) line(i Instance, own Prices) (CostLine, bool) {
 	}
 	if p, ok := own[i.Type]; ok {
 		l.Instance, known, sold = *p.Instance, true, true
-		if p.Fee != nil {
+		if p.Fee != nil && i.Managed {
 			l.Fee = *p.Fee
 		}
 	}

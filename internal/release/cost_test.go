@@ -30,17 +30,17 @@ func TestInstancesAreAddedUpByTheirKind(t *testing.T) {
 	own, _ := ReadPrices(strings.NewReader("instance_type,usd_per_hour\nx9.huge,7\n"))
 	cost := &Cost{Region: "us-east-1"}
 	for _, i := range []Instance{
-		{Type: "m5.large", Provider: "mi"}, {Type: "m5.large", Provider: "mi"}, {Type: "m5.large", Provider: "spot", Spot: true}, {Type: "g6.xlarge", Provider: "mi"}, {Type: "c5.large"}, {Type: "x9.huge"},
+		{Type: "m5.large", Managed: true}, {Type: "m5.large", Managed: true}, {Type: "m5.large", Managed: true, Spot: true}, {Type: "g6.xlarge", Managed: true}, {Type: "c5.large", Provider: "asg"}, {Type: "m5.large", Provider: "asg"}, {Type: "x9.huge"},
 	} {
 		if _, ok := cost.line(i, own); !ok {
 			t.Errorf("%s has no price", i.Type)
 		}
 	}
-	want := []CostLine{{"m5.large", false, 2, 0.096, 0.096 * 0.12}, {"m5.large", true, 1, 0.039264, 0.096 * 0.12}, {"g6.xlarge", false, 1, 0.8048, 0.8048 * 0.078}, {"c5.large", false, 1, 0.085, 0}, {"x9.huge", false, 1, 7, 0}}
+	want := []CostLine{{"m5.large", false, true, 2, 0.096, 0.096 * 0.12}, {"m5.large", true, true, 1, 0.039264, 0.096 * 0.12}, {"g6.xlarge", false, true, 1, 0.8048, 0.8048 * 0.078}, {"c5.large", false, false, 1, 0.085, 0}, {"m5.large", false, false, 1, 0.096, 0}, {"x9.huge", false, false, 1, 7, 0}}
 	for n, l := range cost.Lines {
 		w := want[n]
 		near := func(x, y float64) bool { return x-y < 1e-3 && y-x < 1e-3 }
-		if l.Type != w.Type || l.Spot != w.Spot || l.Count != w.Count || !near(l.Instance, w.Instance) && !l.Spot || !near(l.Fee, w.Fee) {
+		if l.Type != w.Type || l.Spot != w.Spot || l.Managed != w.Managed || l.Count != w.Count || !near(l.Instance, w.Instance) && !l.Spot || !near(l.Fee, w.Fee) {
 			t.Errorf("line %d is %+v, want %+v", n, l, w)
 		}
 	}

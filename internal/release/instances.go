@@ -21,6 +21,7 @@ type Instance struct {
 	Zone       string    `json:"availabilityZone"`
 	Provider   string    `json:"capacityProvider,omitempty"`
 	Spot       bool      `json:"spot"`
+	Managed    bool      `json:"managed"` // it is a Managed Instance, which has a fee
 	Status     string    `json:"status"`
 	Reason     string    `json:"statusReason,omitempty"`
 	Running    int32     `json:"runningTasks"`
@@ -48,7 +49,7 @@ func Instances(ctx context.Context, c *ecs.Client, cluster string) ([]Instance, 
 		}
 		arns = append(arns, page.ContainerInstanceArns...)
 	}
-	spot, err := spotProviders(ctx, c, cluster)
+	spot, err := managedProviders(ctx, c, cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +69,9 @@ func Instances(ctx context.Context, c *ecs.Client, cluster string) ([]Instance, 
 	return list, nil
 }
 
-// spotProviders is the cluster's providers that buy on Spot.
-func spotProviders(ctx context.Context, c *ecs.Client, cluster string) (map[string]bool, error) {
+// managedProviders is the cluster's providers of Managed Instances, and whether each
+// buys on Spot.
+func managedProviders(ctx context.Context, c *ecs.Client, cluster string) (map[string]bool, error) {
 	spot := map[string]bool{}
 	for in := (&ecs.DescribeCapacityProvidersInput{Cluster: &cluster}); ; {
 		out, err := c.DescribeCapacityProviders(ctx, in)
@@ -102,6 +104,7 @@ func instanceOf(i types.ContainerInstance, spot map[string]bool) Instance {
 		Provider: aws.ToString(i.CapacityProviderName), Spot: spot[aws.ToString(i.CapacityProviderName)], Status: aws.ToString(i.Status), Reason: aws.ToString(i.StatusReason),
 		Running: i.RunningTasksCount, Pending: i.PendingTasksCount, Registered: aws.ToTime(i.RegisteredAt),
 	}
+	_, v.Managed = spot[v.Provider]
 	v.CPU, v.Memory, v.GPUs = amount(i, "CPU"), amount(i, "MEMORY"), amount(i, "GPU")
 	return v
 }
