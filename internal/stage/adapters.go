@@ -179,8 +179,8 @@ func (r roles) Check(as ecsd.Actor, action, resource string) error {
 	return message(r.s.authorize(context.Background(), call, []wire.Check{{Action: action, Resource: resource}}))
 }
 
-// MayLaunch asks for everything that ECS does to launch an instance; the texts are
-// EC2's, observed.
+// MayLaunch asks for the main things that ECS does to launch an instance; the texts
+// are EC2's, observed.
 func (r roles) MayLaunch(scope arn.Scope, infrastructureRole, profile string) error {
 	if r.s.config.IAM == Off {
 		return nil
@@ -198,6 +198,7 @@ func (r roles) MayLaunch(scope arn.Scope, infrastructureRole, profile string) er
 		{Action: "ec2:CreateLaunchTemplate", Resource: "launch-template/lt-" + id.Hex(17), Context: managed},
 		{Action: "ec2:CreateFleet", Resource: "fleet/fleet-" + id.UUID(), Context: managed},
 		{Action: "ec2:RunInstances", Resource: "instance/i-" + id.Hex(17), Context: managed},
+		{Action: "ec2:CreateTags", Resource: "instance/i-" + id.Hex(17), Context: map[string][]string{"ec2:CreateAction": {"RunInstances"}}},
 		{Action: "iam:PassRole", Resource: role, Context: map[string][]string{"iam:PassedToService": {"ec2.amazonaws.com"}}},
 	} {
 		service, operation, _ := strings.Cut(c.Action, ":")

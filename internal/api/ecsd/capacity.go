@@ -224,7 +224,8 @@ func (k *keeping) keepInstance(i instance) instance {
 	case i.Status == types.ContainerInstanceStatusRegistering && k.due(i.Due):
 		i.Status, i.Registered, i.Changed, i.Due = types.ContainerInstanceStatusActive, k.now, k.now, time.Time{}
 		i = k.putInstance(k.tx, k.scope, i, k.now)
-	case i.Status == types.ContainerInstanceStatusDeregistering && k.due(i.Due):
+	case i.Status == types.ContainerInstanceStatusDeregistering && k.due(i.Due) && len(k.tasksOn(k.tx, i.ID)) == 0:
+		// A task that takes its time to stop, which is real, holds its host.
 		k.deps.Machines.Terminate(k.tx, k.scope, i.EC2, k.now)
 		i.Status, i.Due, i.Ended = inactiveInstance, time.Time{}, k.now
 		i = k.putInstance(k.tx, k.scope, i, k.now)
@@ -413,10 +414,7 @@ func needOf(d types.TaskDefinition) place.Need {
 		if d.Memory == nil {
 			n.Memory += int(aws.ToInt32(cmp.Or(c.MemoryReservation, c.Memory)))
 		}
-		for _, r := range c.ResourceRequirements {
-			gpus, _ := strconv.Atoi(aws.ToString(r.Value))
-			n.GPUs += gpus
-		}
+		n.GPUs += gpusOf(c)
 		for _, p := range c.PortMappings {
 			if d.NetworkMode != types.NetworkModeAwsvpc && aws.ToInt32(p.HostPort) != 0 {
 				n.Ports = append(n.Ports, place.Port{Number: uint16(*p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp})
@@ -428,6 +426,15 @@ func needOf(d types.TaskDefinition) place.Need {
 	}
 	if d.RuntimePlatform != nil {
 		n.Arch = string(d.RuntimePlatform.CpuArchitecture)
+	}
+	return n
+}
+
+// gpusOf is how many GPUs a container wants.
+func gpusOf(c types.ContainerDefinition) (n int) {
+	for _, r := range c.ResourceRequirements {
+		gpus, _ := strconv.Atoi(aws.ToString(r.Value))
+		n += gpus
 	}
 	return n
 }
@@ -564,7 +571,8 @@ func (k *keeping) launchInstance(p provider, b place.Purchase, tasks []string) {
 		i.GPUs = append(i.GPUs, "GPU-"+id.UUID())
 	}
 	if i.Spot && k.deps.SpotInterruptions > 0 {
-		i.Interrupt = k.now.Add(time.Duration(rand.ExpFloat64() / k.deps.SpotInterruptions * float64(time.Hour)))
+		hours := min(rand.ExpFloat64()/k.deps.SpotInterruptions, 24*365*100) // or it is not told from the past
+		i.Interrupt = k.now.Add(time.Duration(hours * float64(time.Hour)))
 	}
 	labels := k.providerTags(k.tx, k.scope, p)
 	i.EC2 = k.deps.Machines.Launch(k.tx, k.scope, Machine{

@@ -223,8 +223,10 @@ func (a *API) UpdateCapacityProvider(ctx context.Context, in *ecs.UpdateCapacity
 	switch u := in.ManagedInstancesProvider; {
 	case aws.ToString(in.Name) == "":
 		return nil, client("A name is required when updating a capacity provider")
-	case in.AutoScalingGroupProvider != nil || u == nil:
-		return nil, client("Serin performs Managed Instances capacity providers; managedInstancesProvider must be specified.")
+	case in.AutoScalingGroupProvider != nil:
+		return nil, client("Serin performs Managed Instances capacity providers; autoScalingGroupProvider is not performed yet.")
+	case u == nil:
+		return nil, client("managedInstancesProvider must be specified.")
 	case u.InstanceLaunchTemplate == nil:
 		return nil, client("Managed Instances capacity provider must specify an instance profile")
 	}

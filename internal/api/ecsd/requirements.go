@@ -60,9 +60,13 @@ func requirementsOf(in *types.InstanceRequirementsRequest) (catalogue.Requiremen
 	if x := in.AcceleratorTotalMemoryMiB; x != nil {
 		r.AcceleratorMemoryMiB = between(x.Min, x.Max)
 	}
-	for _, x := range []catalogue.Range{r.VCPU, r.MemoryMiB, r.GiBPerVCPU, r.LocalGB, r.Interfaces, r.Gbps, r.AcceleratorCount, r.AcceleratorMemoryMiB} {
+	for _, x := range []struct {
+		name string
+		catalogue.Range
+	}{{"vCpuCount", r.VCPU}, {"memoryMiB", r.MemoryMiB}, {"memoryGiBPerVCpu", r.GiBPerVCPU}, {"totalLocalStorageGB", r.LocalGB}, {"networkInterfaceCount", r.Interfaces}, {"networkBandwidthGbps", r.Gbps},
+		{"acceleratorCount", r.AcceleratorCount}, {"acceleratorTotalMemoryMiB", r.AcceleratorMemoryMiB}} {
 		if x.Min < 0 || x.Max > 0 && x.Max < x.Min {
-			return r, client("A range of instanceRequirements must go from a min to a max that is not less, got %v to %v.", x.Min, x.Max)
+			return r, client("instanceRequirements.%s must go from a min to a max that is not less, got %v to %v.", x.name, x.Min, x.Max)
 		}
 	}
 	return r, nil

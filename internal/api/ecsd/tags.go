@@ -57,8 +57,14 @@ func (a *API) tagged(tx *store.Tx, call *wire.Call, resourceARN *string) (string
 		_, found = a.sets.Get(tx, key)
 	case "task-definition":
 		_, found = a.definitions.Get(tx, key)
+	case "capacity-provider":
+		_, found = a.providerNamed(tx, r.Scope(), rest)
+	case "container-instance":
+		var i instance
+		i, found = a.instances.Get(tx, key)
+		found = found && !i.gone()
 	default:
-		return "", invalid("Serin keeps tags of clusters, services, task sets, tasks and task definitions, not of '%s'", r.Resource)
+		return "", invalid("Serin keeps tags of clusters, services, task sets, tasks, task definitions, capacity providers and container instances, not of '%s'", r.Resource)
 	}
 	if !found || r.Scope() != call.Scope {
 		return "", invalid("The specified resource is not found: %s", r)

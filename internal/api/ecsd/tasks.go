@@ -179,13 +179,11 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	if ok {
 		v.Cpu, v.Memory, v.HealthStatus = d.Cpu, d.Memory, t.healthOf(d)
 	}
+	gpus := t.GPUs
 	for _, c := range t.Containers {
 		w := types.Container{
 			ContainerArn: new(scope.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
 			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
-		}
-		if len(t.GPUs) > 0 {
-			w.GpuIds = t.GPUs
 		}
 		if c.Digest != "" {
 			w.ImageDigest = new(c.Digest)
@@ -201,6 +199,8 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		}
 		if i := slices.IndexFunc(d.ContainerDefinitions, func(def types.ContainerDefinition) bool { return *def.Name == c.Name }); i >= 0 {
 			w.Cpu = new(itoa(d.ContainerDefinitions[i].Cpu))
+			own := min(gpusOf(d.ContainerDefinitions[i]), len(gpus))
+			w.GpuIds, gpus = gpus[:own:own], gpus[own:]
 		}
 		v.Containers = append(v.Containers, w)
 	}
