@@ -246,3 +246,45 @@ func TestWhatCannotMoveIsLeft(t *testing.T) {
 		})
 	})
 }
+
+// Two providers in different zones share a service by weight: that is no want of
+// balance, and nothing is tried that cannot be.
+func TestProvidersInDifferentZonesAreLeftAsTheirWeightsSay(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()
+		w.provider(providerOf("a", zones[:1]))
+		w.provider(providerOf("b", zones[1:2]))
+		w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new(w.taskOf("web", "1024", "2048", nil)), DesiredCount: new(int32(4)), NetworkConfiguration: awsvpc(zones...),
+			CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("a"), Weight: 3}, {CapacityProvider: new("b"), Weight: 1}}}))
+		w.until("all run", func() bool { return w.service().RunningCount == 4 })
+		time.Sleep(12 * time.Hour)
+		if w.said("unable to place") || w.said("AZ Rebalanc") || w.service().RunningCount != 4 {
+			t.Errorf("half a day later: %s, %d run", w.shape(), w.service().RunningCount)
+		}
+	})
+}
+
+// An instance that is drained no more takes its service back to what it wants.
+func TestAnInstanceIsTakenBackFromDraining(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fleetRoles("ecsInstanceRole")
+		zones := w.subnets()[:1]
+		w.provider(providerOf("mi", zones))
+		w.on("s", w.taskOf("web", "1024", "2048", nil), 2, zones, "mi")
+		w.until("it is steady", func() bool { return w.said("has reached a steady state") })
+		first := *w.fleet()[0].ContainerInstanceArn
+		list, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{})
+		w.must(list, err)
+		w.must(w.ecs.UpdateTaskProtection(t.Context(), &ecs.UpdateTaskProtectionInput{Cluster: new("default"), Tasks: list.TaskArns, ProtectionEnabled: true, ExpiresInMinutes: new(int32(2880))}))
+		set := func(state types.ContainerInstanceStatus) {
+			w.must(w.ecs.UpdateContainerInstancesState(t.Context(), &ecs.UpdateContainerInstancesStateInput{ContainerInstances: []string{first}, Status: state}))
+		}
+		set(types.ContainerInstanceStatusDraining)
+		w.until("others stand in", func() bool { return w.service().RunningCount == 4 })
+		set(types.ContainerInstanceStatusActive)
+		w.until("they are stopped", func() bool { return w.service().RunningCount == 2 })
+	})
+}
