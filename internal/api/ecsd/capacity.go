@@ -89,27 +89,29 @@ func (a *API) clustersOf(keys []store.Key) map[string]bool {
 	found := map[string]bool{}
 	a.store.View(func(tx *store.Tx) {
 		for _, k := range keys {
-			scope, path := arn.ParseKey(k.Row)
 			switch k.Table {
 			case store.AnyTable(a.denials):
+				scope, _ := arn.ParseKey(k.Row)
 				for key := range a.providers.Scan(tx, scope.Key("")) {
-					_, path := arn.ParseKey(key)
-					name, _, _ := strings.Cut(path, "/")
-					found[scope.Key(name)] = true
+					found[clusterKey(key)] = true
 				}
+				continue
 			case store.AnyTable(a.tasks):
 				if t, ok := a.tasks.Get(tx, k.Row); ok && !managedTask(t) {
 					continue
 				}
-				name, _, _ := strings.Cut(path, "/")
-				found[scope.Key(name)] = true
-			default:
-				name, _, _ := strings.Cut(path, "/")
-				found[scope.Key(name)] = true
 			}
+			found[clusterKey(k.Row)] = true
 		}
 	})
 	return found
+}
+
+// clusterKey is the key of the cluster that a row belongs to.
+func clusterKey(key string) string {
+	scope, path := arn.ParseKey(key)
+	name, _, _ := strings.Cut(path, "/")
+	return scope.Key(name)
 }
 
 func managedTask(t task) bool { return t.Provider != "" && !isFargate(t.Provider) }
@@ -489,11 +491,7 @@ func (k *keeping) market(p provider, available bool) (m place.Market) {
 		if _, denied := k.denials.Get(k.tx, k.scope.Key(x.Name)); denied && available {
 			continue
 		}
-		usd, _ := x.OnDemand(k.scope.Region)
-		if p.spot() {
-			usd, _, _ = x.Spot(k.scope.Region)
-		}
-		m.Offers = append(m.Offers, place.Offer{Type: x.Name, Arch: string(x.Arch), Room: room(x), USD: usd})
+		m.Offers = append(m.Offers, place.Offer{Type: x.Name, Arch: string(x.Arch), Room: room(x), USD: k.hourly(x, p.spot())})
 	}
 	zones, _, err := k.deps.Machines.Network(k.scope, t.NetworkConfiguration.Subnets, nil)
 	if err != nil {
@@ -650,9 +648,15 @@ func (k *keeping) movable(t task) bool {
 // price is what an instance costs an hour.
 func (k *keeping) price(i instance) float64 {
 	t, _ := catalogue.Find(i.Type)
-	usd, _ := t.OnDemand(k.scope.Region)
-	if i.Spot {
+	return k.hourly(t, i.Spot)
+}
+
+// hourly is what an instance type costs here, in USD an hour.
+func (k *keeping) hourly(t catalogue.Type, spot bool) (usd float64) {
+	if spot {
 		usd, _, _ = t.Spot(k.scope.Region)
+	} else {
+		usd, _ = t.OnDemand(k.scope.Region)
 	}
 	return usd
 }

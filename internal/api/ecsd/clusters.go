@@ -58,7 +58,7 @@ func (a *API) clusterView(tx *store.Tx, scope arn.Scope, c cluster) types.Cluste
 		Settings: []types.ClusterSetting{}, Statistics: []types.KeyValuePair{}, CapacityProviders: orEmpty(c.Providers), DefaultCapacityProviderStrategy: orEmpty(c.Strategy),
 	}
 	for _, i := range a.instances.Scan(tx, scope.Key(c.Name+"/")) {
-		if i.Status == types.ContainerInstanceStatusActive || i.Status == types.ContainerInstanceStatusDraining {
+		if i.registered() {
 			v.RegisteredContainerInstancesCount++
 		}
 	}

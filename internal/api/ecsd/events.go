@@ -112,9 +112,7 @@ func serviceOf(key string) string {
 
 // clusterOf is the ARN of the cluster of the service at a key.
 func clusterOf(key string) string {
-	scope, path := arn.ParseKey(key)
-	cluster, _, _ := strings.Cut(path, "/")
-	return clusterARN(scope, cluster)
+	return clusterARN(arn.ParseKey(clusterKey(key)))
 }
 
 // serviceAction is what a service's scheduler did, or could not do.

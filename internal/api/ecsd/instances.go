@@ -53,6 +53,11 @@ func (i instance) arch() string {
 	return strings.ToLower(string(t.Arch))
 }
 
+// registered says that the instance is its cluster's: booted, and not on its way out.
+func (i instance) registered() bool {
+	return i.Status == types.ContainerInstanceStatusActive || i.Status == types.ContainerInstanceStatusDraining
+}
+
 // gone says that no task can be on the instance any more.
 func (i instance) gone() bool {
 	return i.Status == types.ContainerInstanceStatusDeregistering || i.Status == inactiveInstance
@@ -90,7 +95,7 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	t, _ := catalogue.Find(i.Type)
 	all, free := room(t), room(t)
 	v := types.ContainerInstance{
-		ContainerInstanceArn: new(instanceARN(scope, i)), Ec2InstanceId: new(i.EC2), CapacityProviderName: new(i.Provider), Status: new(string(i.Status)), AgentConnected: i.Status == types.ContainerInstanceStatusActive || i.Status == types.ContainerInstanceStatusDraining,
+		ContainerInstanceArn: new(instanceARN(scope, i)), Ec2InstanceId: new(i.EC2), CapacityProviderName: new(i.Provider), Status: new(string(i.Status)), AgentConnected: i.registered(),
 		Version: i.Version, Tags: a.tagsOut(tx, instanceARN(scope, i)), Attachments: []types.Attachment{}, RegisteredAt: pointer(i.Registered),
 		VersionInfo: &types.VersionInfo{AgentVersion: new("1.100.0"), AgentHash: new("00000000"), DockerVersion: new("DockerVersion:25.0.0")},
 	}
@@ -252,7 +257,7 @@ func (a *API) UpdateContainerInstancesState(ctx context.Context, in *ecs.UpdateC
 		}
 		out.Failures = failures
 		for _, i := range list {
-			if i.Status != types.ContainerInstanceStatusActive && i.Status != types.ContainerInstanceStatusDraining {
+			if !i.registered() {
 				return invalid("The container instance %s is %s; its state cannot be changed.", i.ID, i.Status) // guessed
 			}
 			if i.Status != in.Status {

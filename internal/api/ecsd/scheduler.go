@@ -72,7 +72,12 @@ func (c *control) scale(revisionARN string, n int) {
 
 // limits is how many tasks a service may have at most, and must have running.
 func (s service) limits() (most, least int) {
-	return s.Desired * int(aws.ToInt32(s.Config.MaximumPercent)) / 100, (s.Desired*int(aws.ToInt32(s.Config.MinimumHealthyPercent)) + 99) / 100
+	return s.Desired * int(aws.ToInt32(s.Config.MaximumPercent)) / 100, s.leastOf(s.Desired)
+}
+
+// leastOf is how many of n tasks must run.
+func (s service) leastOf(n int) int {
+	return (n*int(aws.ToInt32(s.Config.MinimumHealthyPercent)) + 99) / 100
 }
 
 // beside is the tasks of other revisions that count against the same limit: those of
@@ -113,8 +118,8 @@ func (c *control) spare(stay, leave []task, n int) int {
 		}
 	}
 	need := n
-	if most, _ := c.s.limits(); max(most, n) <= n {
-		need = (n*int(aws.ToInt32(c.s.Config.MinimumHealthyPercent)) + 99) / 100
+	if most, _ := c.s.limits(); most <= n {
+		need = c.s.leastOf(n)
 	}
 	return min(len(leave), max(idle, healthy+len(leave)-need))
 }
@@ -147,11 +152,10 @@ func (c *control) stopSome(r revision, tasks []task, n int) {
 		}
 		return y.Times.Created.Compare(x.Times.Created)
 	})
-	var ids, moved []string
+	var ids []string
 	for _, t := range tasks[:n] {
 		if t.Move != "" {
 			c.halt(t, types.TaskStopCodeServiceSchedulerInitiated, "Availability-zone rebalancing initiated by (deployment "+r.Legacy+")")
-			moved = append(moved, "(task "+t.ID+")")
 			c.tell(&c.s, c.now, "has stopped 1 running tasks in %s due to AZ rebalancing: (task %s).", t.Zone, t.ID)
 			continue
 		}
@@ -161,7 +165,7 @@ func (c *control) stopSome(r revision, tasks []task, n int) {
 	if len(ids) > 0 {
 		c.tellAs(&c.s, r.setID(), c.now, "has stopped %d running tasks: %s.", len(ids), strings.Join(ids, " "))
 	}
-	if len(ids)+len(moved) > 0 {
+	if n > 0 {
 		c.tellAction(c.tx, c.key, c.now, tasksStopped, "")
 	}
 }
