@@ -75,6 +75,14 @@ func (w *world) provider(in *ecs.CreateCapacityProviderInput) {
 	w.active(*in.Name)
 }
 
+// managed makes the roles and a provider named mi in some subnets, which it answers.
+func (w *world) managed(subnets []string) []string {
+	w.t.Helper()
+	w.fleetRoles("ecsInstanceRole")
+	w.provider(providerOf("mi", subnets))
+	return subnets
+}
+
 func (w *world) active(name string) {
 	w.t.Helper()
 	w.must(nil, w.eventually("the provider is active", func() bool {
@@ -169,9 +177,7 @@ func (w *world) hours(n int) { w.limit = time.Duration(n) * time.Hour }
 func TestAWSsExampleOfTwoServicesInTwoZones(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(2)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:2]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:2])
 		w.on("s", w.taskOf("small", "1 vCPU", "5632", nil), 2, zones, "mi")
 		w.on("large", w.taskOf("large", "1 vCPU", "9728", nil), 2, zones, "mi")
 		w.becomes("r5a.large a ACTIVE 2, r5a.large b ACTIVE 2")
@@ -382,9 +388,7 @@ func TestSpotTakesAnInstanceBack(t *testing.T) {
 // are wanted.
 func TestAnInstanceIsReplacedAfterAFortnight(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.on("s", w.taskOf("web", "1024", "2048", nil), 1, zones, "mi")
 		w.until("it runs", func() bool { return w.service().RunningCount == 1 })
 		first := *w.fleet()[0].Ec2InstanceId
@@ -433,9 +437,7 @@ func TestTasksGoToProvidersByBaseAndWeight(t *testing.T) {
 
 func TestWhatACapacityProviderMustBe(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets())
 		w.must(w.ecs.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: new("other")}))
 		size := func(n int32) *types.ManagedInstancesStorageConfiguration {
 			return &types.ManagedInstancesStorageConfiguration{StorageSizeGiB: &n}
@@ -605,9 +607,7 @@ func TestWhatAStrategyMustBe(t *testing.T) {
 func TestInstancesAreDrainedAndEndedByHand(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.on("s", w.taskOf("web", "1024", "2048", nil), 1, zones, "mi")
 		w.until("it runs", func() bool { return w.service().RunningCount == 1 })
 		first := w.fleet()[0]
@@ -684,9 +684,7 @@ func TestScaleInAfterIsKept(t *testing.T) {
 func TestPlacementConstraintsAreKept(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets())
 		definition := w.taskOf("web", "256", "512", func(in *ecs.RegisterTaskDefinitionInput) {
 			in.PlacementConstraints = []types.TaskDefinitionPlacementConstraint{{Type: types.TaskDefinitionPlacementConstraintTypeMemberOf, Expression: new("attribute:ecs.instance-type =~ c6.*")}}
 		})

@@ -34,9 +34,7 @@ func (w *world) wanted(definition string) (all, own int) {
 func TestADrainDuringARollingUpdateKeepsTheLimit(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:2]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:2])
 		w.on("s", w.taskOf("web", "1024", "2048", nil), 4, zones, "mi")
 		w.until("it is steady", func() bool { return w.said("has reached a steady state") })
 		first := w.fleet()[0].ContainerInstanceArn
@@ -60,9 +58,7 @@ func TestADrainDuringARollingUpdateKeepsTheLimit(t *testing.T) {
 func TestAnInstanceIsForTheTasksItWasBoughtFor(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.on("s", w.taskOf("small", "512", "1024", nil), 1, zones, "mi")
 		w.on("b", w.taskOf("large", "1024", "2048", nil), 2, zones, "mi")
 		w.until("three run", func() bool {
@@ -78,9 +74,7 @@ func TestAnInstanceIsForTheTasksItWasBoughtFor(t *testing.T) {
 	})
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:2]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:2])
 		w.on("s", w.taskOf("web", "1024", "6144", nil), 1, zones, "mi")
 		w.until("one is bought", func() bool { return len(w.fleet()) == 1 })
 		w.must(w.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: new("s"), DesiredCount: new(int32(2))}))
@@ -225,9 +219,7 @@ func TestAMoveThatCannotBeMadeHoldsNothingUp(t *testing.T) {
 func TestWhatCannotMoveIsLeft(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.on("x", w.taskOf("x", "3072", "6144", nil), 1, zones, "mi")
 		w.becomes("c6a.xlarge a ACTIVE 1")
 		w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new(w.taskOf("web", "256", "512", nil)), DesiredCount: new(int32(1)), NetworkConfiguration: awsvpc(zones...),
@@ -270,9 +262,7 @@ func TestProvidersInDifferentZonesAreLeftAsTheirWeightsSay(t *testing.T) {
 func TestAnInstanceIsTakenBackFromDraining(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.on("s", w.taskOf("web", "1024", "2048", nil), 2, zones, "mi")
 		w.until("it is steady", func() bool { return w.said("has reached a steady state") })
 		first := *w.fleet()[0].ContainerInstanceArn

@@ -141,9 +141,7 @@ func TestARunIsRepeatedByItsToken(t *testing.T) {
 // is let be, however large it is.
 func TestATaskIsRunOnManagedInstances(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
-		w.fleetRoles("ecsInstanceRole")
-		zones := w.subnets()[:1]
-		w.provider(providerOf("mi", zones))
+		zones := w.managed(w.subnets()[:1])
 		w.must(w.ecs.PutClusterCapacityProviders(t.Context(), &ecs.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: []string{"mi"},
 			DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}}))
 		w.taskOf("large", "4096", "8192", nil)
