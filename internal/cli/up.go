@@ -35,7 +35,7 @@ type upFlags struct {
 	throttle                          bool
 	spot                              float64
 	speed                             float64
-	registryMax, eventsTo             string
+	registryMax, eventsTo, secrets    string
 	mirrors, functions                []string
 }
 
@@ -62,7 +62,8 @@ are found again by the next one. With --ephemeral nothing is kept.`,
 	fl.StringVar(&f.iam, "iam", "enforce", "enforce, report or off")
 	fl.Float64Var(&f.spot, "spot-interruptions", 0, "how often Spot takes an instance back by chance: times an hour of the stage's time")
 	fl.BoolVar(&f.throttle, "throttle", false, "refuse calls beyond the rates of ECS's API, as AWS does")
-	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, confined or docker")
+	fl.StringVar(&f.runner, "runtime", "auto", "auto, native, rootless, confined or docker")
+	fl.StringVar(&f.secrets, "secrets", "", "a JSON file of the secrets and parameters that tasks are given, by name or ARN: {\"prod/db\": {\"password\": \"…\"}, \"/prod/token\": \"…\"}")
 	fl.StringVar(&f.registryMax, "registry-max-size", "", "the most that the registry may hold, such as 20GiB (default: what the disk takes)")
 	fl.StringArrayVar(&f.mirrors, "upstream", nil, "where the pull through cache finds a registry: HOST=URL, such as public.ecr.aws=http://localhost:5000; may be repeated")
 	fl.StringArrayVar(&f.functions, "function", nil, "what stands in for a Lambda function of lifecycle hooks: ARN=URL, or ARN=COMMAND that reads the event and prints the answer; may be repeated")
@@ -139,6 +140,16 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 			return nil, usage("--events-to: %v", err)
 		}
 	}
+	var secrets stage.Secrets
+	if f.secrets != "" {
+		raw, err := os.ReadFile(f.secrets)
+		if err == nil {
+			secrets, err = stage.ParseSecrets(raw)
+		}
+		if err != nil {
+			return nil, usage("--secrets %s: %v", f.secrets, err)
+		}
+	}
 	dir, err := dataDir(f.dir, f.ephemeral)
 	if err != nil {
 		return nil, err
@@ -148,7 +159,7 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 		level = slog.LevelInfo
 	}
 	return stage.New(stage.Config{
-		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, SpotInterruptions: f.spot, RegistryMax: most, Upstream: upstream, Function: function, EventsTo: f.eventsTo,
+		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, SpotInterruptions: f.spot, RegistryMax: most, Upstream: upstream, Function: function, Secrets: secrets, EventsTo: f.eventsTo,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
@@ -228,6 +239,9 @@ func (a *app) startDetached(ctx context.Context, f upFlags) error {
 	}
 	if f.ephemeral {
 		args = append(args, "--ephemeral")
+	}
+	if f.secrets != "" {
+		args = append(args, "--secrets", f.secrets)
 	}
 	if f.registryMax != "" {
 		args = append(args, "--registry-max-size", f.registryMax)

@@ -22,18 +22,21 @@ import (
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 )
 
 // Docker runs tasks as containers of the daemon that DOCKER_HOST names, or of
 // Podman's socket. All tasks of a runtime are on one bridge network: a network
-// for each would end at the thirty-first. The containers of one task share the
-// first one's network.
+// for each would end at the thirty-first. The containers of one task share its
+// network: that of its only container or, where there are several or one may be
+// started again, of a container beside them that does nothing (docker_pause.go).
 type Docker struct {
 	api     *client.Client
 	owner   string // label of this runtime's containers
 	network string
+	gpus    bool // the daemon can give containers some
 	log     *slog.Logger
 
 	mu    sync.Mutex
@@ -44,7 +47,7 @@ const (
 	labelOwner = "serin.owner"
 	labelTask  = "serin.task"
 	labelSpec  = "serin.spec" // the Spec, on a task's first container
-	labelAt    = "serin.at"   // position of a container in its task
+	labelAt    = "serin.at"   // position of a container in its task, from 0; -1: its network
 )
 
 // NewDocker connects to the daemon; an error says that none answers.
@@ -62,6 +65,9 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 	sum := sha256.Sum256([]byte(c.Dir))
 	d := &Docker{api: api, owner: hex.EncodeToString(sum[:6]), log: c.Log, tasks: map[string]*dockerTask{}}
 	d.network = "serin-" + d.owner
+	if said, err := api.Info(ctx, client.InfoOptions{}); err == nil {
+		_, d.gpus = said.Info.Runtimes["nvidia"]
+	}
 	_, err = api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: map[string]string{labelOwner: d.owner}})
 	if err != nil && !cerrdefs.IsConflict(err) && !strings.Contains(err.Error(), "already exists") {
 		api.Close()
@@ -103,63 +109,154 @@ func (d *Docker) Pull(ctx context.Context, ref string, auth Auth) (Image, error)
 	return Image{}, &Error{CannotPull, fmt.Errorf("the daemon knows no digest of %s", ref)}
 }
 
-// Start creates and starts a task's containers.
-func (d *Docker) Start(ctx context.Context, spec Spec) (Task, error) {
+// Create creates a task's containers.
+func (d *Docker) Create(ctx context.Context, spec Spec) (Task, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, &Error{CannotCreate, err}
 	}
-	raw, err := json.Marshal(spec)
-	if err != nil {
-		return nil, &Error{CannotCreate, err}
-	}
 	t := &dockerTask{runtime: d, spec: spec, changed: make(chan struct{})}
-	for i, c := range spec.Containers {
-		id, err := d.start(ctx, t, i, c, string(raw))
-		if id != "" {
-			t.ids = append(t.ids, id)
-		}
-		if err != nil {
-			for _, id := range t.ids {
-				d.remove(context.WithoutCancel(ctx), id)
-			}
-			return nil, err
-		}
+	for _, c := range spec.Containers {
+		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name})
 	}
-	if err := t.locate(ctx); err != nil {
-		return nil, &Error{CannotStart, err}
+	err := d.create(ctx, t)
+	if err == nil {
+		d.adopt(t)
+		return t, nil
 	}
-	d.adopt(t)
-	return t, nil
+	again := context.WithoutCancel(ctx)
+	if !errors.Is(err, ErrExists) {
+		err = errors.Join(err, t.clear(again))
+	}
+	return nil, &Error{CannotCreate, err}
 }
 
-func (d *Docker) start(ctx context.Context, t *dockerTask, at int, c Container, spec string) (id string, err error) {
+func (d *Docker) create(ctx context.Context, t *dockerTask) error {
+	raw, err := json.Marshal(t.spec)
+	if err != nil {
+		return err
+	}
+	network := container.NetworkMode(d.network)
+	if apart(t.spec) {
+		if t.pause, err = d.startPause(ctx, t.spec, string(raw)); err != nil {
+			return err
+		}
+		network = container.NetworkMode("container:" + t.pause)
+		if err := t.findAddress(ctx, t.pause); err != nil {
+			return err
+		}
+	}
+	for _, v := range t.spec.Volumes {
+		_, err := d.api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: d.volumeName(t.spec, v), Labels: map[string]string{labelOwner: d.owner}})
+		if err != nil {
+			return fmt.Errorf("making volume %s: %w", v.Name, err)
+		}
+	}
+	for i, c := range t.spec.Containers {
+		config, host := d.configs(t.spec, c)
+		host.NetworkMode = network
+		config.Labels[labelAt] = strconv.Itoa(i)
+		if i == 0 && t.pause == "" {
+			config.Labels[labelSpec] = string(raw)
+		}
+		if t.pause != "" { // they are of the network's container
+			config.Hostname, host.DNS, host.DNSSearch, host.ExtraHosts = "", nil, nil, nil
+		}
+		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + t.spec.ID + "-" + c.Name})
+		if cerrdefs.IsConflict(err) {
+			return ErrExists
+		}
+		if err != nil {
+			return err
+		}
+		t.ids = append(t.ids, created.ID)
+	}
+	return nil
+}
+
+// configs is a container as Docker has it.
+func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.HostConfig) {
 	stop := int(c.StopTimeout / time.Second)
 	config := &container.Config{
 		Image: c.Image, Env: c.Env, Cmd: c.Command, Entrypoint: c.Entrypoint, WorkingDir: c.Workdir, User: c.User, StopTimeout: &stop,
-		Labels: map[string]string{labelOwner: d.owner, labelTask: t.spec.ID, labelAt: strconv.Itoa(at)},
+		Hostname: c.Hostname, Tty: c.Terminal, OpenStdin: c.Input, Labels: map[string]string{labelOwner: d.owner, labelTask: spec.ID},
 	}
-	host := &container.HostConfig{NetworkMode: container.NetworkMode(d.network)}
-	host.Memory = c.Memory
-	if at == 0 {
-		config.Labels[labelSpec] = spec
-		if host.Memory == 0 {
-			host.Memory = t.spec.Memory
+	host := &container.HostConfig{
+		ReadonlyRootfs: c.ReadOnly, CapAdd: c.Add, CapDrop: c.Drop, ShmSize: c.SharedMemory, DNSSearch: c.Search, ExtraHosts: hostsOf(c.Hosts), Tmpfs: map[string]string{},
+	}
+	for _, server := range c.DNS {
+		if a, err := netip.ParseAddr(server); err == nil {
+			host.DNS = append(host.DNS, a)
 		}
-		host.NanoCPUs = t.spec.CPU * 1e9 / 1024
+	}
+	host.Memory, host.CPUShares = c.Memory, c.Shares
+	if len(spec.Containers) == 1 { // Docker has no limit for several
+		host.NanoCPUs = spec.CPU * 1e9 / 1024
+		if host.Memory == 0 || spec.Memory > 0 && spec.Memory < host.Memory {
+			host.Memory = spec.Memory
+		}
+		host.Sysctls = spec.Sysctls
+	}
+	if c.Init {
+		host.Init = &c.Init
+	}
+	if c.NoNewRights {
+		host.SecurityOpt = []string{"no-new-privileges"}
+	}
+	for _, t := range c.Tmpfs {
+		host.Tmpfs[t.Path] = strings.Join(append([]string{"size=" + strconv.FormatInt(t.Size, 10)}, t.Options...), ",")
+	}
+	for _, l := range c.Ulimits {
+		host.Ulimits = append(host.Ulimits, &container.Ulimit{Name: l.Name, Soft: l.Soft, Hard: l.Hard})
+	}
+	for _, m := range c.Mounts {
+		at := slices.IndexFunc(spec.Volumes, func(v Volume) bool { return v.Name == m.Volume })
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: d.volumeName(spec, spec.Volumes[at]), Target: m.Path, ReadOnly: m.ReadOnly})
+	}
+	if d.gpus && c.GPUs > 0 {
+		host.DeviceRequests = []container.DeviceRequest{{Driver: "nvidia", Count: c.GPUs, Capabilities: [][]string{{"gpu"}}}}
 	} else {
-		host.NetworkMode = container.NetworkMode("container:" + t.ids[0])
+		config.Env = withoutGPUs(c)
 	}
-	created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + t.spec.ID + "-" + c.Name})
-	if cerrdefs.IsConflict(err) {
-		return "", &Error{CannotCreate, ErrExists}
+	return config, host
+}
+
+// hostsOf turns lines of /etc/hosts into Docker's words.
+func hostsOf(lines []string) (list []string) {
+	for _, line := range lines {
+		address, name, _ := strings.Cut(line, " ")
+		list = append(list, name+":"+address)
 	}
-	if err != nil {
-		return "", &Error{CannotCreate, err}
+	return list
+}
+
+// volumeName is a volume's name at the daemon.
+func (d *Docker) volumeName(spec Spec, v Volume) string {
+	if v.Shared == "" {
+		return "serin-" + spec.ID + "-" + v.Name
 	}
-	if _, err := d.api.ContainerStart(ctx, created.ID, client.ContainerStartOptions{}); err != nil {
-		return created.ID, &Error{CannotStart, err}
+	sum := sha256.Sum256([]byte(v.Shared))
+	return d.network + "-" + hex.EncodeToString(sum[:8])
+}
+
+// clear removes all that a task has at the daemon.
+func (t *dockerTask) clear(ctx context.Context) error {
+	var errs []error
+	for _, id := range slices.Backward(t.ids) {
+		errs = append(errs, t.runtime.remove(ctx, id))
 	}
-	return created.ID, nil
+	if t.pause != "" {
+		errs = append(errs, t.runtime.remove(ctx, t.pause))
+	}
+	for _, v := range t.spec.Volumes {
+		if v.Shared != "" {
+			continue
+		}
+		_, err := t.runtime.api.VolumeRemove(ctx, t.runtime.volumeName(t.spec, v), client.VolumeRemoveOptions{Force: true})
+		if err != nil && !cerrdefs.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // remove removes a container. If somebody is at it already, it waits until it is
@@ -186,10 +283,12 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking for tasks: %w", err)
 	}
-	slices.SortFunc(list.Items, func(a, b container.Summary) int { return strings.Compare(a.Labels[labelAt], b.Labels[labelAt]) })
+	slices.SortFunc(list.Items, func(a, b container.Summary) int {
+		return number([]byte(a.Labels[labelAt])) - number([]byte(b.Labels[labelAt]))
+	})
 	found := map[string]*dockerTask{}
-	for _, c := range list.Items {
-		id := c.Labels[labelTask]
+	for _, c := range list.Items { // the one with the spec comes first
+		id, at := c.Labels[labelTask], c.Labels[labelAt]
 		t := found[id]
 		if t == nil {
 			t = &dockerTask{runtime: d, changed: make(chan struct{})}
@@ -201,7 +300,11 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 			}
 			found[id] = t
 		}
-		t.ids = append(t.ids, c.ID)
+		if at == "-1" {
+			t.pause = c.ID
+		} else {
+			t.ids = append(t.ids, c.ID)
+		}
 	}
 	var tasks []Task
 	for id, t := range found {
@@ -210,6 +313,12 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 		d.mu.Unlock()
 		if known != nil {
 			tasks = append(tasks, known)
+			continue
+		}
+		if len(t.ids) != len(t.spec.Containers) { // it was never whole, or is being removed
+			if err := t.clear(ctx); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err := t.locate(ctx); errors.Is(err, errGone) { // removed since the list was made
@@ -252,14 +361,14 @@ func (d *Docker) Close() error {
 }
 
 func (d *Docker) adopt(t *dockerTask) {
-	ctx, let := context.WithCancel(context.Background())
-	t.let = let
+	t.ctx, t.let = context.WithCancel(context.Background())
 	d.mu.Lock()
 	d.tasks[t.spec.ID] = t
 	d.mu.Unlock()
-	for i, id := range t.ids {
-		go t.wait(ctx, i, id)
-		go t.listen(ctx, id)
+	for i, c := range t.state.Containers {
+		if c.Runs() {
+			go t.follow(i, c.Starts)
+		}
 	}
 }
 
@@ -267,17 +376,25 @@ type dockerTask struct {
 	runtime *Docker
 	spec    Spec
 	ids     []string
-	address netip.Addr
+	pause   string // the container whose network it is; empty: its only one's
+	ctx     context.Context
 	let     context.CancelFunc
 
 	mu      sync.Mutex
+	address netip.Addr
 	state   State
+	ending  bool
 	changed chan struct{}
 }
 
 func (t *dockerTask) ID() string                { return t.spec.ID }
 func (t *dockerTask) Labels() map[string]string { return t.spec.Labels }
-func (t *dockerTask) Address() netip.Addr       { return t.address }
+
+func (t *dockerTask) Address() netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.address
+}
 
 func (t *dockerTask) State() (State, <-chan struct{}) {
 	t.mu.Lock()
@@ -291,6 +408,7 @@ func (t *dockerTask) change(fn func(*State)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fn(&t.state)
+	t.state.Ended = t.state.Ended || t.ending && t.state.Idle()
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -301,41 +419,61 @@ var errGone = errors.New("the daemon has its containers no more")
 // locate reads where the task is and how its containers are. A container that
 // the daemon has no more has ended.
 func (t *dockerTask) locate(ctx context.Context) error {
-	ended, gone := 0, 0
+	gone := 0
 	for i, id := range t.ids {
+		name := t.spec.Containers[i].Name
 		r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if cerrdefs.IsNotFound(err) {
-			ended, gone = ended+1, gone+1
-			t.state.Containers = append(t.state.Containers, lost(t.spec.Containers[i].Name))
+			gone++
+			t.state.Containers = append(t.state.Containers, lost(name, 1))
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("looking at container %s: %w", id[:12], err)
 		}
-		if n := r.Container.NetworkSettings; i == 0 && n != nil && n.Networks[t.runtime.network] != nil {
-			t.address = n.Networks[t.runtime.network].IPAddress
-		}
-		s := settled(t.spec.Containers[i].Name, r.Container.State)
-		if !s.Finished.IsZero() {
-			ended++
-		}
-		t.state.Containers = append(t.state.Containers, s)
+		t.state.Containers = append(t.state.Containers, settled(name, r.Container.State, 1+r.Container.RestartCount))
 	}
-	t.state.Ended = ended == len(t.ids)
 	if gone == len(t.ids) {
+		t.state.Ended = true
 		return fmt.Errorf("task %s: %w", t.spec.ID, errGone)
+	}
+	if t.pause != "" {
+		return t.findAddress(ctx, t.pause)
+	}
+	if t.state.Containers[0].Runs() {
+		return t.findAddress(ctx, t.ids[0])
+	}
+	return nil
+}
+
+// findAddress reads the address of the container whose network the task has.
+func (t *dockerTask) findAddress(ctx context.Context, id string) error {
+	r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("finding the task's address: %w", err)
+	}
+	if n := r.Container.NetworkSettings; n != nil && n.Networks[t.runtime.network] != nil {
+		t.mu.Lock()
+		t.address = n.Networks[t.runtime.network].IPAddress
+		t.mu.Unlock()
 	}
 	return nil
 }
 
 // lost is a container of which the daemon knows nothing: it was killed.
-func lost(name string) ContainerState {
-	return ContainerState{Name: name, Finished: time.Now(), ExitCode: 137}
+func lost(name string, starts int) ContainerState {
+	return ContainerState{Name: name, Starts: starts, Started: time.Now(), Finished: time.Now(), ExitCode: 137}
 }
 
-func settled(name string, s *container.State) ContainerState {
+// settled is a container as the daemon has it; one that was never started has no
+// times.
+func settled(name string, s *container.State, starts int) ContainerState {
 	c := ContainerState{Name: name}
-	c.Started, _ = time.Parse(time.RFC3339Nano, s.StartedAt)
+	if c.Started, _ = time.Parse(time.RFC3339Nano, s.StartedAt); c.Started.Year() < 2000 {
+		c.Started = time.Time{}
+		return c
+	}
+	c.Starts = starts
 	if !s.Running {
 		c.Finished, _ = time.Parse(time.RFC3339Nano, s.FinishedAt)
 		if c.Finished.Year() < 2000 {
@@ -346,26 +484,82 @@ func settled(name string, s *container.State) ContainerState {
 	return c
 }
 
-// wait follows a container to its end. An essential end is the caller's to
-// judge; here the others go on.
-func (t *dockerTask) wait(ctx context.Context, at int, id string) {
-	w := t.runtime.api.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
-	select {
-	case <-w.Result:
-	case err := <-w.Error:
-		if ctx.Err() != nil {
+// at is the place of a container in its task.
+func (t *dockerTask) at(name string) (int, error) {
+	at := slices.IndexFunc(t.spec.Containers, func(c Container) bool { return c.Name == name })
+	if at < 0 || at >= len(t.ids) {
+		return 0, fmt.Errorf("the task has no container %s", name)
+	}
+	return at, nil
+}
+
+// Start has the daemon start a container.
+func (t *dockerTask) Start(ctx context.Context, name string) error {
+	at, err := t.at(name)
+	if err != nil {
+		return &Error{CannotStart, err}
+	}
+	if st, _ := t.State(); st.Containers[at].Runs() {
+		return nil
+	}
+	if _, err := t.runtime.api.ContainerStart(ctx, t.ids[at], client.ContainerStartOptions{}); err != nil {
+		t.change(func(st *State) { st.Containers[at].Error = err.Error() })
+		return &Error{CannotStart, err}
+	}
+	if t.pause == "" {
+		if err := t.findAddress(ctx, t.ids[at]); err != nil {
+			return &Error{CannotStart, err}
+		}
+	}
+	starts := 0
+	t.change(func(st *State) {
+		starts = st.Containers[at].Starts + 1
+		st.Containers[at] = ContainerState{Name: name, Starts: starts, Started: time.Now()}
+	})
+	go t.follow(at, starts)
+	return nil
+}
+
+// follow follows a container that runs to its end, also where the daemon goes away
+// and comes back. That an essential one ended is the caller's to judge.
+func (t *dockerTask) follow(at, starts int) {
+	id, name := t.ids[at], t.spec.Containers[at].Name
+	for {
+		output, silence := context.WithCancel(t.ctx)
+		go t.listen(output, id)
+		w := t.runtime.api.ContainerWait(t.ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+		select {
+		case <-w.Result:
+		case <-w.Error:
+		}
+		silence()
+		if t.ctx.Err() != nil {
 			return
 		}
-		t.runtime.log.Warn("the daemon lost a container", "task", t.spec.ID, "err", err)
+		r, err := t.runtime.api.ContainerInspect(t.ctx, id, client.ContainerInspectOptions{})
+		s := lost(name, starts)
+		switch {
+		case cerrdefs.IsNotFound(err):
+		case err != nil:
+			t.runtime.log.Warn("the daemon does not answer", "task", t.spec.ID, "err", err)
+			select {
+			case <-time.After(time.Second):
+			case <-t.ctx.Done():
+				return
+			}
+			continue
+		case r.Container.State.Running:
+			continue
+		default:
+			s = settled(name, r.Container.State, starts)
+		}
+		t.change(func(st *State) {
+			if st.Containers[at].Starts == starts {
+				st.Containers[at] = s
+			}
+		})
+		return
 	}
-	s := lost(t.spec.Containers[at].Name)
-	if r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
-		s = settled(s.Name, r.Container.State)
-	}
-	t.change(func(st *State) {
-		st.Containers[at] = s
-		st.Ended = !slices.ContainsFunc(st.Containers, func(c ContainerState) bool { return c.Finished.IsZero() })
-	})
 }
 
 // listen says that there is new output whenever there is.
@@ -390,8 +584,9 @@ func (t *dockerTask) Usage(ctx context.Context) (sum Usage, err error) {
 	if st.Ended {
 		return sum, fmt.Errorf("task %s has ended", t.spec.ID)
 	}
+	sum.Containers = map[string]Usage{}
 	for i, c := range st.Containers {
-		if !c.Finished.IsZero() {
+		if !c.Runs() {
 			continue
 		}
 		stats, err := t.stats(ctx, t.ids[i])
@@ -401,8 +596,9 @@ func (t *dockerTask) Usage(ctx context.Context) (sum Usage, err error) {
 		if err != nil {
 			return sum, fmt.Errorf("measuring container %s: %w", c.Name, err)
 		}
-		sum.CPU += time.Duration(stats.CPUStats.CPUUsage.TotalUsage)
-		sum.Memory += withoutFiles(stats.MemoryStats.Usage, stats.MemoryStats.Stats)
+		own := Usage{CPU: time.Duration(stats.CPUStats.CPUUsage.TotalUsage), Memory: withoutFiles(stats.MemoryStats.Usage, stats.MemoryStats.Stats)}
+		sum.Containers[c.Name] = own
+		sum.CPU, sum.Memory = sum.CPU+own.CPU, sum.Memory+own.Memory
 	}
 	return sum, nil
 }
@@ -429,9 +625,9 @@ func withoutFiles(used uint64, stats map[string]uint64) int64 {
 
 // Exec has the daemon run a command.
 func (t *dockerTask) Exec(ctx context.Context, name string, args []string, out io.Writer) (int, error) {
-	at := slices.IndexFunc(t.spec.Containers, func(c Container) bool { return c.Name == name })
-	if at < 0 || at >= len(t.ids) {
-		return 0, fmt.Errorf("the task has no container %s", name)
+	at, err := t.at(name)
+	if err != nil {
+		return 0, err
 	}
 	made, err := t.runtime.api.ExecCreate(ctx, t.ids[at], client.ExecCreateOptions{Cmd: args, AttachStdout: true, AttachStderr: true})
 	if err != nil {
@@ -453,28 +649,47 @@ func (t *dockerTask) Exec(ctx context.Context, name string, args []string, out i
 	return ended.ExitCode, nil
 }
 
-// Stop has the daemon send SIGTERM, and SIGKILL after each container's time.
-func (t *dockerTask) Stop(context.Context) error {
-	for i, id := range t.ids {
-		seconds := int(t.spec.Containers[i].StopTimeout / time.Second)
-		go func() { // the daemon answers when the container has ended
-			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds+30)*time.Second)
-			defer cancel()
-			_, err := t.runtime.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds})
-			if err != nil && !cerrdefs.IsNotFound(err) {
-				t.runtime.log.Warn("the daemon could not stop a container", "task", t.spec.ID, "err", err)
-			}
-		}()
+// Stop has the daemon send a container its signal, and SIGKILL after its time.
+func (t *dockerTask) Stop(_ context.Context, name string) error {
+	at, err := t.at(name)
+	if err != nil {
+		return err
 	}
+	if st, _ := t.State(); !st.Containers[at].Runs() {
+		return nil
+	}
+	seconds := int(t.spec.Containers[at].StopTimeout / time.Second)
+	go func() { // the daemon answers when the container has ended
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds+30)*time.Second)
+		defer cancel()
+		_, err := t.runtime.api.ContainerStop(ctx, t.ids[at], client.ContainerStopOptions{Timeout: &seconds})
+		if err != nil && !cerrdefs.IsNotFound(err) {
+			t.runtime.log.Warn("the daemon could not stop a container", "task", t.spec.ID, "err", err)
+		}
+	}()
+	return nil
+}
+
+// End stops every container that runs.
+func (t *dockerTask) End(ctx context.Context) error {
+	t.mu.Lock()
+	t.ending = true
+	t.mu.Unlock()
+	for _, c := range t.spec.Containers {
+		if err := t.Stop(ctx, c.Name); err != nil {
+			return err
+		}
+	}
+	t.change(func(*State) {})
 	return nil
 }
 
 // Logs reads from the daemon. The offset is the time of the last line in
 // nanoseconds.
-func (t *dockerTask) Logs(name string, offset int64, line func(time.Time, string)) (int64, error) {
-	at := slices.IndexFunc(t.spec.Containers, func(c Container) bool { return c.Name == name })
-	if at < 0 || at >= len(t.ids) {
-		return offset, fmt.Errorf("task %s has no container %s", t.spec.ID, name)
+func (t *dockerTask) Logs(name string, offset int64, take func(Line) bool) error {
+	at, err := t.at(name)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -485,10 +700,10 @@ func (t *dockerTask) Logs(name string, offset int64, line func(time.Time, string
 	}
 	out, err := t.runtime.api.ContainerLogs(ctx, t.ids[at], options)
 	if cerrdefs.IsNotFound(err) {
-		return offset, nil
+		return nil
 	}
 	if err != nil {
-		return offset, fmt.Errorf("reading the output of %s: %w", name, err)
+		return fmt.Errorf("reading the output of %s: %w", name, err)
 	}
 	defer out.Close()
 	r, w := io.Pipe()
@@ -505,10 +720,15 @@ func (t *dockerTask) Logs(name string, offset int64, line func(time.Time, string
 			continue
 		}
 		offset = max(offset, when.UnixNano()) // the two streams may cross
-		line(when, text)
+		if !take(Line{when, text, offset}) {
+			return nil
+		}
 	}
-	return offset, in.Err()
+	return in.Err()
 }
+
+// Trim does nothing: the daemon keeps what it keeps until the container goes.
+func (t *dockerTask) Trim(string, int64) error { return nil }
 
 // Remove removes an ended task's containers.
 func (t *dockerTask) Remove(ctx context.Context) error {
@@ -516,12 +736,9 @@ func (t *dockerTask) Remove(ctx context.Context) error {
 		return fmt.Errorf("task %s has not ended", t.spec.ID)
 	}
 	t.let()
-	var errs []error
-	for _, id := range slices.Backward(t.ids) {
-		errs = append(errs, t.runtime.remove(ctx, id))
-	}
+	err := t.clear(ctx)
 	t.runtime.mu.Lock()
 	delete(t.runtime.tasks, t.spec.ID)
 	t.runtime.mu.Unlock()
-	return errors.Join(errs...)
+	return err
 }

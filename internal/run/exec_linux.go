@@ -110,14 +110,13 @@ func (s *shim) exec(raw string, send func(any) error, gone <-chan struct{}) {
 	cmd.Stdout, cmd.Stderr = in, in
 	cmd.ExtraFiles = []*os.File{report, wait} // fds 3 and 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	ended, err := s.children.start(cmd)
 	for _, f := range []*os.File{in, report, wait} {
 		f.Close()
 	}
 	if err == nil {
-		if err = s.host.join(cmd.Process.Pid); err != nil {
+		if err = s.host.join(call.Container, cmd.Process.Pid); err != nil {
 			cmd.Process.Kill()
-			cmd.Wait()
 		}
 	}
 	start.Close() // lets the helper go on
@@ -145,29 +144,15 @@ func (s *shim) exec(raw string, send func(any) error, gone <-chan struct{}) {
 		}
 	}
 	out.Close()
-	cmd.Wait()
+	st := <-ended
 	close(over)
-	reap(cmd.Process.Pid)
+	// What a helper left in its group when it was killed; the shim inherits it.
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	if len(why) > 0 {
 		fail(string(why))
 		return
 	}
-	code := cmd.ProcessState.ExitCode()
-	if st := cmd.ProcessState.Sys().(syscall.WaitStatus); st.Signaled() {
-		code = 128 + int(st.Signal())
-	}
-	send(execNote{&execSaid{Ended: true, Code: code}})
-}
-
-// reap waits for what a helper left in its process group when it was killed: this
-// process inherits it, and a container's processes are not over before it is.
-func reap(group int) {
-	syscall.Kill(-group, syscall.SIGKILL)
-	for {
-		if _, err := unix.Wait4(-group, nil, 0, nil); err != nil && err != unix.EINTR {
-			return
-		}
-	}
+	send(execNote{&execSaid{Ended: true, Code: codeOf(st)}})
 }
 
 // command is the helper that enters a container and becomes a program there.
@@ -204,9 +189,12 @@ func execMain() error {
 	pid := os.Getenv("SERIN_ENTER")
 	switch {
 	case err != nil:
-	case pid == "":
+	case c.Mode == "rootless":
 		untilJoined()
-		err = execConfined(c)
+		err = execRootless(c, report)
+	case c.Mode == "confined":
+		untilJoined()
+		err = confinedExec(c)
 	case os.Getenv("SERIN_INSIDE") == "":
 		untilJoined()
 		err = amongProcesses(pid, report)
@@ -266,19 +254,6 @@ func amongProcesses(pid string, report *os.File) error {
 	return nil
 }
 
-// execConfined becomes the program, among the container's files as far as the
-// runtime keeps them apart.
-func execConfined(c execConfig) error {
-	below := c.Rootfs
-	if os.Geteuid() == 0 && unix.Chroot(c.Rootfs) == nil {
-		below = ""
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("giving up privileges: %w", err)
-	}
-	return become(c, below, false)
-}
-
 // commands reads what a connection asks of the shim.
 func (s *shim) commands(c net.Conn, send func(any) error) (gone <-chan struct{}) {
 	end := make(chan struct{})
@@ -289,11 +264,15 @@ func (s *shim) commands(c net.Conn, send func(any) error) (gone <-chan struct{})
 		in := bufio.NewScanner(c)
 		in.Buffer(nil, 1<<20)
 		for in.Scan() {
-			if in.Text() == "stop" {
-				s.stop()
-			}
-			if call, ok := strings.CutPrefix(in.Text(), "exec "); ok {
-				running.Go(func() { s.exec(call, send, end) })
+			switch word, rest, _ := strings.Cut(in.Text(), " "); word {
+			case "start":
+				s.starts <- rest
+			case "stop":
+				s.stop(rest)
+			case "end":
+				s.end()
+			case "exec":
+				running.Go(func() { s.exec(rest, send, end) })
 			}
 		}
 	}()

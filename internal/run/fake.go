@@ -18,9 +18,11 @@ import (
 )
 
 // Fake is a runtime for tests: a task is a handler on a loopback address of its
-// own, so that load balancers and health checks are real. What a task does
+// own, so that load balancers and health checks are real. What a container does
 // follows from its image's tag: "broken" answers 500, "faulty" does but to health
-// checks, "exits" ends at once with code 1, "missing" cannot be pulled, anything else answers 200 with the tag.
+// checks, "exits" ends at once with code 1 and "done" with 0, "stays" does not end
+// when it is asked, "missing" cannot be pulled and "unstartable" not be started;
+// anything else answers 200 with the tag. The first that answers does so for its task.
 type Fake struct {
 	// Listen is where its tasks listen; this machine, unless said otherwise.
 	Listen func(addr string) (net.Listener, error)
@@ -66,16 +68,12 @@ func (f *Fake) Pull(_ context.Context, ref string, _ Auth) (Image, error) {
 	return Image{Digest: digest, Ref: name + "@" + digest}, nil
 }
 
-// Start serves the task's port at an address of 127.89.0.0/16.
-func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
+// Create gives the task an address of 127.89.0.0/16.
+func (f *Fake) Create(_ context.Context, spec Spec) (Task, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, &Error{CannotCreate, err}
 	}
-	_, digest, _ := strings.Cut(spec.Containers[0].Image, "@")
-	f.mu.Lock()
-	tag := f.tags[digest]
-	f.mu.Unlock()
-	t := &fakeTask{spec: spec, tag: tag, changed: make(chan struct{}), runtime: f}
+	t := &fakeTask{spec: spec, said: map[string][]string{}, changed: make(chan struct{}), runtime: f}
 	var l net.Listener
 	for {
 		t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
@@ -84,28 +82,35 @@ func (f *Fake) Start(_ context.Context, spec Spec) (Task, error) {
 			break
 		}
 	}
-	for _, c := range spec.Containers {
-		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name, Started: time.Now()})
-	}
-	t.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if tag == "broken" || tag == "faulty" && !strings.HasPrefix(r.UserAgent(), "ELB-HealthChecker/") {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-		if r.URL.Path == "/command" {
-			c := spec.Containers[0]
-			fmt.Fprintln(w, strings.Join(slices.Concat(c.Command, c.Env), "\n"))
-			return
-		}
-		fmt.Fprint(w, tag)
-	})}
-	go t.server.Serve(l)
 	f.mu.Lock()
+	for _, c := range spec.Containers {
+		_, digest, _ := strings.Cut(c.Image, "@")
+		t.tags = append(t.tags, f.tags[digest])
+		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name})
+	}
 	f.tasks[spec.ID] = t
 	f.mu.Unlock()
-	if tag == "exits" {
-		t.end(1)
-	}
+	t.server = &http.Server{Handler: http.HandlerFunc(t.serve)}
+	go t.server.Serve(l)
 	return t, nil
+}
+
+// serve answers for the first container that runs.
+func (t *fakeTask) serve(w http.ResponseWriter, r *http.Request) {
+	st, _ := t.State()
+	at := slices.IndexFunc(st.Containers, ContainerState.Runs)
+	if at < 0 {
+		panic(http.ErrAbortHandler) // nobody is there
+	}
+	tag, c := t.tags[at], t.spec.Containers[at]
+	if tag == "broken" || tag == "faulty" && !strings.HasPrefix(r.UserAgent(), "ELB-HealthChecker/") {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	if r.URL.Path == "/command" {
+		fmt.Fprintln(w, strings.Join(slices.Concat(c.Command, c.Env), "\n"))
+		return
+	}
+	fmt.Fprint(w, tag)
 }
 
 // Tasks is every task that was started and not removed.
@@ -127,13 +132,15 @@ func (f *Fake) Close() error { return nil }
 
 type fakeTask struct {
 	runtime *Fake
-	tag     string
+	tags    []string // of the containers' images
 	spec    Spec
 	address netip.Addr
 	server  *http.Server
 
 	mu      sync.Mutex
 	state   State
+	ending  bool
+	said    map[string][]string // container → lines
 	changed chan struct{}
 }
 
@@ -157,28 +164,85 @@ func (t *fakeTask) Usage(context.Context) (Usage, error) {
 	return usage(t.spec.ID), nil
 }
 
-func (t *fakeTask) end(code int) {
+// change changes the state; the task ends when it is to and nothing runs.
+func (t *fakeTask) change(fn func(*State)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.state.Ended {
-		return
+	fn(&t.state)
+	if t.ending && t.state.Idle() {
+		t.state.Ended = true
+		t.server.Close()
 	}
-	t.server.Close()
-	for i := range t.state.Containers {
-		t.state.Containers[i].Finished, t.state.Containers[i].ExitCode = time.Now(), code
-	}
-	t.state.Ended = true
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+func (t *fakeTask) at(name string) int {
+	return slices.IndexFunc(t.spec.Containers, func(c Container) bool { return c.Name == name })
+}
+
+// Start starts a container, as its tag says.
+func (t *fakeTask) Start(_ context.Context, name string) error {
+	at := t.at(name)
+	if t.tags[at] == "unstartable" {
+		t.change(func(st *State) { st.Containers[at].Error = "exec: not found" })
+		return &Error{CannotStart, fmt.Errorf("exec: not found")}
+	}
+	t.change(func(st *State) {
+		c := &st.Containers[at]
+		*c = ContainerState{Name: name, Starts: c.Starts + 1, Started: time.Now()}
+		if code := slices.Index([]string{"done", "exits"}, t.tags[at]); code >= 0 {
+			c.Finished, c.ExitCode = time.Now(), code
+		}
+	})
+	return nil
+}
+
+// Finish ends a container of a task with an exit code, as its program would.
+func (f *Fake) Finish(id, name string, code int) {
+	f.mu.Lock()
+	t := f.tasks[id]
+	f.mu.Unlock()
+	t.finish(name, code)
+}
+
+func (t *fakeTask) finish(name string, code int) {
+	t.change(func(st *State) {
+		if c := &st.Containers[t.at(name)]; c.Runs() {
+			c.Finished, c.ExitCode = time.Now(), code
+		}
+	})
+}
+
+// Stop ends a container.
+func (t *fakeTask) Stop(_ context.Context, name string) error {
+	if t.tags[t.at(name)] != "stays" {
+		t.finish(name, 143)
+	}
+	return nil
+}
+
+// End ends every container.
+func (t *fakeTask) End(ctx context.Context) error {
+	t.mu.Lock()
+	t.ending = true
+	t.mu.Unlock()
+	for _, c := range t.spec.Containers {
+		t.Stop(ctx, c.Name)
+	}
+	t.change(func(*State) {})
+	return nil
 }
 
 // Exec says its arguments; "exit" and a number ends with that, and anything with 1
 // in a task whose image's tag is "sick".
 func (t *fakeTask) Exec(_ context.Context, container string, args []string, out io.Writer) (code int, err error) {
-	if st, _ := t.State(); st.Ended || !slices.ContainsFunc(st.Containers, func(c ContainerState) bool { return c.Name == container }) {
+	st, _ := t.State()
+	at := t.at(container)
+	if at < 0 || !st.Containers[at].Runs() {
 		return 0, fmt.Errorf("the container %s does not run", container)
 	}
-	if t.tag == "sick" {
+	if t.tags[at] == "sick" {
 		return 1, nil
 	}
 	if len(args) == 2 && args[0] == "exit" {
@@ -188,14 +252,29 @@ func (t *fakeTask) Exec(_ context.Context, container string, args []string, out 
 	return 0, err
 }
 
-func (t *fakeTask) Stop(context.Context) error { t.end(143); return nil }
-
-func (t *fakeTask) Logs(_ string, offset int64, line func(time.Time, string)) (int64, error) {
-	if offset == 0 {
-		line(time.Now(), "serving")
-	}
-	return 1, nil
+// Say has a container of a task write a line.
+func (f *Fake) Say(id, name, line string) {
+	f.mu.Lock()
+	t := f.tasks[id]
+	f.mu.Unlock()
+	t.change(func(*State) { t.said[name] = append(t.said[name], line) })
 }
+
+// Logs are a first line, "serving", and what the container was made to say.
+func (t *fakeTask) Logs(name string, offset int64, take func(Line) bool) error {
+	t.mu.Lock()
+	lines := append([]string{"serving"}, t.said[name]...)
+	t.mu.Unlock()
+	for i := offset; i < int64(len(lines)); i++ {
+		if !take(Line{time.Now(), lines[i], i + 1}) {
+			break
+		}
+	}
+	return nil
+}
+
+// Trim does nothing.
+func (t *fakeTask) Trim(string, int64) error { return nil }
 
 func (t *fakeTask) Remove(context.Context) error {
 	t.runtime.mu.Lock()

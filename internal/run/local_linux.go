@@ -4,7 +4,10 @@ package run
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,12 +26,14 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
-// Local runs tasks as processes of this machine, native or confined.
+// Local runs tasks as processes of this machine: native, rootless or confined.
 type Local struct {
 	mode   string
 	dir    string
+	helper string
 	images *images
 	log    *slog.Logger
 	net    *nativeNet // native only
@@ -40,6 +45,7 @@ type Local struct {
 // Config is what a local runtime needs.
 type Config struct {
 	Dir       string            // for images and tasks
+	Helper    string            // a static program that calls Reexec; empty: this one
 	Transport http.RoundTripper // to the registry; nil: the default
 	Log       *slog.Logger
 }
@@ -56,6 +62,10 @@ func NewNative(c Config) (*Local, error) {
 	return l, nil
 }
 
+// NewRootless returns the runtime that isolates files and processes as an ordinary
+// user; it needs user namespaces.
+func NewRootless(c Config) (*Local, error) { return newLocal("rootless", c) }
+
 // NewConfined returns the runtime that needs no privilege.
 func NewConfined(c Config) (*Local, error) { return newLocal("confined", c) }
 
@@ -64,13 +74,13 @@ func newLocal(mode string, c Config) (*Local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the runtime's directory: %w", err)
 	}
-	for _, d := range []string{"images", "tasks"} {
+	for _, d := range []string{"images", "tasks", "volumes"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("making the runtime's directory: %w", err)
 		}
 	}
 	return &Local{
-		mode: mode, dir: dir, log: c.Log, tasks: map[string]*localTask{},
+		mode: mode, dir: dir, helper: cmp.Or(c.Helper, "/proc/self/exe"), log: c.Log, tasks: map[string]*localTask{},
 		images: &images{dir: filepath.Join(dir, "images"), transport: c.Transport},
 	}, nil
 }
@@ -105,21 +115,13 @@ func (l *Local) Close() error {
 
 func (l *Local) taskDir(id string) string { return filepath.Join(l.dir, "tasks", id) }
 
-func (l *Local) Start(ctx context.Context, spec Spec) (Task, error) {
+func (l *Local) Create(ctx context.Context, spec Spec) (Task, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, &Error{CannotCreate, err}
 	}
-	p := plan{Spec: spec, Mode: l.mode}
-	for _, c := range spec.Containers {
-		image, err := l.images.config(c.Image)
-		if err != nil {
-			return nil, &Error{CannotCreate, err}
-		}
-		resolved, err := resolve(c, image)
-		if err != nil {
-			return nil, &Error{CannotCreate, err}
-		}
-		p.Configs = append(p.Configs, resolved)
+	p := plan{Spec: spec, Mode: l.mode, Volumes: map[string]string{}}
+	if err := cannot(l.mode, spec); err != nil {
+		return nil, &Error{CannotCreate, err}
 	}
 	dir := l.taskDir(spec.ID)
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -128,29 +130,81 @@ func (l *Local) Start(ctx context.Context, spec Spec) (Task, error) {
 		}
 		return nil, &Error{CannotCreate, err}
 	}
-	if l.net != nil {
-		address, err := l.net.lease(spec.ID)
-		if err != nil {
-			os.RemoveAll(dir)
-			return nil, &Error{CannotCreate, err}
-		}
-		p.Address, p.Bridge, p.Gateway = address.String(), l.net.bridge, l.net.gateway.String()
-	}
-	t, err := l.launch(ctx, dir, p)
+	t, err := l.create(ctx, dir, p)
 	if err != nil {
 		os.RemoveAll(dir)
 		if l.net != nil {
 			l.net.release(spec.ID)
 		}
-		return nil, err
+		return nil, &Error{CannotCreate, err}
 	}
 	return t, nil
+}
+
+// cannot says what a task asks for that a runtime does not have.
+func cannot(mode string, spec Spec) error {
+	if mode != "native" && len(spec.Sysctls) > 0 {
+		return fmt.Errorf("the runtime %s gives a task no network of its own to set systemControls of", mode)
+	}
+	if mode != "confined" {
+		return nil
+	}
+	for _, c := range spec.Containers {
+		for what, asked := range map[string]bool{
+			"volumes": len(c.Mounts) > 0, "tmpfs": len(c.Tmpfs) > 0, "a read-only root": c.ReadOnly, "added capabilities": len(c.Add) > 0, "dropped capabilities": len(c.Drop) > 0,
+			"a hostname": c.Hostname != "", "extra hosts": len(c.Hosts) > 0, "DNS servers": len(c.DNS)+len(c.Search) > 0,
+		} {
+			if asked {
+				return fmt.Errorf("the runtime confined does not keep files apart and has no %s, which container %s asks for", what, c.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// create makes what a task needs and starts its shim.
+func (l *Local) create(ctx context.Context, dir string, p plan) (*localTask, error) {
+	for _, v := range p.Spec.Volumes {
+		at := filepath.Join(dir, "volumes", v.Name)
+		if v.Shared != "" {
+			sum := sha256.Sum256([]byte(v.Shared))
+			at = filepath.Join(l.dir, "volumes", hex.EncodeToString(sum[:8]))
+		}
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return nil, fmt.Errorf("making volume %s: %w", v.Name, err)
+		}
+		if err := os.Chmod(at, 0o777|os.ModeSticky); err != nil { // for whatever user a container runs as
+			return nil, fmt.Errorf("making volume %s: %w", v.Name, err)
+		}
+		p.Volumes[v.Name] = at
+	}
+	if l.net != nil {
+		address, err := l.net.lease(p.Spec.ID)
+		if err != nil {
+			return nil, err
+		}
+		p.Address, p.Bridge, p.Gateway = address.String(), l.net.bridge, l.net.gateway.String()
+	}
+	oneUser := l.mode == "rootless" && findUsers().single()
+	for _, c := range p.Spec.Containers {
+		image, err := l.images.config(c.Image)
+		if err != nil {
+			return nil, err
+		}
+		resolved, err := resolve(c, image)
+		if err != nil {
+			return nil, err
+		}
+		resolved.Mode, resolved.Volumes, resolved.Address, resolved.OneUser = l.mode, p.Volumes, p.Address, oneUser
+		p.Configs = append(p.Configs, resolved)
+	}
+	return l.launch(ctx, dir, p)
 }
 
 // resolve fills a container's empty fields with the image's, as Docker does: an
 // entrypoint of its own drops the image's command.
 func resolve(c Container, image v1.Config) (execConfig, error) {
-	e := execConfig{Name: c.Name, Rootfs: filepath.Join(c.Image, "rootfs"), Workdir: c.Workdir, User: c.User}
+	e := execConfig{Container: c, Rootfs: filepath.Join(c.Image, "rootfs"), Signal: cmp.Or(image.StopSignal, "SIGTERM")}
 	entrypoint, command := image.Entrypoint, image.Cmd
 	if c.Entrypoint != nil {
 		entrypoint, command = c.Entrypoint, nil
@@ -161,18 +215,11 @@ func resolve(c Container, image v1.Config) (execConfig, error) {
 	if e.Args = slices.Concat(entrypoint, command); len(e.Args) == 0 {
 		return e, errors.New("no command specified")
 	}
-	if e.Workdir == "" {
-		e.Workdir = image.WorkingDir
-	}
-	if e.Workdir == "" {
-		e.Workdir = "/"
-	}
-	if e.User == "" {
-		e.User = image.User
-	}
+	e.Workdir, e.User = cmp.Or(e.Workdir, image.WorkingDir, "/"), cmp.Or(e.User, image.User)
+	e.Env = nil
 	// execve takes the first of two values, so the later one must replace it.
 	at := map[string]int{}
-	for _, kv := range slices.Concat([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, image.Env, c.Env) {
+	for _, kv := range slices.Concat([]string{usualPath}, image.Env, withoutGPUs(c)) {
 		k, _, _ := strings.Cut(kv, "=")
 		if i, ok := at[k]; ok {
 			e.Env[i] = kv
@@ -184,47 +231,54 @@ func resolve(c Container, image v1.Config) (execConfig, error) {
 	return e, nil
 }
 
-// launch starts the shim and waits until it has started the containers.
+// usualPath is where programs are found if nobody says otherwise.
+const usualPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// launch starts the shim and waits until it has made the task's network.
 func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, error) {
 	raw, err := json.Marshal(p)
 	if err != nil {
-		return nil, &Error{CannotCreate, err}
+		return nil, err
 	}
 	if err := writeFile(filepath.Join(dir, "spec"), raw); err != nil {
-		return nil, &Error{CannotCreate, err}
+		return nil, err
 	}
 	diary, err := os.Create(filepath.Join(dir, "shim.log"))
 	if err != nil {
-		return nil, &Error{CannotCreate, err}
+		return nil, err
 	}
 	defer diary.Close()
-	cmd := exec.Command("/proc/self/exe", "serin-shim", dir)
+	cmd := exec.Command(l.helper, "serin-shim", dir)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, diary, diary
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=madvdontneed=1"}
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=madvdontneed=1", usualPath}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if l.mode == "native" {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, &Error{CannotCreate, fmt.Errorf("starting the task's shim: %w", err)}
+		return nil, fmt.Errorf("starting the task's shim: %w", err)
 	}
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }()
 	if l.net != nil {
 		if err := l.net.connect(cmd.Process.Pid, p.Spec.ID); err != nil {
 			cmd.Process.Kill()
-			return nil, &Error{CannotCreate, err}
+			return nil, err
 		}
 	}
 	conn, err := dialShim(ctx, dir, exited)
 	if err != nil {
 		cmd.Process.Kill()
 		said, _ := os.ReadFile(filepath.Join(dir, "shim.log"))
-		return nil, &Error{CannotCreate, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))}
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))
 	}
 	t := l.adopt(dir, p, conn)
-	t.kill = func() { cmd.Process.Kill() }
-	return t, t.awaitStart(ctx)
+	if err := t.located(ctx); err != nil {
+		cmd.Process.Kill()
+		t.forget()
+		return nil, err
+	}
+	return t, nil
 }
 
 // dialSocket connects to the socket in a directory, however long its path.
@@ -318,7 +372,6 @@ type localTask struct {
 	dir     string
 	plan    plan
 	conn    net.Conn
-	kill    func() // of the shim, while it is our child
 
 	mu      sync.Mutex
 	state   shimState
@@ -389,45 +442,73 @@ func (t *localTask) lost() {
 	t.set(st)
 }
 
-// awaitStart returns when every container has started or one could not be.
-func (t *localTask) awaitStart(ctx context.Context) error {
+// located waits until the task has its address.
+func (t *localTask) located(ctx context.Context) error {
 	for {
 		st, changed := t.State()
-		started := 0
-		for _, c := range st.Containers {
-			if c.Error != "" {
-				// The shim stops the others and ends by itself; wait for it, so that
-				// nothing is left behind. One that takes too long is killed.
-				enough := time.After(10 * time.Second)
-				for !st.Ended {
-					select {
-					case <-changed:
-					case <-enough:
-						t.kill()
-					case <-ctx.Done():
-						t.kill()
-						return &Error{CannotStart, ctx.Err()}
-					}
-					st, changed = t.State()
-				}
-				t.forget()
-				return &Error{CannotStart, errors.New(c.Error)}
-			}
-			if !c.Started.IsZero() {
-				started++
-			}
-		}
-		if started == len(st.Containers) || st.Ended {
+		switch {
+		case t.Address().IsValid():
 			return nil
+		case st.Ended:
+			return fmt.Errorf("the task's network: %s", cmp.Or(st.Containers[0].Error, "its shim ended"))
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Stop(ctx)
-			return &Error{CannotStart, ctx.Err()}
+			return ctx.Err()
 		}
 	}
 }
+
+// tell says a word to the shim.
+func (t *localTask) tell(word string) error {
+	if st, _ := t.State(); st.Ended {
+		return nil
+	}
+	_, err := t.conn.Write([]byte(word + "\n"))
+	// A shim that has just ended takes no more words; follow settles its task.
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("telling task %s to %s: %w", t.ID(), word, err)
+	}
+	return nil
+}
+
+func (t *localTask) Start(ctx context.Context, container string) error {
+	at := slices.IndexFunc(t.plan.Configs, func(c execConfig) bool { return c.Name == container })
+	if at < 0 {
+		return &Error{CannotStart, fmt.Errorf("task %s has no container %s", t.ID(), container)}
+	}
+	st, changed := t.State()
+	before := st.Containers[at].Starts
+	if st.Containers[at].Runs() {
+		return nil
+	}
+	if err := t.tell("start " + container); err != nil {
+		return &Error{CannotStart, err}
+	}
+	for {
+		c := st.Containers[at]
+		switch {
+		case c.Starts > before:
+			return nil
+		case c.Error != "":
+			return &Error{CannotStart, errors.New(c.Error)}
+		case st.Ended:
+			return &Error{CannotStart, fmt.Errorf("task %s has ended", t.ID())}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return &Error{CannotStart, ctx.Err()}
+		}
+		st, changed = t.State()
+	}
+}
+
+func (t *localTask) Stop(_ context.Context, container string) error {
+	return t.tell("stop " + container)
+}
+func (t *localTask) End(context.Context) error { return t.tell("end") }
 
 // Usage asks the shim on a connection of its own.
 func (t *localTask) Usage(ctx context.Context) (Usage, error) {
@@ -450,35 +531,23 @@ func (t *localTask) Usage(ctx context.Context) (Usage, error) {
 	return *st.Usage, nil
 }
 
-func (t *localTask) Stop(context.Context) error {
-	if st, _ := t.State(); st.Ended {
-		return nil
-	}
-	_, err := t.conn.Write([]byte("stop\n"))
-	// A shim that has just ended takes no more words; follow settles its task.
-	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("stopping task %s: %w", t.ID(), err)
-	}
-	return nil
-}
-
-func (t *localTask) Logs(container string, offset int64, line func(time.Time, string)) (int64, error) {
+func (t *localTask) Logs(container string, offset int64, take func(Line) bool) error {
 	f, err := os.Open(filepath.Join(t.dir, container+".log"))
 	if errors.Is(err, os.ErrNotExist) {
-		return offset, nil
+		return nil
 	}
 	if err != nil {
-		return offset, err
+		return err
 	}
 	defer f.Close()
 	if _, err := f.Seek(offset, 0); err != nil {
-		return offset, err
+		return err
 	}
 	r := bufio.NewReaderSize(f, 64<<10)
 	for {
 		record, err := r.ReadString('\n')
 		if err != nil {
-			return offset, nil // the rest of a line is still to come
+			return nil // the rest of a line is still to come
 		}
 		offset += int64(len(record))
 		stamp, text, _ := strings.Cut(strings.TrimSuffix(record, "\n"), " ")
@@ -486,8 +555,31 @@ func (t *localTask) Logs(container string, offset int64, line func(time.Time, st
 		if err != nil {
 			continue
 		}
-		line(time.Unix(0, nanos), text)
+		if !take(Line{time.Unix(0, nanos), text, offset}) {
+			return nil
+		}
 	}
+}
+
+// Trim gives the room of a log's beginning back, where the file system can.
+func (t *localTask) Trim(container string, offset int64) error {
+	f, err := os.OpenFile(filepath.Join(t.dir, container+".log"), os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("trimming the output of %s: %w", container, err)
+	}
+	defer f.Close()
+	const block = 4096
+	if offset -= offset % block; offset == 0 {
+		return nil
+	}
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, offset)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("trimming the output of %s: %w", container, err)
+	}
+	return nil
 }
 
 func (t *localTask) forget() {
@@ -505,7 +597,11 @@ func (t *localTask) Remove(context.Context) error {
 		return fmt.Errorf("task %s has not ended", t.ID())
 	}
 	t.forget()
-	if err := os.RemoveAll(t.dir); err != nil {
+	err := os.RemoveAll(t.dir)
+	if errors.Is(err, os.ErrPermission) && t.plan.Mode == "rootless" {
+		err = removeAsRoot(t.dir) // files of a container's other users
+	}
+	if err != nil {
 		return fmt.Errorf("removing task %s: %w", t.ID(), err)
 	}
 	return nil

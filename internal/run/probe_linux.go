@@ -13,12 +13,13 @@ import (
 const probeVerb = "serin-probe"
 
 // Choose opens the runtime that is asked for or, for "auto", the first that
-// can start a task here: native for root, Docker where a daemon answers, else
-// confined; the local ones have really started one then. why says how
-// it was chosen.
+// can start a task here: native for root, Docker where a daemon answers, rootless,
+// else confined; the local ones have really started one then. why says how it was
+// chosen.
 func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, err error) {
 	open := map[string]func(Config) (Runtime, error){
 		"native":   func(c Config) (Runtime, error) { return opened(NewNative(c)) },
+		"rootless": func(c Config) (Runtime, error) { return opened(NewRootless(c)) },
 		"confined": func(c Config) (Runtime, error) { return opened(NewConfined(c)) },
 		"docker": func(c Config) (Runtime, error) {
 			d, err := NewDocker(ctx, c)
@@ -31,7 +32,7 @@ func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, 
 	if name != "auto" {
 		make, ok := open[name]
 		if !ok {
-			return nil, "", fmt.Errorf("there is no runtime %q; there are auto, native, confined and docker", name)
+			return nil, "", fmt.Errorf("there is no runtime %q; there are auto, native, rootless, confined and docker", name)
 		}
 		r, err := make(c)
 		if err != nil {
@@ -40,7 +41,7 @@ func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, 
 		return r, "asked for", nil
 	}
 	var tried []error
-	for _, candidate := range []string{"native", "docker", "confined"} {
+	for _, candidate := range []string{"native", "docker", "rootless", "confined"} {
 		if candidate == "native" && os.Geteuid() != 0 {
 			continue
 		}
@@ -51,7 +52,7 @@ func Choose(ctx context.Context, name string, c Config) (r Runtime, why string, 
 			}
 		}
 		if err == nil {
-			return r, "the first of native, docker and confined that can start a task", nil
+			return r, "the first of native, docker, rootless and confined that can start a task", nil
 		}
 		tried = append(tried, fmt.Errorf("%s: %w", candidate, err))
 	}
@@ -75,38 +76,31 @@ func (l *Local) probe(ctx context.Context) error {
 		return err
 	}
 	id := fmt.Sprintf("probe-%d", os.Getpid())
-	task, err := l.Start(ctx, Spec{ID: id, Containers: []Container{{Name: "probe", Image: image, Entrypoint: []string{"/serin", probeVerb}}}})
+	task, err := l.Create(ctx, Spec{ID: id, Containers: []Container{{Name: "probe", Image: image, Entrypoint: []string{"/serin", probeVerb}}}})
 	if err != nil {
 		return err
 	}
-	err = untilEnded(ctx, task)
-	if err != nil {
-		task.Stop(ctx)
-		again, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer stop()
-		return errors.Join(err, untilEnded(again, task), task.Remove(again))
+	if err := startAll(ctx, task); err != nil {
+		return err
+	}
+	for st, changed := task.State(); !st.Idle() && ctx.Err() == nil; st, changed = task.State() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	task.End(ctx)
+	again, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer stop()
+	if err := errors.Join(ctx.Err(), untilEnded(again, task)); err != nil {
+		return errors.Join(err, task.Remove(again))
 	}
 	said := ""
-	_, err = task.Logs("probe", 0, func(_ time.Time, line string) { said = line })
+	err = task.Logs("probe", 0, func(l Line) bool { said = l.Text; return true })
 	if err == nil && said != "ok" {
 		err = fmt.Errorf("a task that should say ok said %q", said)
 	}
 	return errors.Join(err, task.Remove(ctx))
-}
-
-// untilEnded waits until a task has ended.
-func untilEnded(ctx context.Context, t Task) error {
-	for {
-		st, changed := t.State()
-		if st.Ended {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the probe to end: %w", ctx.Err())
-		}
-	}
 }
 
 // probeImage is this program as an image, linked where the file system lets us.

@@ -1,13 +1,14 @@
-// Package run starts tasks: groups of processes or containers made from an
-// image, with a network address of their own.
+// Package run starts tasks: groups of containers made from images, with a
+// network address of their own that the containers share.
 //
-// Three runtimes stand behind one small interface. Native isolates with
-// namespaces, an overlay and cgroups and needs root on Linux. Confined needs no
-// privilege at all: it only redirects the program's bind to an address of the
-// task's own, so that ten tasks can listen on one port; files and processes
-// are not isolated. Docker asks a daemon. A task outlives the program that
-// started it and is found again. This package knows images, addresses and
-// exits; it never sees a row, an ARN or ECS.
+// Four runtimes stand behind one small interface. Native isolates with
+// namespaces, an overlay and cgroups and needs root on Linux. Rootless isolates
+// files and processes in a user namespace of an ordinary user. Confined needs
+// nothing at all and isolates neither. Rootless and confined redirect a program's
+// bind to an address of the task's own, so that ten tasks can listen on one port.
+// Docker asks a daemon. A task outlives the program that started it and is found
+// again. Which container starts when is the caller's to say. This package knows
+// images, addresses and exits; it never sees a row, an ARN or ECS.
 package run
 
 import (
@@ -17,18 +18,20 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path"
+	"slices"
 	"time"
 )
 
 // Runtime starts tasks.
 type Runtime interface {
-	// Name is native, confined, docker or fake.
+	// Name is native, rootless, confined, docker or fake.
 	Name() string
 	// Pull makes an image ready and returns what its reference names now.
 	Pull(ctx context.Context, ref string, auth Auth) (Image, error)
-	// Start starts a task and returns when its processes have been started or
-	// one of them could not be. Starting an id that exists is an error.
-	Start(ctx context.Context, spec Spec) (Task, error)
+	// Create makes a task: its network and its files. No container of it runs yet.
+	// Creating an id that exists is an error.
+	Create(ctx context.Context, spec Spec) (Task, error)
 	// Tasks finds the tasks that an earlier program started here.
 	Tasks(ctx context.Context) ([]Task, error)
 	// Door is where tasks reach this program. An error says that they cannot.
@@ -59,13 +62,24 @@ type Image struct {
 	Ref    string // what Start must be given
 }
 
-// Spec is a task to start.
+// Spec is a task to create.
 type Spec struct {
 	ID         string
 	Labels     map[string]string
 	Containers []Container
+	Volumes    []Volume
 	Memory     int64 // bytes for the whole task, 0: no limit
 	CPU        int64 // 1024 is one CPU, 0: no limit
+	// Sysctls are of the task's network, net.…: value.
+	Sysctls map[string]string
+}
+
+// Volume is a directory that containers can mount.
+type Volume struct {
+	Name string // in the task
+	// Shared is the name under which tasks share it; it stays when they end. Empty: it
+	// is the task's own and goes with it.
+	Shared string
 }
 
 // Container is one container of a task. Empty fields take the image's values.
@@ -78,64 +92,113 @@ type Container struct {
 	Workdir     string
 	User        string
 	Memory      int64         // bytes, 0: no limit of its own
+	Shares      int64         // 1024 is one CPU's share when processors are short, 0: the default
 	StopTimeout time.Duration // wall time between SIGTERM and SIGKILL
+
+	Mounts       []Mount
+	Tmpfs        []Tmpfs
+	SharedMemory int64 // bytes of /dev/shm, 0: 64 MiB
+	ReadOnly     bool  // its files, but for mounts
+	Ulimits      []Ulimit
+	Add, Drop    []string // capabilities, without CAP_; ALL is every one
+	NoNewRights  bool     // of set-user-id programs
+	Init         bool     // a process 1 that reaps and hands signals on
+	Terminal     bool     // its output goes through a terminal
+	Input        bool     // its standard input stays open
+	Again        bool     // it may be started again after its end
+	Hostname     string
+	Hosts        []string // more lines of /etc/hosts: ADDRESS NAME
+	DNS, Search  []string // instead of the machine's resolver
+	GPUs         int      // of the machine's, where it has some
 }
 
-// Task is a started task.
+// Mount is a volume in a container.
+type Mount struct {
+	Volume, Path string
+	ReadOnly     bool
+}
+
+// Tmpfs is a file system in memory.
+type Tmpfs struct {
+	Path    string
+	Size    int64 // bytes
+	Options []string
+}
+
+// Ulimit is a limit of setrlimit(2); -1 is no limit.
+type Ulimit struct {
+	Name       string // as ulimit names it: nofile
+	Soft, Hard int64
+}
+
+// Task is a task that was created.
 type Task interface {
 	ID() string
 	// Labels are those of the Spec.
 	Labels() map[string]string
-	// Address is where the task's ports are; invalid until it runs.
+	// Address is where the task's ports are; it may be invalid until a container runs.
 	Address() netip.Addr
 	// State is the present state; Changed is closed at the next change.
 	State() (s State, changed <-chan struct{})
 	// Usage is what the task has used so far. It is an error when it has ended.
 	Usage(ctx context.Context) (Usage, error)
+	// Start starts a container that does not run, for the first time or again, and
+	// returns when its program runs, or could not be run and why.
+	Start(ctx context.Context, container string) error
+	// Stop asks a container to end, first with its image's signal. It does not wait.
+	Stop(ctx context.Context, container string) error
+	// End asks every container to end; when none runs any more the task has ended. It
+	// does not wait.
+	End(ctx context.Context) error
 	// Exec runs a command in a container that runs, with the container's user,
 	// environment and working directory, writes what it says to out, and returns its
 	// exit code. The end of ctx ends the command.
 	Exec(ctx context.Context, container string, args []string, out io.Writer) (code int, err error)
-	// Stop asks every container to end, SIGTERM first. It does not wait.
-	Stop(ctx context.Context) error
-	// Logs calls line for each line that the container has written after
-	// offset, and returns the offset behind the last. It does not wait.
-	Logs(container string, offset int64, line func(time.Time, string)) (int64, error)
+	// Logs gives each line that the container has written after offset, until take
+	// returns false. It does not wait.
+	Logs(container string, offset int64, take func(Line) (more bool)) error
+	// Trim gives up what the container has written before offset.
+	Trim(container string, offset int64) error
 	// Remove forgets a task that has ended.
 	Remove(ctx context.Context) error
 }
 
+// Line is a line of a container's output.
+type Line struct {
+	At     time.Time // wall time
+	Text   string    // without its end
+	Behind int64     // the offset behind it
+}
+
 // Usage is what all processes of a task use together.
 type Usage struct {
-	CPU    time.Duration // processor time since it started, wall time
-	Memory int64         // bytes now, without what the kernel only keeps of files
+	CPU        time.Duration    // processor time since it started, wall time
+	Memory     int64            // bytes now, without what the kernel only keeps of files
+	Containers map[string]Usage // of those that run, where it is known apart
 }
 
 // State is what is known of a task.
 type State struct {
-	Containers []ContainerState
-	Ended      bool // no process of it is left
+	Containers []ContainerState // in the Spec's order
+	Ended      bool             // it was asked to end, or was lost, and no process of it is left
 }
 
 // ContainerState is what is known of one container.
 type ContainerState struct {
 	Name     string
-	Started  time.Time // wall time, zero before
-	Finished time.Time // wall time, zero while it runs
+	Starts   int       // how often it was started
+	Started  time.Time // last, wall time; zero before
+	Finished time.Time // after that, wall time; zero while it runs
 	ExitCode int       // when Finished
-	Error    string    // why it never started
+	Error    string    // why it could not be started
 	OOM      bool      // killed for memory
 }
 
-// Running reports whether every container runs.
-func (s State) Running() bool {
-	for _, c := range s.Containers {
-		if c.Started.IsZero() || !c.Finished.IsZero() {
-			return false
-		}
-	}
-	return len(s.Containers) > 0
-}
+// Runs reports whether the container's program runs.
+func (c ContainerState) Runs() bool { return !c.Started.IsZero() && c.Finished.IsZero() }
+
+// Idle reports whether no container runs.
+func (s State) Idle() bool { return !slices.ContainsFunc(s.Containers, ContainerState.Runs) }
 
 // Kind is the stage of starting a task that failed; ECS names its errors by it.
 type Kind string
@@ -166,10 +229,59 @@ func (s Spec) Validate() error {
 	if len(s.Containers) == 0 {
 		return fmt.Errorf("task %s has no containers", s.ID)
 	}
+	volumes := map[string]bool{}
+	for _, v := range s.Volumes {
+		volumes[v.Name] = true
+	}
 	for _, c := range s.Containers {
 		if c.Name == "" || c.Image == "" {
 			return fmt.Errorf("a container of task %s has no name or no image", s.ID)
 		}
+		for _, m := range c.Mounts {
+			if !volumes[m.Volume] || !path.IsAbs(m.Path) {
+				return fmt.Errorf("container %s of task %s mounts volume %q at %q", c.Name, s.ID, m.Volume, m.Path)
+			}
+		}
 	}
 	return nil
+}
+
+// withoutGPUs is a container's environment where the machine gives it none: its
+// slots are simulated.
+func withoutGPUs(c Container) []string {
+	if c.GPUs == 0 {
+		return c.Env
+	}
+	return append([]string{"NVIDIA_VISIBLE_DEVICES=void"}, c.Env...)
+}
+
+// startAll starts every container of a task that was just created, in their order.
+// What cannot be started ends and removes the task.
+func startAll(ctx context.Context, t Task) error {
+	st, _ := t.State()
+	for _, c := range st.Containers {
+		if err := t.Start(ctx, c.Name); err != nil {
+			again, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			t.End(again)
+			untilEnded(again, t)
+			return errors.Join(err, t.Remove(again))
+		}
+	}
+	return nil
+}
+
+// untilEnded waits until a task has ended.
+func untilEnded(ctx context.Context, t Task) error {
+	for {
+		st, changed := t.State()
+		if st.Ended {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for task %s to end: %w", t.ID(), ctx.Err())
+		}
+	}
 }

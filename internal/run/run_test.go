@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,25 +32,70 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-var program []byte
+var (
+	program []byte // of the tests' image
+	helper  string // see testdata/helper
+)
 
 func TestMain(m *testing.M) {
 	Reexec()
-	dir, err := os.MkdirTemp("", "serin-run")
-	if err == nil {
-		build := exec.Command("go", "build", "-o", dir+"/app", "./testdata/app")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		build.Stderr = os.Stderr
-		if err = build.Run(); err == nil {
-			program, err = os.ReadFile(dir + "/app")
+	os.Exit(func() int {
+		dir := os.Getenv(programsEnv)
+		if dir == "" {
+			var err error
+			if dir, err = build(); err != nil {
+				fmt.Fprintln(os.Stderr, "building the test programs:", err)
+				return 1
+			}
+			defer os.RemoveAll(dir)
 		}
+		helper = dir + "/helper"
+		var err error
+		if program, err = os.ReadFile(dir + "/app"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// programsEnv names the directory of the programs where this program was started by
+// itself, as another user.
+const programsEnv = "SERIN_RUN_PROGRAMS"
+
+func build() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "serin-run"); err != nil {
+		return "", err
 	}
-	os.RemoveAll(dir)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "building the test program:", err)
-		os.Exit(1)
+	cmd := exec.Command("go", "build", "-o", dir, "./testdata/app", "./testdata/helper")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	return dir, cmd.Run()
+}
+
+// The runtimes that need no privilege, as somebody who has none.
+func TestAnOrdinaryUserRunsTasks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("every test is an ordinary user's here")
 	}
-	os.Exit(m.Run())
+	dir := filepath.Dir(helper)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyFile("/proc/self/exe", dir+"/tests"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(dir+"/tests", "-test.run", ".../(rootless|confined)$")
+	cmd.Args = append(cmd.Args, "-test.v")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), programsEnv+"="+dir, "HOME="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	said, err := cmd.CombinedOutput()
+	if err != nil || bytes.Count(said, []byte("--- PASS: TestTasks")) == 0 {
+		t.Errorf("%v\n%s", err, said)
+	}
+	if bytes.Contains(said, []byte("--- SKIP: TestTasks")) {
+		t.Logf("%s", said)
+	}
 }
 
 // push makes an image of the test program in a registry and returns its name.
@@ -91,7 +137,7 @@ func push(t testing.TB) string {
 // each runs a test on every runtime that this machine can have.
 func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 	ref := push(t)
-	for _, name := range []string{"native", "confined", "docker"} {
+	for _, name := range []string{"native", "rootless", "confined", "docker"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "native" && os.Geteuid() != 0 {
 				t.Skip("native needs root")
@@ -100,7 +146,11 @@ func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, _, err := Choose(t.Context(), name, Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+			config := Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}
+			if name == "rootless" {
+				config.Helper = helper
+			}
+			r, _, err := Choose(t.Context(), name, config)
 			if err != nil && name == "docker" {
 				t.Skip("no Docker daemon answers here: ", err)
 			}
@@ -131,7 +181,15 @@ func start(t *testing.T, r Runtime, id, image string, change func(*Container)) T
 	if change != nil {
 		change(&c)
 	}
-	task, err := r.Start(t.Context(), Spec{ID: id, Labels: map[string]string{"l": "v"}, Containers: []Container{c}, Memory: 256 << 20, CPU: 512})
+	return startSpec(t, r, Spec{ID: id, Labels: map[string]string{"l": "v"}, Containers: []Container{c}, Memory: 256 << 20, CPU: 512})
+}
+
+func startSpec(t testing.TB, r Runtime, spec Spec) Task {
+	t.Helper()
+	task, err := r.Create(t.Context(), spec)
+	if err == nil {
+		err = startAll(t.Context(), task)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,22 +198,28 @@ func start(t *testing.T, r Runtime, id, image string, change func(*Container)) T
 
 func end(t testing.TB, task Task) State {
 	t.Helper()
-	task.Stop(context.Background())
-	return ended(t, task)
+	task.End(context.Background())
+	return until(t, task, func(st State) bool { return st.Ended })
 }
 
-func ended(t testing.TB, task Task) State {
+// idle waits until no container of a task runs.
+func idle(t testing.TB, task Task) State {
+	t.Helper()
+	return until(t, task, State.Idle)
+}
+
+func until(t testing.TB, task Task, holds func(State) bool) State {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
 		st, changed := task.State()
-		if st.Ended {
+		if holds(st) {
 			return st
 		}
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("task %s did not end: %+v", task.ID(), st)
+			t.Fatalf("task %s stays %+v", task.ID(), st)
 		}
 	}
 }
@@ -177,7 +241,7 @@ func get(t testing.TB, task Task) string {
 		time.Sleep(2 * time.Millisecond)
 	}
 	said := ""
-	task.Logs("main", 0, func(_ time.Time, line string) { said += line + "\n" })
+	task.Logs("main", 0, func(l Line) bool { said += l.Text + "\n"; return true })
 	t.Fatalf("no answer at %v: %v\n%s", task.Address(), last, said)
 	return ""
 }
@@ -210,9 +274,13 @@ func TestACommandRunsInAContainer(t *testing.T) {
 		get(t, task)
 		var out bytes.Buffer
 		code, err := task.Exec(t.Context(), "main", []string{"/app", "where", task.Address().String()}, &out)
-		sees := r.Name() != "confined" || os.Geteuid() == 0
-		if want := fmt.Sprintf("mine /srv 0 %v\n", sees); err != nil || code != 5 || out.String() != want {
-			t.Errorf("it ended with %d, %v and said %q, want 5 and %q", code, err, out.String(), want)
+		said := strings.Fields(out.String()) // greeting, directory, user, whether it sees its files
+		sees, own := true, "0"
+		if r.Name() == "confined" && os.Geteuid() != 0 {
+			sees, own = false, fmt.Sprint(os.Getuid())
+		}
+		if err != nil || code != 5 || len(said) != 4 || said[0] != "mine" || said[1] != "/srv" && (sees || !strings.HasSuffix(said[1], "/srv")) || said[2] != own || said[3] != fmt.Sprint(sees) {
+			t.Errorf("it ended with %d, %v and said %q", code, err, said)
 		}
 		// What there is not, is said; what is cut off, ends.
 		if _, err := task.Exec(t.Context(), "other", []string{"/app"}, io.Discard); err == nil || !strings.Contains(err.Error(), "no container other") {
@@ -223,9 +291,9 @@ func TestACommandRunsInAContainer(t *testing.T) {
 			t.Error("a program that is not there ran")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		said := make(chan struct{})
-		go func() { <-said; cancel() }()
-		if _, err := task.Exec(ctx, "main", []string{"/app", "sleep"}, onWrite(func() { close(said) })); !errors.Is(err, context.Canceled) {
+		wrote := make(chan struct{})
+		go func() { <-wrote; cancel() }()
+		if _, err := task.Exec(ctx, "main", []string{"/app", "sleep"}, onWrite(func() { close(wrote) })); !errors.Is(err, context.Canceled) {
 			t.Errorf("a command that was cut off: %v", err)
 		}
 		get(t, task) // is not disturbed
@@ -243,15 +311,17 @@ func (f onWrite) Write(b []byte) (int, error) { f(); return len(b), nil }
 func TestOutputAndExitCodeAreKept(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"exit"} })
-		if c := ended(t, task).Containers[0]; c.ExitCode != 7 || c.Started.IsZero() {
+		if c := idle(t, task).Containers[0]; c.ExitCode != 7 || c.Started.IsZero() {
 			t.Errorf("ended as %+v", c)
 		}
 		var lines []string
-		offset, err := task.Logs("main", 0, func(at time.Time, s string) {
-			if time.Since(at) > time.Minute {
-				t.Errorf("a line of %v", at)
+		var offset int64
+		err := task.Logs("main", 0, func(l Line) bool {
+			if time.Since(l.At) > time.Minute {
+				t.Errorf("a line of %v", l.At)
 			}
-			lines = append(lines, s)
+			lines, offset = append(lines, l.Text), l.Behind
+			return true
 		})
 		want := "[one two three, unfinished]"
 		if r.Name() == "docker" { // it keeps two streams, whose lines may cross
@@ -261,9 +331,10 @@ func TestOutputAndExitCodeAreKept(t *testing.T) {
 		if err != nil || fmt.Sprint(lines) != want {
 			t.Errorf("logged %q, %v", lines, err)
 		}
-		if again, _ := task.Logs("main", offset, func(time.Time, string) { t.Error("a line came twice") }); again != offset {
-			t.Errorf("offset went from %d to %d", offset, again)
+		if err := task.Logs("main", offset, func(Line) bool { t.Error("a line came twice"); return true }); err != nil {
+			t.Error(err)
 		}
+		end(t, task)
 		if err := task.Remove(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -275,7 +346,7 @@ func TestAStubbornTaskIsKilled(t *testing.T) {
 		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"stubborn"} })
 		for said := false; !said; {
 			_, changed := task.State()
-			task.Logs("main", 0, func(_ time.Time, s string) { said = s == "ready" })
+			task.Logs("main", 0, func(l Line) bool { said = l.Text == "ready"; return !said })
 			if !said {
 				<-changed
 			}
@@ -291,7 +362,10 @@ func TestAStubbornTaskIsKilled(t *testing.T) {
 
 func TestWhatCannotStartSaysWhy(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
-		_, err := r.Start(t.Context(), Spec{ID: "x", Containers: []Container{{Name: "main", Image: image, Entrypoint: []string{"nothing-there"}}}})
+		x, err := r.Create(t.Context(), Spec{ID: "x", Containers: []Container{{Name: "main", Image: image, Entrypoint: []string{"nothing-there"}}}})
+		if err == nil {
+			err = startAll(t.Context(), x)
+		}
 		e, ok := errors.AsType[*Error](err)
 		if !ok || e.Kind != CannotStart || !strings.Contains(err.Error(), "executable file not found") {
 			t.Errorf("a missing program gave %v", err)
@@ -300,7 +374,7 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 			t.Errorf("a missing registry gave %v", err)
 		}
 		start(t, r, "y", image, nil)
-		if _, err = r.Start(t.Context(), Spec{ID: "y", Containers: []Container{{Name: "main", Image: image}}}); !errors.Is(err, ErrExists) {
+		if _, err = r.Create(t.Context(), Spec{ID: "y", Containers: []Container{{Name: "main", Image: image}}}); !errors.Is(err, ErrExists) {
 			t.Errorf("a second task of one id gave %v", err)
 		}
 	})
@@ -317,7 +391,7 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 			return
 		}
 		first.Close()
-		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log})
+		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log, Helper: first.helper})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +407,7 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 		}
 		for {
 			st, changed := found[0].State()
-			if st.Running() {
+			if !st.Idle() {
 				break
 			}
 			<-changed
@@ -372,13 +446,14 @@ func foundAgain(t *testing.T, d *Docker, tasks ...Task) {
 	}
 	for _, f := range found {
 		st, _ := f.State()
-		if f.Labels()["l"] != "v" || st.Ended != (f.ID() == "b") {
+		if f.Labels()["l"] != "v" || st.Idle() != (f.ID() == "b") {
 			t.Errorf("found %s %v %+v", f.ID(), f.Labels(), st)
 		}
 		if f.ID() == "a" {
 			get(t, f)
 			continue
 		}
+		end(t, f)
 		// Its containers are removed between the daemon's list and the look at them.
 		listed := &dockerTask{runtime: d, spec: f.(*dockerTask).spec, ids: f.(*dockerTask).ids}
 		if err := f.Remove(t.Context()); err != nil {
@@ -438,14 +513,14 @@ func killShim(t *testing.T, dir string) {
 
 func BenchmarkStart(b *testing.B) {
 	ref := push(b)
-	for name, open := range map[string]func(Config) (*Local, error){"native": NewNative, "confined": NewConfined} {
+	for name, open := range map[string]func(Config) (*Local, error){"native": NewNative, "rootless": NewRootless, "confined": NewConfined} {
 		b.Run(name, func(b *testing.B) {
 			if name == "native" && os.Geteuid() != 0 {
 				b.Skip("native needs root")
 			}
 			dir, _ := os.MkdirTemp("/tmp", "serin")
 			defer os.RemoveAll(dir)
-			r, err := open(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+			r, err := open(Config{Dir: dir, Helper: helper, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -457,10 +532,7 @@ func BenchmarkStart(b *testing.B) {
 			n := 0
 			for b.Loop() {
 				n++
-				task, err := r.Start(b.Context(), Spec{ID: fmt.Sprint("t", n), Containers: []Container{{Name: "main", Image: image.Ref, StopTimeout: time.Second}}})
-				if err != nil {
-					b.Fatal(err)
-				}
+				task := startSpec(b, r, Spec{ID: fmt.Sprint("t", n), Containers: []Container{{Name: "main", Image: image.Ref, StopTimeout: time.Second}}})
 				get(b, task)
 				b.StopTimer()
 				end(b, task)
@@ -475,7 +547,7 @@ func BenchmarkStart(b *testing.B) {
 func TestATaskCanBeRemovedByTwoAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"exit"} })
-		ended(t, task)
+		end(t, task)
 		var removing sync.WaitGroup
 		for range 4 {
 			removing.Go(func() {

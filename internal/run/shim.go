@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,38 +23,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A shim is a process of its own beside each task. It starts the task's
-// containers, collects their output and exits, and answers on a socket; so a
-// task does not die with the program that started it. Its directory:
+// A shim is a process of its own beside each task. It starts and stops the task's
+// containers as it is told, collects their output and exits, and answers on a
+// socket; so a task does not die with the program that created it. Its directory:
 //
-//	spec     the task, written by the starter
+//	spec     the task, written by the creator
 //	state    the last State, replaced in one step at each change
 //	sock     where the shim answers while it lives
 //	NAME.log the container's lines, each "UNIXNANO TEXT\n"
 //
 // A connection to sock gets the state as a line of JSON, again at each change
 // and when output has been written, and its end when the task has ended. The
-// first line says what the task has used, too. The word "stop" asks for the end,
-// "exec" for a command in a container (exec_linux.go).
+// first line says what the task has used, too. The words "start NAME", "stop NAME"
+// and "end" are what it is told, "exec" asks for a command in a container
+// (exec_linux.go).
 
-// plan is what the starter tells the shim.
+// plan is what the creator tells the shim.
 type plan struct {
 	Spec    Spec
-	Mode    string       // native or confined
-	Configs []execConfig // one for each container
-	Address string       // native: given; confined: the shim finds one
-	Bridge  string       // native: interface of the gateway
-	Gateway string       // native: with the prefix length
+	Mode    string            // native, rootless or confined
+	Configs []execConfig      // one for each container
+	Volumes map[string]string // directories, by the volumes' names
+	Address string            // native: given; otherwise the shim finds one
+	Bridge  string            // native: interface of the gateway
+	Gateway string            // native: with the prefix length
 }
 
-// execConfig is a container's command with the image's defaults filled in.
+// execConfig is a container with its image's defaults filled in.
 type execConfig struct {
-	Name    string
+	Container
+	Mode    string
 	Rootfs  string
 	Args    []string
-	Env     []string
-	Workdir string
-	User    string
+	Signal  string            // that asks it to end
+	Volumes map[string]string // directories
+	Address string            // of the task
+	OneUser bool              // rootless: there is no other than the one it asks for
 }
 
 // shimState is the state file and what watchers are sent.
@@ -70,8 +75,11 @@ type shim struct {
 	mu       sync.Mutex
 	state    shimState
 	watchers map[chan struct{}]bool
-	running  map[string]*exec.Cmd
-	stopping bool
+	running  map[string]*process
+	children reaper
+	ending   bool
+	starts   chan string   // containers to start
+	wake     chan struct{} // something ended, or the task is to
 	done     chan struct{}
 	greeted  chan struct{}
 	greet    sync.Once
@@ -79,7 +87,13 @@ type shim struct {
 	host host
 }
 
-// host is what differs between native and confined.
+// process is the main process of a container.
+type process struct {
+	*exec.Cmd
+	asked bool // to end
+}
+
+// host is what differs between the runtimes.
 type host interface {
 	// address makes the task's network and returns its address.
 	address() (string, error)
@@ -87,10 +101,10 @@ type host interface {
 	command(c execConfig) (*exec.Cmd, error)
 	// started is called with the process running, before its program is.
 	started(c execConfig, cmd *exec.Cmd) error
-	// join puts another process under the task's limits.
-	join(pid int) error
-	// oom says whether the memory limit killed something.
-	oom() bool
+	// join puts another process under a container's limits.
+	join(container string, pid int) error
+	// oom says whether a container's memory limit killed something.
+	oom(container string) bool
 	// usage is what the limits' bookkeeping says of the task, if there is one.
 	usage() (u Usage, ok bool)
 	// close undoes address.
@@ -110,8 +124,14 @@ func Reexec() {
 		err = shimMain(os.Args[2])
 	case "serin-native-init":
 		err = nativeInit()
+	case "serin-rootless-init":
+		err = rootlessInit()
+	case "serin-program":
+		err = programMain()
 	case "serin-confined-init":
 		err = confinedInit()
+	case "serin-remove":
+		err = removeMain(os.Args[2])
 	case "serin-exec":
 		err = execMain()
 	case probeVerb:
@@ -131,13 +151,21 @@ func shimMain(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := &shim{dir: dir, watchers: map[chan struct{}]bool{}, running: map[string]*exec.Cmd{}, done: make(chan struct{}), greeted: make(chan struct{})}
+	s := &shim{dir: dir, watchers: map[chan struct{}]bool{}, running: map[string]*process{}, children: reaper{of: map[int]chan syscall.WaitStatus{}},
+		starts: make(chan string, 64), wake: make(chan struct{}, 1), done: make(chan struct{}), greeted: make(chan struct{})}
 	if err := json.Unmarshal(raw, &s.plan); err != nil {
 		return err
 	}
 	// A terminal's Ctrl-C is for the program that started us, not for the task.
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, syscall.SIGCHLD)
+	go func() {
+		for range died {
+			s.children.reap()
+		}
+	}()
 	// Relative to the task's directory: a socket's path may only have 107 bytes.
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "sock", Net: "unix"})
 	if err != nil {
@@ -146,19 +174,16 @@ func shimMain(dir string) error {
 	for _, c := range s.plan.Configs {
 		s.state.Containers = append(s.state.Containers, ContainerState{Name: c.Name})
 	}
-	if s.plan.Mode == "native" {
-		s.host = &nativeHost{plan: s.plan}
-	} else {
-		s.host = &confinedHost{plan: s.plan}
-	}
+	s.host = newHost(s.plan)
 	go s.serve(l)
-	// The starter connects when the network is laid; without it there is no task.
+	// The creator connects when the network is laid; without it there is no task.
 	select {
 	case <-s.greeted:
 	case <-time.After(time.Minute):
 		return errors.New("nobody connected")
 	}
-	s.runTask()
+	err = s.runTask()
+	s.children.end()
 	s.host.close()
 	s.publish(func(st *shimState) { st.Ended = true })
 	close(s.done)
@@ -173,39 +198,73 @@ func shimMain(dir string) error {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	return nil
+	return err
 }
 
-// runTask starts the containers and returns when all have ended. The first
-// that cannot be started ends the others.
-func (s *shim) runTask() {
+// runTask starts containers as it is told, and returns when the task is to end
+// and none runs.
+func (s *shim) runTask() error {
 	// Children are to die with the thread that forked them, so it must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	address, err := s.host.address()
 	if err != nil {
 		s.publish(func(st *shimState) { st.Containers[0].Error = err.Error() })
-		return
+		return err
+	}
+	for i := range s.plan.Configs {
+		s.plan.Configs[i].Address = address
 	}
 	s.publish(func(st *shimState) { st.Address = address })
-	var wg sync.WaitGroup
-	for i, c := range s.plan.Configs {
-		wait, err := s.start(c)
-		if err != nil {
-			s.publish(func(st *shimState) { st.Containers[i].Error = err.Error() })
-			s.stop()
-			break
+	for {
+		s.mu.Lock()
+		over := s.ending && len(s.running) == 0
+		s.mu.Unlock()
+		if over {
+			return nil
 		}
-		s.publish(func(st *shimState) { st.Containers[i].Started = time.Now() })
-		wg.Go(func() {
-			code := wait()
-			s.publish(func(st *shimState) {
-				st.Containers[i].Finished, st.Containers[i].ExitCode = time.Now(), code
-				st.Containers[i].OOM = code == 137 && s.host.oom()
-			})
-		})
+		select {
+		case name := <-s.starts:
+			s.begin(name)
+		case <-s.wake:
+		}
 	}
-	wg.Wait()
+}
+
+// begin starts a container that does not run.
+func (s *shim) begin(name string) {
+	at := slices.IndexFunc(s.plan.Configs, func(c execConfig) bool { return c.Name == name })
+	s.mu.Lock()
+	no := at < 0 || s.ending || s.running[name] != nil
+	s.mu.Unlock()
+	if no {
+		return
+	}
+	wait, err := s.start(s.plan.Configs[at])
+	if err != nil {
+		s.publish(func(st *shimState) { st.Containers[at].Error = err.Error() })
+		return
+	}
+	s.publish(func(st *shimState) {
+		st.Containers[at] = ContainerState{Name: name, Starts: st.Containers[at].Starts + 1, Started: time.Now()}
+	})
+	go func() {
+		code := wait()
+		s.publish(func(st *shimState) {
+			c := &st.Containers[at]
+			c.Finished, c.ExitCode, c.OOM = time.Now(), code, code == 137 && s.host.oom(name)
+			delete(s.running, name)
+		})
+		s.stir()
+	}()
+}
+
+// stir has runTask look again.
+func (s *shim) stir() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // start starts one container and returns the function that waits for its end.
@@ -214,64 +273,51 @@ func (s *shim) start(c execConfig) (func() int, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, in, err := os.Pipe()
+	streams, err := openStreams(c, cmd)
 	if err != nil {
 		return nil, err
 	}
-	// The init helper reports through this pipe what keeps it from executing the
-	// program; the pipe closes by itself when it does.
-	failed, report, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdout, cmd.Stderr = in, in
-	cmd.ExtraFiles = append([]*os.File{report}, cmd.ExtraFiles...) // fd 3, then the host's own
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	cmd.SysProcAttr.Setsid = true
-	if err := cmd.Start(); err != nil {
+	exited, err := s.children.start(cmd)
+	streams.started()
+	if err != nil {
+		streams.close()
 		return nil, err
 	}
-	in.Close()
-	report.Close()
 	collected := make(chan struct{})
-	go func() { defer close(collected); s.collect(c.Name, out) }()
+	go func() { defer close(collected); s.collect(c.Name, streams.out) }()
 	err = s.host.started(c, cmd)
 	if err == nil {
-		if why, _ := io.ReadAll(failed); len(why) > 0 {
+		if why, _ := io.ReadAll(streams.failed); len(why) > 0 {
 			err = errors.New(string(why))
 		}
 	}
-	failed.Close()
+	streams.failed.Close()
 	if err != nil {
 		cmd.Process.Kill()
-		cmd.Wait()
+		<-exited
 		return nil, err
 	}
 	s.mu.Lock()
-	s.running[c.Name] = cmd
-	stopping := s.stopping
-	s.mu.Unlock()
-	if stopping { // asked while it was being started
-		s.end(c.Name, cmd)
+	s.running[c.Name] = &process{Cmd: cmd}
+	if s.ending { // asked while it was being started
+		s.ask(c.Name)
 	}
+	s.mu.Unlock()
 	return func() int {
-		cmd.Wait()
-		s.mu.Lock()
-		delete(s.running, c.Name)
-		s.mu.Unlock()
+		st := <-exited
 		// What it left behind in its session goes with it.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		streams.close()
 		select {
 		case <-collected:
 		case <-time.After(time.Second): // a process that escaped holds the pipe
 		}
-		if st := cmd.ProcessState.Sys().(syscall.WaitStatus); st.Signaled() {
-			return 128 + int(st.Signal())
-		}
-		return cmd.ProcessState.ExitCode()
+		return codeOf(st)
 	}, nil
 }
 
@@ -305,30 +351,47 @@ func (s *shim) collect(name string, out io.ReadCloser) {
 	}
 }
 
-// stop asks every running container to end.
-func (s *shim) stop() {
+// stop asks one container to end.
+func (s *shim) stop(name string) {
 	s.mu.Lock()
-	if s.stopping { // told before; a second SIGTERM means "at once" to many programs
-		s.mu.Unlock()
-		return
-	}
-	s.stopping = true
-	for name, cmd := range s.running {
-		s.end(name, cmd)
-	}
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.ask(name)
 }
 
-// end sends SIGTERM, and SIGKILL when the container's time to stop is over.
-func (s *shim) end(name string, cmd *exec.Cmd) {
-	timeout := 30 * time.Second
-	for _, c := range s.plan.Spec.Containers {
-		if c.Name == name && c.StopTimeout > 0 {
+// end asks every container to end, and the task when none runs.
+func (s *shim) end() {
+	s.mu.Lock()
+	s.ending = true
+	for name := range s.running {
+		s.ask(name)
+	}
+	s.mu.Unlock()
+	s.stir()
+}
+
+// ask sends a container its signal, and SIGKILL when its time to stop is over. A
+// second signal means "at once" to many programs, so there is none. The caller
+// holds the lock.
+func (s *shim) ask(name string) {
+	p := s.running[name]
+	if p == nil || p.asked {
+		return
+	}
+	p.asked = true
+	timeout, signal := 30*time.Second, syscall.SIGTERM
+	for _, c := range s.plan.Configs {
+		if c.Name != name {
+			continue
+		}
+		if c.StopTimeout > 0 {
 			timeout = c.StopTimeout
 		}
+		if n := unix.SignalNum(c.Signal); n != 0 {
+			signal = n
+		}
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	time.AfterFunc(timeout, func() { cmd.Process.Kill() })
+	p.Process.Signal(signal)
+	time.AfterFunc(timeout, func() { p.Process.Kill() })
 }
 
 // publish changes the state, writes it and tells the watchers.

@@ -21,7 +21,13 @@ func (s *shim) usage() *Usage {
 	}
 	u, ok := s.host.usage()
 	if !ok {
-		u = ofProcesses()
+		mains := map[string]int{}
+		s.mu.Lock()
+		for name, p := range s.running {
+			mains[name] = p.Process.Pid
+		}
+		s.mu.Unlock()
+		u = ofProcesses(mains)
 	}
 	return &u
 }
@@ -29,38 +35,67 @@ func (s *shim) usage() *Usage {
 // tick is the unit of processor time in /proc, on every machine that Go runs on.
 const tick = time.Second / 100
 
-// process is one line of the machine's bookkeeping.
-type process struct {
+// bookkept is one line of the machine's bookkeeping.
+type bookkept struct {
 	pid, parent int
 	cpu         time.Duration // its own and that of its children that were waited for
 }
 
 // ofProcesses sums up this process's descendants, those that are there and those
-// that were waited for.
-func ofProcesses() (sum Usage) {
+// that were waited for, and apart the descendants of each container's main process.
+func ofProcesses(mains map[string]int) (sum Usage) {
 	var waited syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &waited) == nil {
 		sum.CPU = time.Duration(waited.Utime.Nano() + waited.Stime.Nano())
 	}
-	children := map[int][]process{}
+	all := readProcesses()
+	sum.Containers = map[string]Usage{}
+	for name, pid := range mains {
+		sum.Containers[name] = Usage{}.plus(append(all.below(pid), all.self[pid]))
+	}
+	return sum.plus(all.below(os.Getpid()))
+}
+
+// plus adds what processes use.
+func (u Usage) plus(list []bookkept) Usage {
+	for _, p := range list {
+		u.CPU += p.cpu
+		u.Memory += memoryOf(p.pid)
+	}
+	return u
+}
+
+// processes are those of the machine.
+type processes struct {
+	self     map[int]bookkept
+	children map[int][]bookkept
+}
+
+func readProcesses() processes {
+	all := processes{map[int]bookkept{}, map[int][]bookkept{}}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
 	for _, file := range stats {
 		if p, ok := readProcess(file); ok {
-			children[p.parent] = append(children[p.parent], p)
+			all.self[p.pid] = p
+			all.children[p.parent] = append(all.children[p.parent], p)
 		}
 	}
-	for next := children[os.Getpid()]; len(next) > 0; {
+	return all
+}
+
+// below are the descendants of a process.
+func (all processes) below(pid int) (list []bookkept) {
+	for next := all.children[pid]; len(next) > 0; {
 		p := next[0]
-		next = append(next[1:], children[p.pid]...)
-		sum.CPU += p.cpu
-		sum.Memory += memoryOf(p.pid)
+		next = append(next[1:], all.children[p.pid]...)
+		list = append(list, p)
 	}
-	return sum
+	return list
 }
 
 // readProcess reads /proc/PID/stat, see proc(5). The name in it may be anything,
 // so what counts follows its last parenthesis.
-func readProcess(file string) (p process, ok bool) {
+func readProcess(file string) (p bookkept, ok bool) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return p, false // it has ended

@@ -59,7 +59,7 @@ func TestProcessesCountWhetherTheyLiveOrWereWaitedFor(t *testing.T) {
 	if err := child.Run(); err != nil {
 		t.Fatal(err)
 	}
-	before := ofProcesses()
+	before := ofProcesses(nil)
 	if before.CPU <= 0 || before.Memory != 0 {
 		t.Errorf("one that was waited for used %+v", before)
 	}
@@ -69,7 +69,7 @@ func TestProcessesCountWhetherTheyLiveOrWereWaitedFor(t *testing.T) {
 	}
 	defer alive.Wait()
 	defer alive.Process.Kill()
-	if now := ofProcesses(); now.CPU < before.CPU || now.Memory <= 0 || now.Memory > 16<<20 {
+	if now := ofProcesses(nil); now.CPU < before.CPU || now.Memory <= 0 || now.Memory > 16<<20 {
 		t.Errorf("with one that lives: %+v", now)
 	}
 }
@@ -95,9 +95,9 @@ func TestTheDaemonIsAskedForWhatRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	task := &dockerTask{runtime: &Docker{api: api}, ids: []string{"runs", "ended", "removed"}, state: State{Containers: []ContainerState{{Name: "a"}, {Name: "b", Finished: time.Now()}, {Name: "c"}}}}
+	task := &dockerTask{runtime: &Docker{api: api}, ids: []string{"runs", "ended", "removed"}, state: State{Containers: []ContainerState{{Name: "a", Started: time.Now()}, {Name: "b", Started: time.Now(), Finished: time.Now()}, {Name: "c", Started: time.Now()}}}}
 	u, err := task.Usage(t.Context())
-	if err != nil || u != (Usage{1500 * time.Millisecond, 4000}) {
+	if err != nil || u.CPU != 1500*time.Millisecond || u.Memory != 4000 || u.Containers["a"].Memory != 4000 {
 		t.Errorf("it uses %+v, %v", u, err)
 	}
 	task.ids[0] = "broken"

@@ -54,11 +54,11 @@ func (l *lateRuntime) Pull(ctx context.Context, ref string, auth run.Auth) (run.
 	return l.real.Pull(ctx, ref, auth)
 }
 
-func (l *lateRuntime) Start(ctx context.Context, spec run.Spec) (run.Task, error) {
+func (l *lateRuntime) Create(ctx context.Context, spec run.Spec) (run.Task, error) {
 	if err := l.wait(ctx); err != nil {
 		return nil, err
 	}
-	return l.real.Start(ctx, spec)
+	return l.real.Create(ctx, spec)
 }
 
 func (l *lateRuntime) Tasks(ctx context.Context) ([]run.Task, error) {

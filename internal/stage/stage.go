@@ -61,6 +61,7 @@ type Config struct {
 	RegistryMax int64
 	// Function invokes what stands in for a Lambda function.
 	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
+	Secrets  Secrets // that tasks may be given; nil: none
 	// EventsTo is where events are posted, "": nowhere.
 	EventsTo string
 	// Upstream is a registry that the pull through cache is in front of.
@@ -193,7 +194,7 @@ func (s *Stage) open() (err error) {
 	s.ec2 = ec2d.New(s.store)
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
-		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
+		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Secrets: secrets{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
 		Machines: machines{s.ec2}, SpotInterruptions: c.SpotInterruptions,
 	})
 	if err = s.store.Load(); err != nil {
@@ -392,7 +393,7 @@ func (s *Stage) endTasks() error {
 	errs := make([]error, len(tasks))
 	for i, t := range tasks {
 		wg.Go(func() {
-			if errs[i] = t.Stop(ctx); errs[i] != nil {
+			if errs[i] = t.End(ctx); errs[i] != nil {
 				return
 			}
 			for {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,19 +24,19 @@ import (
 type agent struct {
 	*API
 	mu      sync.Mutex
-	handles map[string]run.Task // task key → what runs
-	busy    map[string]bool     // task key → being started
-	touched map[string]bool     // task key → to be looked at, whether or not its row changed
-	watched map[string]bool     // task key → its containers' health is checked
+	handles map[string]run.Task       // task key → what runs
+	busy    map[string]bool           // task key → being started
+	touched map[string]bool           // task key → to be looked at, whether or not its row changed
+	watched map[string]map[string]int // task key → container → the start since which its health is checked
 	work    sync.WaitGroup
-	ships   sync.Mutex // one at a time moves output, so that no line is moved twice
+	ships   map[string]*sync.Mutex // task key → held while its output is moved
 }
 
 // Agent runs tasks until ctx ends. Tasks go on when it ends and are found again
 // by the next.
 func (a *API) Agent(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}, watched: map[string]bool{}}
+	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}, watched: map[string]map[string]int{}, ships: map[string]*sync.Mutex{}}
 	a.agent.Store(g)
 	defer g.work.Wait()
 	defer cancel()
@@ -96,7 +95,7 @@ func (g *agent) adopt(ctx context.Context) error {
 }
 
 func (g *agent) discard(ctx context.Context, h run.Task) error {
-	if err := h.Stop(ctx); err != nil {
+	if err := h.End(ctx); err != nil {
 		return err
 	}
 	for {
@@ -120,13 +119,18 @@ func (g *agent) follow(ctx context.Context, key string, h run.Task) {
 	g.work.Go(func() {
 		for {
 			st, changed := h.State()
-			g.ship(key, h)
+			again := g.ship(key, h)
 			g.touch(key)
 			if st.Ended {
 				return
 			}
+			var due <-chan time.Time
+			if !again.IsZero() {
+				due = time.After(time.Until(again))
+			}
 			select {
 			case <-changed:
+			case <-due:
 			case <-ctx.Done():
 				return
 			}
@@ -225,16 +229,7 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 		case t.Last == provisioning && managedTask(t) && t.Instance == "":
 			return step{} // capacity gives it an instance
 		case t.Last == provisioning:
-			g.mu.Lock()
-			g.busy[key] = true
-			g.mu.Unlock()
-			g.work.Go(func() {
-				g.start(ctx, key, t)
-				g.mu.Lock()
-				delete(g.busy, key)
-				g.mu.Unlock()
-				g.touch(key)
-			})
+			g.beside(key, func() { g.start(ctx, key, t) })
 			return step{}
 		}
 		return step{key: key, write: g.settle(placementFailure, func(t *task) {
@@ -242,35 +237,44 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 		})}
 	}
 	st, _ := h.State()
-	switch {
-	case st.Ended:
+	if st.Ended {
 		g.ship(key, h)
-		return step{key, g.settle(placementFailure, func(t *task) {
-			if why := failure(st); why != "" && early(*t) {
-				t.markFailed(g.clock.Now(), why)
-				return
-			}
-			t.markEnded(g.clock.Now(), st)
-		}), func() { g.forget(ctx, key, h) }}
-	case early(t): // it was being started when an earlier stage ended
-		if st.Running() && h.Address().IsValid() {
-			return step{key: key, write: g.running(h)}
-		}
-	case t.Desired == running:
-		g.watch(ctx, key, t, h)
-		// An essential container that ended takes the task with it.
-		if c, ended := g.essentialEnded(key, t, st); ended {
-			g.stop(ctx, key, h)
-			g.log.Info("an essential container ended", "task", t.ID, "container", c)
-		}
-	case t.Last == running:
+		return step{key, g.settle(placementFailure, func(t *task) { t.markEnded(g.clock.Now(), st) }), func() { g.forget(ctx, key, h) }}
+	}
+	scope, _ := arn.ParseKey(key)
+	var d types.TaskDefinition
+	g.store.View(func(tx *store.Tx) { d, _ = g.definitionOf(tx, scope, t) })
+	if t.Desired == running {
+		return g.keep(ctx, key, t, h, st, d)
+	}
+	return g.end(ctx, key, t, h, st, d)
+}
+
+// beside does what takes time for a task, which is not looked at until it is done.
+func (g *agent) beside(key string, work func()) {
+	g.mu.Lock()
+	g.busy[key] = true
+	g.mu.Unlock()
+	g.work.Go(func() {
+		work()
+		g.mu.Lock()
+		delete(g.busy, key)
+		g.mu.Unlock()
+		g.touch(key)
+	})
+}
+
+// end takes a task that is not to run any more a step towards its end.
+func (g *agent) end(ctx context.Context, key string, t task, h run.Task, st run.State, d types.TaskDefinition) step {
+	switch {
+	case t.Last == running || early(t):
 		return step{key: key, write: g.move(deactivating, true)}
 	case t.Last == deactivating && !g.draining(t):
 		return step{key: key, write: g.move(stopping, false)}
 	case t.Last == stopping:
-		g.stop(ctx, key, h)
+		g.stop(ctx, key, h, lastOf(d, st))
 	}
-	return step{}
+	return g.noted(key, t, st)
 }
 
 // abandon stops what still runs for a task whose row was taken away by a reset.
@@ -294,16 +298,23 @@ func (g *agent) forget(ctx context.Context, key string, h run.Task) {
 	g.mu.Lock()
 	delete(g.handles, key)
 	delete(g.watched, key)
+	delete(g.ships, key)
 	g.mu.Unlock()
 	if err := h.Remove(ctx); err != nil {
 		g.log.Warn("an ended task could not be removed", "task", h.ID(), "err", err)
 	}
 }
 
-// stop asks for a task's end. One that cannot be asked must not keep the others;
-// it is asked again.
-func (g *agent) stop(ctx context.Context, key string, h run.Task) {
-	err := h.Stop(ctx)
+// stop asks containers for their end, or the task where none is named. One that
+// cannot be asked must not keep the others; it is asked again.
+func (g *agent) stop(ctx context.Context, key string, h run.Task, containers []string) {
+	var err error
+	for _, name := range containers {
+		err = errors.Join(err, h.Stop(ctx, name))
+	}
+	if len(containers) == 0 {
+		err = h.End(ctx)
+	}
 	if err == nil {
 		return
 	}
@@ -320,34 +331,12 @@ func (g *agent) stop(ctx context.Context, key string, h run.Task) {
 // early reports whether a task is on its way to RUNNING.
 func early(t task) bool { return t.Last == provisioning || t.Last == pending || t.Last == activating }
 
-// failure is why a container never started, if one did not.
-func failure(st run.State) string {
-	for _, c := range st.Containers {
-		if c.Error != "" {
-			return string(run.CannotStart) + ": " + c.Error
-		}
-	}
-	return ""
-}
-
 // markFailed is the end of a task that could not be started.
 func (t *task) markFailed(now time.Time, why string) {
 	t.markStopped(now, types.TaskStopCodeTaskFailedToStart, why)
 	for i := range t.Containers {
 		t.Containers[i].Reason = why
 	}
-}
-
-func (g *agent) essentialEnded(key string, t task, st run.State) (string, bool) {
-	scope, _ := arn.ParseKey(key)
-	var d types.TaskDefinition
-	g.store.View(func(tx *store.Tx) { d, _ = g.definitionOf(tx, scope, t) })
-	for i, c := range st.Containers {
-		if !c.Finished.IsZero() && i < len(d.ContainerDefinitions) && aws.ToBool(d.ContainerDefinitions[i].Essential) {
-			return c.Name, true
-		}
-	}
-	return "", false
 }
 
 // draining reports whether a target of the task still answers its last requests.
@@ -457,16 +446,10 @@ func (t *task) markStopped(now time.Time, code types.TaskStopCode, reason string
 
 // markEnded is the end of a task whose processes have ended.
 func (t *task) markEnded(now time.Time, st run.State) {
-	for i := range t.Containers {
-		if i < len(st.Containers) {
-			c := st.Containers[i]
-			t.Containers[i].Exit = new(int32(c.ExitCode))
-			if c.OOM {
-				t.Containers[i].Reason = "OutOfMemoryError: Container killed due to memory usage"
-			}
-		}
+	t.note(st, now)
+	if t.Times.ExecutionStopped.IsZero() && !t.Times.Started.IsZero() {
+		t.Times.ExecutionStopped = now
 	}
-	t.Times.ExecutionStopped = now
 	t.markStopped(now, types.TaskStopCodeEssentialContainerExited, "Essential container in task exited")
 }
 
@@ -514,6 +497,10 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if err != nil {
 		return err
 	}
+	secrets, err := g.secrets(ctx, scope, d, role)
+	if err != nil {
+		return err
+	}
 	streams, err := g.openLogs(scope, t, d, role)
 	if err != nil {
 		return err
@@ -528,12 +515,15 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if err != nil {
 		return err
 	}
-	h, err := g.runtime.Start(ctx, g.spec(key, t, d, images))
+	h, err := g.runtime.Create(ctx, g.spec(key, t, d, images, secrets))
 	if err != nil {
 		return err
 	}
 	g.follow(ctx, key, h)
-	return g.update(key, g.running(h)) // a task that was given up meanwhile is stopped by the next pass
+	// Those that wait for nobody at once; the others as it turns out.
+	st, _ := h.State()
+	g.startContainers(ctx, key, t, h, next(d, t, st, g.clock.Now()).start)
+	return nil
 }
 
 // pull makes the images ready. The first task of a revision resolves tags to
@@ -615,71 +605,6 @@ func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 	return as, ok
 }
 
-// openLogs makes sure that each container's stream can be written, as the
-// execution role.
-func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role Actor) ([][2]string, error) {
-	out := make([][2]string, len(d.ContainerDefinitions))
-	for i, c := range d.ContainerDefinitions {
-		l := c.LogConfiguration
-		if l == nil {
-			continue
-		}
-		stream := t.ID + "-" + *c.Name // without a prefix ECS names it after the container
-		if prefix := l.Options["awslogs-stream-prefix"]; prefix != "" {
-			stream = prefix + "/" + *c.Name + "/" + t.ID
-		}
-		where := arn.Scope{Account: scope.Account, Region: l.Options["awslogs-region"]}
-		if err := g.deps.Logs.Open(where, role, l.Options["awslogs-group"], stream, l.Options["awslogs-create-group"] == "true"); err != nil {
-			return nil, fmt.Errorf("ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: %w", err)
-		}
-		out[i] = [2]string{where.Region + "|" + l.Options["awslogs-group"], stream}
-	}
-	return out, nil
-}
-
-func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Image) run.Spec {
-	spec := run.Spec{ID: t.ID, Labels: map[string]string{labelKey: key}}
-	const mib = 1 << 20
-	if n, err := strconv.ParseInt(aws.ToString(d.Memory), 10, 64); err == nil {
-		spec.Memory = n * mib
-	}
-	if n, err := strconv.ParseInt(aws.ToString(d.Cpu), 10, 64); err == nil {
-		spec.CPU = n
-	}
-	scope, _ := arn.ParseKey(key)
-	for i, c := range d.ContainerDefinitions {
-		r := run.Container{
-			Name: *c.Name, Image: images[i].Ref, Entrypoint: c.EntryPoint, Command: c.Command, Workdir: aws.ToString(c.WorkingDirectory), User: aws.ToString(c.User),
-			Memory: int64(aws.ToInt32(c.Memory)) * mib, StopTimeout: 30 * time.Second,
-		}
-		if c.StopTimeout != nil {
-			r.StopTimeout = time.Duration(*c.StopTimeout) * time.Second
-		}
-		r.Env = append(r.Env, "AWS_EXECUTION_ENV="+executionEnv(t.LaunchType), "AWS_REGION="+scope.Region)
-		if len(c.ResourceRequirements) > 0 {
-			r.Env = append(r.Env, "NVIDIA_VISIBLE_DEVICES=void") // the slot is simulated
-		}
-		r.Env = append(r.Env, g.deps.Inside(t.Credentials)...)
-		for _, e := range c.Environment {
-			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
-		}
-		spec.Containers = append(spec.Containers, r)
-	}
-	return spec
-}
-
-// executionEnv is how ECS names where a task runs; documented for EC2 and Fargate,
-// guessed for Managed Instances.
-func executionEnv(launched types.LaunchType) string {
-	switch launched {
-	case types.LaunchTypeFargate:
-		return "AWS_ECS_FARGATE"
-	case types.LaunchTypeManagedInstances:
-		return "AWS_ECS_MANAGED_INSTANCES"
-	}
-	return "AWS_ECS_EC2"
-}
-
 // running is that a task runs, and is registered with its target groups.
 func (g *agent) running(h run.Task) change {
 	return func(tx *store.Tx, t *task) {
@@ -688,9 +613,8 @@ func (g *agent) running(h run.Task) change {
 		}
 		now := g.clock.Now()
 		t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
-		for i := range t.Containers {
-			t.Containers[i].Status = running
-		}
+		st, _ := h.State()
+		t.note(st, now)
 		if r, ok := g.revisions.Get(tx, revisionKey(t.Revision)); ok && t.Desired == running {
 			g.register(tx, t, r, now)
 		}
@@ -712,49 +636,4 @@ func (g *agent) register(tx *store.Tx, t *task, r revision, now time.Time) {
 	for group, n := range counts {
 		g.tellService(tx, r.Service, r.setID(), now, "registered %d targets in (target-group %s)", n, group)
 	}
-}
-
-// ship moves a task's new output into its log streams.
-func (g *agent) ship(key string, h run.Task) {
-	g.ships.Lock()
-	defer g.ships.Unlock()
-	var t task
-	var role Actor
-	g.store.View(func(tx *store.Tx) {
-		t, _ = g.tasks.Get(tx, key)
-		scope, _ := arn.ParseKey(key)
-		if d, ok := g.definitionOf(tx, scope, t); ok {
-			role = execution(d, scope, t)
-		}
-	})
-	for _, c := range t.Containers {
-		if c.LogStream == "" {
-			continue
-		}
-		if err := g.shipContainer(key, c, h, role); err != nil && !errors.Is(err, context.Canceled) {
-			g.log.Warn("a container's output could not be logged", "task", t.ID, "container", c.Name, "err", err)
-		}
-	}
-}
-
-func (g *agent) shipContainer(key string, c container, h run.Task, role Actor) error {
-	place := key + "/" + c.Name
-	var from offset
-	g.store.View(func(tx *store.Tx) { from, _ = g.offsets.Get(tx, place) })
-	var events []LogEvent
-	to, err := h.Logs(c.Name, from.At, func(_ time.Time, line string) {
-		events = append(events, LogEvent{g.clock.Now(), line})
-	})
-	if err != nil || len(events) == 0 {
-		return err
-	}
-	scope, _ := arn.ParseKey(key)
-	region, group, _ := strings.Cut(c.LogGroup, "|")
-	if err := g.deps.Logs.Put(arn.Scope{Account: scope.Account, Region: region}, role, group, c.LogStream, events); err != nil {
-		return err
-	}
-	return g.store.Update(func(tx *store.Tx) error {
-		g.offsets.Put(tx, place, offset{to})
-		return nil
-	})
 }

@@ -198,6 +198,8 @@ type registration struct {
 type container struct {
 	Name, ID, Image, Digest string
 	Status                  string
+	Starts                  int                // how often it was started
+	Began, Ended            time.Time          // of the last time it ran, stage time
 	Health                  types.HealthStatus // as its check says; empty before
 	Exit                    *int32
 	Reason                  string

@@ -18,6 +18,7 @@ type Deps struct {
 	Traffic  Traffic
 	Images   Images
 	Logs     Logs
+	Secrets  Secrets
 	Roles    Roles
 	Alarms   Alarms
 	Machines Machines

@@ -9,7 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
-	"serin/internal/arn"
 	"serin/internal/run"
 	"serin/internal/store"
 )
@@ -111,38 +110,55 @@ func checked(d types.TaskDefinition) bool {
 	return false
 }
 
-// watch begins to check a running task's containers, once.
-func (g *agent) watch(ctx context.Context, key string, t task, h run.Task) {
-	g.mu.Lock()
-	known := g.watched[key]
-	g.watched[key] = true
-	g.mu.Unlock()
-	if known {
-		return
-	}
-	scope, _ := arn.ParseKey(key)
-	var d types.TaskDefinition
-	g.store.View(func(tx *store.Tx) { d, _ = g.definitionOf(tx, scope, t) })
+// watch begins to check the containers that run, once for each start.
+func (g *agent) watch(ctx context.Context, key string, t task, d types.TaskDefinition, st run.State, h run.Task) {
 	for i, c := range d.ContainerDefinitions {
-		if command := checkCommand(c.HealthCheck); command != nil {
-			g.work.Go(func() { g.checkContainer(ctx, key, t, i, c, command, h) })
+		command, s := checkCommand(c.HealthCheck), st.Containers[i]
+		if command == nil || !s.Runs() {
+			continue
 		}
+		g.mu.Lock()
+		known := g.watched[key][*c.Name] == s.Starts
+		if !known {
+			if g.watched[key] == nil {
+				g.watched[key] = map[string]int{}
+			}
+			g.watched[key][*c.Name] = s.Starts
+		}
+		g.mu.Unlock()
+		if known {
+			continue
+		}
+		w := checks{at: i, start: s.Starts, began: g.clock.Now(), definition: c, command: command}
+		if row := t.Containers[i]; row.Starts == s.Starts { // found again
+			w.was, w.began = row.Health, row.Began
+		}
+		g.work.Go(func() { g.checkContainer(ctx, key, h, w) })
 	}
 }
 
+// checks are those of one container, since one start of it.
+type checks struct {
+	at, start  int
+	began      time.Time // stage time
+	was        types.HealthStatus
+	definition types.ContainerDefinition
+	command    []string
+}
+
 // checkContainer checks one container until it ends.
-func (g *agent) checkContainer(ctx context.Context, key string, t task, at int, c types.ContainerDefinition, command []string, h run.Task) {
-	failures, was := 0, t.Containers[at].Health
-	interval, grace := time.Duration(*c.HealthCheck.Interval)*time.Second, t.Times.Started.Add(time.Duration(aws.ToInt32(c.HealthCheck.StartPeriod))*time.Second)
+func (g *agent) checkContainer(ctx context.Context, key string, h run.Task, w checks) {
+	failures, was, check := 0, w.was, w.definition.HealthCheck
+	interval, grace := time.Duration(*check.Interval)*time.Second, w.began.Add(time.Duration(aws.ToInt32(check.StartPeriod))*time.Second)
 	for {
 		if g.clock.Sleep(ctx, interval) != nil {
 			return
 		}
 		st, _ := h.State()
-		if st.Ended || at >= len(st.Containers) || !st.Containers[at].Finished.IsZero() {
+		if s := st.Containers[w.at]; st.Ended || s.Starts != w.start || !s.Runs() {
 			return
 		}
-		why := g.checkOnce(ctx, h, *c.Name, command, time.Duration(*c.HealthCheck.Timeout)*time.Second)
+		why := g.checkOnce(ctx, h, *w.definition.Name, w.command, time.Duration(*check.Timeout)*time.Second)
 		if ctx.Err() != nil {
 			return
 		}
@@ -152,7 +168,7 @@ func (g *agent) checkContainer(ctx context.Context, key string, t task, at int, 
 			failures, now = 0, types.HealthStatusHealthy
 		case g.clock.Now().Before(grace) && was != types.HealthStatusHealthy: // it is starting
 		default:
-			if failures++; failures >= int(*c.HealthCheck.Retries) {
+			if failures++; failures >= int(*check.Retries) {
 				now = types.HealthStatusUnhealthy
 			}
 		}
@@ -160,9 +176,13 @@ func (g *agent) checkContainer(ctx context.Context, key string, t task, at int, 
 			continue
 		}
 		was = now
-		g.log.Debug("a container's health", "task", t.ID, "container", *c.Name, "health", string(now), "err", why)
-		if err := g.update(key, func(_ *store.Tx, t *task) { t.Containers[at].Health = now }); err != nil {
-			g.log.Error("a container's health could not be recorded", "task", t.ID, "err", err)
+		g.log.Debug("a container's health", "task", h.ID(), "container", *w.definition.Name, "health", string(now), "err", why)
+		err := g.update(key, func(_ *store.Tx, t *task) {
+			t.note(st, g.clock.Now())
+			t.Containers[w.at].Health = now
+		})
+		if err != nil {
+			g.log.Error("a container's health could not be recorded", "task", h.ID(), "err", err)
 		}
 	}
 }

@@ -1,0 +1,192 @@
+package run
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// nativeNet is the bridge of one runtime and the addresses on it.
+type nativeNet struct {
+	bridge  string
+	gateway netip.Prefix // the bridge's address, with the length of its network
+	mu      sync.Mutex
+	leased  map[string]netip.Addr // task id → address
+	last    netip.Addr            // the one given out last
+}
+
+// candidates are networks that a machine rarely uses; the first that none of
+// its routes touches is taken. Not 172.31.0.0/16, though tasks in a default VPC
+// live there: on an EC2 instance it would cut the machine off.
+var candidates = []string{"10.213.", "10.214.", "10.215.", "10.216.", "10.88.", "192.168."}
+
+func newNativeNet(dir string) (*nativeNet, error) {
+	sum := sha256.Sum256([]byte(dir))
+	n := &nativeNet{bridge: "serin" + hex.EncodeToString(sum[:4]), leased: map[string]netip.Addr{}}
+	link, err := netlink.LinkByName(n.bridge)
+	if err == nil { // left by an earlier program, with its tasks on it
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		for _, a := range addrs {
+			if p, bad := netip.ParsePrefix(a.IPNet.String()); bad == nil && p.Addr() != DoorAddress {
+				n.gateway = p
+			}
+		}
+		if err == nil && n.gateway.IsValid() {
+			return n, nil
+		}
+		netlink.LinkDel(link)
+	}
+	if n.gateway, err = freeNetwork(sum[4]); err != nil {
+		return nil, err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = n.bridge
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		return nil, fmt.Errorf("making the tasks' bridge: %w", err)
+	}
+	if link, err = netlink.LinkByName(n.bridge); err == nil {
+		err = netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(n.gateway)})
+	}
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		n.close(true)
+		return nil, fmt.Errorf("setting up the tasks' bridge: %w", err)
+	}
+	return n, nil
+}
+
+// freeNetwork finds a /24 that overlaps no route of the machine.
+func freeNetwork(start byte) (netip.Prefix, error) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("reading the machine's routes: %w", err)
+	}
+	taken := func(p netip.Prefix) bool {
+		return slices.ContainsFunc(routes, func(r netlink.Route) bool {
+			if r.Dst == nil {
+				return false
+			}
+			have, err := netip.ParsePrefix(r.Dst.String())
+			return err == nil && have.Bits() > 0 && have.Overlaps(p)
+		})
+	}
+	for _, c := range candidates {
+		for i := range 256 {
+			p := netip.MustParsePrefix(c + strconv.Itoa(int(start+byte(i))) + ".1/24")
+			if !taken(p.Masked()) {
+				return p, nil
+			}
+		}
+	}
+	return netip.Prefix{}, errors.New("every network for tasks is taken by a route of this machine")
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}
+
+// lease gives a task an address.
+func (n *nativeNet) lease(id string) (netip.Addr, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	used := map[netip.Addr]bool{n.gateway.Addr(): true}
+	for _, a := range n.leased {
+		used[a] = true
+	}
+	// Round and round, so that an address rests before it comes back.
+	a := n.last
+	for range 256 {
+		if a = a.Next(); !n.gateway.Contains(a.Next()) {
+			a = n.gateway.Addr().Next()
+		}
+		if !used[a] {
+			n.leased[id], n.last = a, a
+			return a, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("the tasks' network %s has no address left", n.gateway.Masked())
+}
+
+func (n *nativeNet) adopt(id, address string) {
+	if a, err := netip.ParseAddr(address); err == nil {
+		n.mu.Lock()
+		n.leased[id] = a
+		n.mu.Unlock()
+	}
+}
+
+func (n *nativeNet) release(id string) {
+	n.mu.Lock()
+	delete(n.leased, id)
+	n.mu.Unlock()
+}
+
+// connect lays a cable from the bridge into the network namespace of pid.
+func (n *nativeNet) connect(pid int, id string) error {
+	n.mu.Lock()
+	address := n.leased[id]
+	n.mu.Unlock()
+	bridge, err := netlink.LinkByName(n.bridge)
+	if err != nil {
+		return fmt.Errorf("finding the tasks' bridge: %w", err)
+	}
+	sum := sha256.Sum256([]byte(n.bridge + id))
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MasterIndex = "sv"+hex.EncodeToString(sum[:6]), bridge.Attrs().Index
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("making the task's network: %w", err)
+	}
+	if err := netlink.LinkSetUp(veth); err != nil {
+		return fmt.Errorf("making the task's network: %w", err)
+	}
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("entering the task's network: %w", err)
+	}
+	defer ns.Close()
+	in, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return fmt.Errorf("entering the task's network: %w", err)
+	}
+	defer in.Close()
+	for _, name := range []string{"lo", "eth0"} {
+		link, err := in.LinkByName(name)
+		if err == nil && name == "eth0" {
+			err = in.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, n.gateway.Bits()))})
+		}
+		if err == nil {
+			err = in.LinkSetUp(link)
+		}
+		if err != nil {
+			return fmt.Errorf("setting up the task's %s: %w", name, err)
+		}
+	}
+	if err := in.RouteAdd(&netlink.Route{Gw: n.gateway.Addr().AsSlice()}); err != nil {
+		return fmt.Errorf("setting the task's route: %w", err)
+	}
+	return nil
+}
+
+// close removes the bridge when no task is on it any more.
+func (n *nativeNet) close(empty bool) error {
+	if !empty {
+		return nil
+	}
+	link, err := netlink.LinkByName(n.bridge)
+	if err != nil {
+		return nil
+	}
+	return netlink.LinkDel(link)
+}

@@ -1,0 +1,106 @@
+package run
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// streams are the shim's ends of what goes into and comes out of a container's main
+// process.
+type streams struct {
+	out    *os.File   // what it writes
+	failed *os.File   // why its program could not be run; ends when it runs
+	input  *os.File   // kept open where the container wants an input, else nil
+	theirs []*os.File // the process's ends, until it has them
+}
+
+// openStreams gives a process its input and output, its report pipe as descriptor
+// 3, and what the host gave it behind that.
+func openStreams(c execConfig, cmd *exec.Cmd) (s *streams, err error) {
+	s = &streams{theirs: cmd.ExtraFiles}
+	defer func() {
+		if err != nil {
+			s.started()
+			s.close()
+		}
+	}()
+	var report *os.File
+	if s.failed, report, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = append([]*os.File{report}, cmd.ExtraFiles...)
+	s.theirs = append(s.theirs, report)
+	if c.Terminal {
+		return s, s.terminal(cmd)
+	}
+	var in *os.File
+	if s.out, in, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = in, in
+	s.theirs = append(s.theirs, in)
+	if c.Input {
+		if in, s.input, err = os.Pipe(); err != nil {
+			return nil, err
+		}
+		cmd.Stdin = in
+		s.theirs = append(s.theirs, in)
+	}
+	return s, nil
+}
+
+// terminal gives a process a terminal of its own for input and output.
+func (s *streams) terminal(cmd *exec.Cmd) error {
+	ours, theirs, err := openTerminal()
+	if err != nil {
+		return err
+	}
+	s.out = ours
+	s.theirs = append(s.theirs, theirs)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setctty = true // descriptor 0
+	return nil
+}
+
+// openTerminal makes a pseudo-terminal: our side and the side of a program.
+func openTerminal() (ours, theirs *os.File, err error) {
+	if ours, err = os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0); err != nil {
+		return nil, nil, fmt.Errorf("making a terminal: %w", err)
+	}
+	number, err := unix.IoctlGetInt(int(ours.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		var unlocked int32
+		err = ioctl(int(ours.Fd()), unix.TIOCSPTLCK, unsafe.Pointer(&unlocked))
+	}
+	if err == nil {
+		theirs, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	}
+	if err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("making a terminal: %w", err)
+	}
+	return ours, theirs, nil
+}
+
+// started lets go of the process's ends.
+func (s *streams) started() {
+	for _, f := range s.theirs {
+		f.Close()
+	}
+	s.theirs = nil
+}
+
+// close lets go of the input. The output is its reader's to close.
+func (s *streams) close() {
+	if s.input != nil {
+		s.input.Close()
+	}
+}
