@@ -18,6 +18,7 @@ import (
 // nativeNet is the bridge of one runtime and the addresses on it.
 type nativeNet struct {
 	bridge  string
+	closed  error        // why tasks cannot reach beyond this machine
 	gateway netip.Prefix // the bridge's address, with the length of its network
 	mu      sync.Mutex
 	leased  map[string]netip.Addr // task id → address
@@ -63,6 +64,7 @@ func newNativeNet(dir string) (*nativeNet, error) {
 		n.close(true)
 		return nil, fmt.Errorf("setting up the tasks' bridge: %w", err)
 	}
+	n.closed = openEgress(n.bridge, n.gateway)
 	return n, nil
 }
 
@@ -188,5 +190,8 @@ func (n *nativeNet) close(empty bool) error {
 	if err != nil {
 		return nil
 	}
-	return netlink.LinkDel(link)
+	if n.closed == nil {
+		err = closeEgress(n.bridge)
+	}
+	return errors.Join(err, netlink.LinkDel(link))
 }

@@ -3,6 +3,7 @@ package run
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -215,7 +216,7 @@ func writeEtc(c execConfig, root string) error {
 	if err != nil {
 		return err
 	}
-	resolver, _ := os.ReadFile("/etc/resolv.conf")
+	resolver := machineResolver()
 	if len(c.DNS)+len(c.Search) > 0 {
 		resolver = nil
 		for _, server := range c.DNS {
@@ -248,6 +249,26 @@ func writeEtc(c execConfig, root string) error {
 		}
 	}
 	return nil
+}
+
+// machineResolver is the machine's resolv.conf; where that names a resolver on the
+// loopback interface, which is another in a container, systemd's list of those behind
+// it, as Docker does it.
+func machineResolver() []byte {
+	raw, _ := os.ReadFile("/etc/resolv.conf")
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(f[1]); err != nil || !a.IsLoopback() {
+			return raw
+		}
+	}
+	if behind, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
+		return behind
+	}
+	return raw
 }
 
 // protectProc hides what of /proc speaks of the machine.
