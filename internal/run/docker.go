@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -706,25 +705,11 @@ func (t *dockerTask) Logs(name string, offset int64, take func(Line) bool) error
 		return fmt.Errorf("reading the output of %s: %w", name, err)
 	}
 	defer out.Close()
-	r, w := io.Pipe()
-	go func() {
-		_, err := stdcopy.StdCopy(w, w, out)
-		w.CloseWithError(err)
-	}()
-	in := bufio.NewScanner(r)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		stamp, text, _ := strings.Cut(in.Text(), " ")
-		when, err := time.Parse(time.RFC3339Nano, stamp)
-		if err != nil || when.UnixNano() <= from {
-			continue
-		}
-		offset = max(offset, when.UnixNano()) // the two streams may cross
-		if !take(Line{when, text, offset}) {
-			return nil
-		}
+	lines := dockerLines{from: from, last: from, take: take}
+	if t.spec.Containers[at].Terminal {
+		return lines.plain(out)
 	}
-	return in.Err()
+	return lines.framed(out)
 }
 
 // Trim does nothing: the daemon keeps what it keeps until the container goes.

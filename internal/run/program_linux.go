@@ -213,13 +213,36 @@ func lookPath(c execConfig, below string) (string, error) {
 }
 
 // changeUser becomes the user and gives up the capabilities beyond those that it
-// keeps.
+// keeps: root alone has any, documented for Docker.
 func changeUser(c execConfig, who identity, drop bool) error {
-	if drop {
-		if err := dropCapabilities(c.Container, who.uid == 0); err != nil {
-			return err
-		}
+	if !drop {
+		return setUser(c, who)
 	}
+	list, err := keeps(c.Container)
+	if err != nil {
+		return err
+	}
+	caps, err := capability.NewPid2(0)
+	if err != nil {
+		return fmt.Errorf("reading capabilities: %w", err)
+	}
+	caps.Set(capability.BOUNDS, list...)
+	if err := caps.Apply(capability.BOUNDS); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	if err := setUser(c, who); err != nil { // it takes capabilities that may have to go
+		return err
+	}
+	if who.uid == 0 {
+		caps.Set(capability.CAPS, list...)
+	}
+	if err := caps.Apply(capability.CAPS | capability.AMBS); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	return nil
+}
+
+func setUser(c execConfig, who identity) error {
 	if os.Geteuid() != 0 || c.OneUser {
 		return nil // only root can become another, where there is one
 	}
@@ -231,29 +254,6 @@ func changeUser(c execConfig, who identity, drop bool) error {
 	}
 	if err := unix.Setresuid(who.uid, who.uid, who.uid); err != nil {
 		return fmt.Errorf("setting the user: %w", err)
-	}
-	return nil
-}
-
-func dropCapabilities(c Container, root bool) error {
-	list, err := keeps(c)
-	if err != nil {
-		return err
-	}
-	caps, err := capability.NewPid2(0)
-	if err != nil {
-		return fmt.Errorf("reading capabilities: %w", err)
-	}
-	caps.Clear(capability.BOUNDS | capability.AMBS)
-	caps.Set(capability.BOUNDS, list...)
-	which := capability.BOUNDS | capability.AMBS
-	if root {
-		which |= capability.CAPS
-		caps.Clear(capability.CAPS)
-		caps.Set(capability.CAPS, list...)
-	}
-	if err := caps.Apply(which); err != nil {
-		return fmt.Errorf("dropping capabilities: %w", err)
 	}
 	return nil
 }

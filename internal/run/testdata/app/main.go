@@ -2,17 +2,28 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
-	switch os.Args[1] {
-	case "serve":
+	verbs[os.Args[1]](os.Args[2:])
+}
+
+// verbs are what it can be asked for.
+var verbs = map[string]func(args []string){
+	"serve": func([]string) {
 		fmt.Println("serving", os.Getenv("GREETING"))
 		signal.Ignore(syscall.SIGINT)
 		err := http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -21,33 +32,169 @@ func main() {
 		}))
 		fmt.Println(err)
 		os.Exit(3)
-	case "busy": // as much work and memory as it can
+	},
+	"busy": func([]string) { // as much work and memory as it can
 		held := make([]byte, 64<<20)
 		for i := 0; ; i++ {
 			held[i%len(held)]++
 		}
-	case "exit":
+	},
+	"hog": func([]string) { // memory without end
+		var held [][]byte
+		for {
+			b := make([]byte, 1<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			held = append(held, b)
+		}
+	},
+	"exit": func([]string) {
 		fmt.Println("one")
 		fmt.Fprintln(os.Stderr, "two")
 		fmt.Print("three, unfinished")
 		os.Exit(7)
-	case "where": // what a command in a container sees
+	},
+	"where": func(args []string) { // what a command in a container sees
 		wd, _ := os.Getwd()
 		_, err := os.Stat("/app")
 		fmt.Println(os.Getenv("GREETING"), wd, os.Getuid(), err == nil)
-		resp, err := http.Get("http://" + os.Args[2] + ":8080/")
+		resp, err := http.Get("http://" + args[0] + ":8080/")
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
 		resp.Body.Close()
 		os.Exit(5)
-	case "sleep":
+	},
+	"sleep": func([]string) {
 		fmt.Println("asleep")
 		time.Sleep(time.Hour)
-	case "stubborn":
+	},
+	"stubborn": func([]string) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
 		time.Sleep(time.Hour)
+	},
+	"signal": func([]string) { // says which signal ends it
+		got := make(chan os.Signal, 1)
+		signal.Notify(got, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGUSR1)
+		fmt.Println("ready")
+		fmt.Println(<-got)
+	},
+	"ask": func(args []string) { // an address, until it answers
+		for {
+			resp, err := http.Get("http://" + args[0] + "/")
+			if err == nil {
+				b, _ := io.ReadAll(resp.Body)
+				fmt.Println(string(b))
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	},
+	"hear": func([]string) { // one datagram
+		c, err := net.ListenPacket("udp", "127.0.0.1:8125")
+		check(err)
+		fmt.Println("ready")
+		b := make([]byte, 100)
+		n, _, err := c.ReadFrom(b)
+		check(err)
+		fmt.Println(string(b[:n]))
+	},
+	"shout": func(args []string) { // datagrams to localhost, without connecting
+		c, err := net.ListenPacket("udp", ":0")
+		check(err)
+		to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8125}
+		for {
+			if _, err := c.WriteTo([]byte("heard"), to); err != nil {
+				fmt.Println(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	},
+	"write": func(args []string) { check(os.WriteFile(args[0], []byte(args[1]), 0o644)) },
+	"append": func(args []string) { // a letter, and what there is then
+		f, err := os.OpenFile(args[0], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		check(err)
+		_, err = f.WriteString("x")
+		check(err)
+		check(f.Close())
+		read(args[0])
+	},
+	"read": func(args []string) {
+		for _, file := range args {
+			read(file)
+		}
+	},
+	"self": func([]string) { // who and what it is
+		host, _ := os.Hostname()
+		var files syscall.Rlimit
+		check(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+		fmt.Println(os.Getpid(), os.Getuid(), os.Getgid(), host, files.Cur, files.Max, status("CapEff"), status("CapBnd"), status("NoNewPrivs"))
+	},
+	"tty": func([]string) { // whether its output is a terminal
+		st, err := os.Stdout.Stat()
+		check(err)
+		fmt.Println(st.Mode()&os.ModeCharDevice != 0)
+	},
+	"input": func([]string) { // whether its input stays open
+		ended := make(chan bool)
+		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
+		select {
+		case <-ended:
+			fmt.Println("ended")
+		case <-time.After(200 * time.Millisecond):
+			fmt.Println("open")
+		}
+	},
+	"fork": func([]string) { // away: a child in a session of its own that stays
+		program := "/app"
+		if _, err := os.Stat(program); err != nil {
+			program = "/proc/self/exe"
+		}
+		cmd := exec.Command(program, "sleep")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		check(cmd.Start())
+		fmt.Println("forked")
+	},
+	"long": func(args []string) { // a line
+		n, err := strconv.Atoi(args[0])
+		check(err)
+		os.Stdout.Write(append(bytes.Repeat([]byte("a"), n), '\n'))
+		fmt.Println("end")
+	},
+	"flood": func(args []string) { // lines
+		n, err := strconv.Atoi(args[0])
+		check(err)
+		w := bufio.NewWriter(os.Stdout)
+		for i := range n {
+			fmt.Fprintf(w, "line %d of many that are written as fast as can be\n", i)
+		}
+		w.Flush()
+	},
+}
+
+func read(file string) {
+	b, err := os.ReadFile(file)
+	check(err)
+	fmt.Println(strings.TrimSpace(string(b)))
+}
+
+// status is a line of /proc/self/status.
+func status(name string) string {
+	b, _ := os.ReadFile("/proc/self/status")
+	for _, line := range strings.Split(string(b), "\n") {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "-"
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
 }
