@@ -4,8 +4,10 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 .PHONY: build demo test race lint bench clean
 
+# What is started beside each task is a small program of its own, inside serin.
 build:
-	go build -trimpath -ldflags='-s -w -X serin/internal/stage.Version=$(VERSION)' -o bin/serin ./cmd/serin
+	go build -trimpath -ldflags='-s -w' -o internal/run/serin-helper ./internal/run/helper
+	go build -tags helper -trimpath -ldflags='-s -w -X serin/internal/stage.Version=$(VERSION)' -o bin/serin ./cmd/serin
 
 demo: build
 	./bin/serin demo
@@ -27,4 +29,4 @@ bench: build
 	bench/run
 
 clean:
-	rm -rf bin
+	rm -rf bin internal/run/serin-helper

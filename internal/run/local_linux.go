@@ -82,10 +82,35 @@ func newLocal(mode string, c Config) (*Local, error) {
 			return nil, fmt.Errorf("making the runtime's directory: %w", err)
 		}
 	}
+	helper, err := helperIn(dir, c.Helper)
+	if err != nil {
+		return nil, err
+	}
 	return &Local{
-		mode: mode, dir: dir, helper: cmp.Or(c.Helper, "/proc/self/exe"), log: c.Log, tasks: map[string]*localTask{},
+		mode: mode, dir: dir, helper: helper, log: c.Log, tasks: map[string]*localTask{},
 		images: &images{dir: filepath.Join(dir, "images"), transport: c.Transport},
 	}, nil
+}
+
+// helperIn is the program that is started beside and inside tasks: what is asked
+// for, or the embedded one, written where it can be started, or this program itself.
+func helperIn(dir, asked string) (string, error) {
+	if asked != "" || embedded == nil {
+		return cmp.Or(asked, "/proc/self/exe"), nil
+	}
+	sum := sha256.Sum256(embedded)
+	at := filepath.Join(dir, "helper-"+hex.EncodeToString(sum[:8]))
+	if _, err := os.Stat(at); err == nil {
+		return at, nil
+	}
+	err := writeFile(at, embedded)
+	if err == nil {
+		err = os.Chmod(at, 0o755)
+	}
+	if err != nil {
+		return "", fmt.Errorf("writing the runtime's helper: %w", err)
+	}
+	return at, nil
 }
 
 func (l *Local) Name() string { return l.mode }

@@ -34,7 +34,7 @@ import (
 
 var (
 	program []byte // of the tests' image
-	helper  string // see testdata/helper
+	helper  string // see package helper
 )
 
 func TestMain(m *testing.M) {
@@ -67,7 +67,7 @@ func build() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "serin-run"); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir, "./testdata/app", "./testdata/helper")
+	cmd := exec.Command("go", "build", "-o", dir, "./testdata/app", "./helper")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return dir, cmd.Run()
