@@ -19,15 +19,11 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 )
 
 // Docker runs tasks as containers of the daemon that DOCKER_HOST names, or of
@@ -36,12 +32,15 @@ import (
 // network: that of its only container or, where there are several or one may be
 // started again, of a container beside them that does nothing (docker_pause.go).
 type Docker struct {
-	api       *client.Client
-	owner     string // label of this runtime's containers
-	network   string
-	transport http.RoundTripper // to registries; nil: the default
-	gpus      bool              // the daemon can give containers some
-	log       *slog.Logger
+	api          *client.Client
+	owner        string // label of this runtime's containers
+	network      string
+	transport    http.RoundTripper // to registries; nil: the default
+	gpus         bool              // the daemon can give containers some
+	architecture string            // of its machine, in Go's words
+	ulimits      []Ulimit          // that containers have unless they say otherwise
+	capabilities []string          // that are Docker's default and not the daemon's
+	log          *slog.Logger
 
 	mu    sync.Mutex
 	tasks map[string]*dockerTask
@@ -69,8 +68,9 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 	sum := sha256.Sum256([]byte(c.Dir))
 	d := &Docker{api: api, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}}
 	d.network = "serin-" + d.owner
-	if said, err := api.Info(ctx, client.InfoOptions{}); err == nil {
-		_, d.gpus = said.Info.Runtimes["nvidia"]
+	if err := d.look(ctx); err != nil {
+		api.Close()
+		return nil, err
 	}
 	_, err = api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: map[string]string{labelOwner: d.owner}})
 	if err != nil && !cerrdefs.IsConflict(err) && !strings.Contains(err.Error(), "already exists") {
@@ -80,75 +80,46 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 	return d, nil
 }
 
+// look reads what kind of daemon it is.
+func (d *Docker) look(ctx context.Context) error {
+	said, err := d.api.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return fmt.Errorf("looking at the daemon: %w", err)
+	}
+	_, d.gpus = said.Info.Runtimes["nvidia"]
+	d.architecture = cmp.Or(map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[said.Info.Architecture], said.Info.Architecture) // Podman has Go's names
+	version, err := d.api.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return fmt.Errorf("looking at the daemon: %w", err)
+	}
+	for _, c := range version.Components {
+		if strings.HasPrefix(c.Name, "Podman") {
+			// It gives containers more than it may have itself, where that is little, and
+			// fewer capabilities than Docker does.
+			d.ulimits, d.capabilities = ownLimits(), []string{"AUDIT_WRITE", "MKNOD", "NET_RAW"}
+		}
+	}
+	return nil
+}
+
+// ownLimits are as many open files and processes as this machine allows, and Podman
+// itself has: it takes 32,768 processes, observed.
+func ownLimits() (list []Ulimit) {
+	for name, what := range map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC} {
+		var l unix.Rlimit
+		if err := unix.Getrlimit(what, &l); err == nil {
+			most := int64(min(l.Max, 1<<20))
+			if name == "nproc" {
+				most = min(most, 1<<15)
+			}
+			list = append(list, Ulimit{name, most, most})
+		}
+	}
+	return list
+}
+
 // Name is docker.
 func (d *Docker) Name() string { return "docker" }
-
-// Pull has the daemon pull the image, unless it has what the reference names now.
-func (d *Docker) Pull(ctx context.Context, ref string, auth Auth) (Image, error) {
-	if image, ok := d.present(ctx, ref, auth); ok {
-		return image, nil
-	}
-	options := client.ImagePullOptions{}
-	if auth.Username != "" {
-		encoded, err := authconfig.Encode(registry.AuthConfig{Username: auth.Username, Password: auth.Password})
-		if err != nil {
-			return Image{}, &Error{CannotPull, err}
-		}
-		options.RegistryAuth = encoded
-	}
-	progress, err := d.api.ImagePull(ctx, ref, options)
-	if err == nil {
-		err = progress.Wait(ctx)
-		progress.Close()
-	}
-	if err != nil {
-		return Image{}, &Error{CannotPull, err}
-	}
-	image, err := d.api.ImageInspect(ctx, ref)
-	if err != nil {
-		return Image{}, &Error{CannotPull, err}
-	}
-	for _, name := range image.RepoDigests {
-		if repo, digest, ok := strings.Cut(name, "@"); ok && strings.HasPrefix(ref, repo) {
-			return Image{Digest: digest, Ref: name}, nil
-		}
-	}
-	return Image{}, &Error{CannotPull, fmt.Errorf("the daemon knows no digest of %s", ref)}
-}
-
-// present asks the registry what a reference names, which takes a fraction of the
-// time that the daemon takes to find out, and the daemon whether it has that. Where
-// either does not say, it is pulled.
-func (d *Docker) present(ctx context.Context, ref string, auth Auth) (Image, bool) {
-	parsed, err := name.ParseReference(ref, name.Insecure)
-	if err != nil {
-		return Image{}, false
-	}
-	digest, pinned := parsed.(name.Digest)
-	if !pinned {
-		options := []remote.Option{remote.WithContext(ctx)}
-		if d.transport != nil {
-			options = append(options, remote.WithTransport(d.transport))
-		}
-		if auth.Username != "" {
-			options = append(options, remote.WithAuth(&authn.Basic{Username: auth.Username, Password: auth.Password}))
-		}
-		desc, err := remote.Head(parsed, options...)
-		if err != nil {
-			return Image{}, false
-		}
-		digest = parsed.Context().Digest(desc.Digest.String())
-	}
-	repository, _, _ := strings.Cut(ref, "@")
-	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
-		repository = repository[:i]
-	}
-	own := repository + "@" + digest.DigestStr() // as the daemon names it, which leaves docker.io out
-	if _, err := d.api.ImageInspect(ctx, own); err != nil {
-		return Image{}, false
-	}
-	return Image{Digest: digest.DigestStr(), Ref: own}, true
-}
 
 // Create creates a task's containers.
 func (d *Docker) Create(ctx context.Context, spec Spec) (Task, error) {
@@ -203,7 +174,7 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 			config.Hostname, host.DNS, host.DNSSearch, host.ExtraHosts = "", nil, nil, nil
 		}
 		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + t.spec.ID + "-" + c.Name})
-		if cerrdefs.IsConflict(err) {
+		if taken(err) {
 			return ErrExists
 		}
 		if err != nil {
@@ -214,9 +185,14 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 	return nil
 }
 
+// taken says that a container of the name is there; Podman says so in words.
+func taken(err error) bool {
+	return cerrdefs.IsConflict(err) || err != nil && strings.Contains(err.Error(), "is already in use")
+}
+
 // configs is a container as Docker has it.
 func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.HostConfig) {
-	stop := int(c.StopTimeout / time.Second)
+	stop := wholeSeconds(c.StopTimeout)
 	config := &container.Config{
 		Image: c.Image, Env: c.Env, Cmd: c.Command, Entrypoint: c.Entrypoint, WorkingDir: c.Workdir, User: c.User, StopTimeout: &stop,
 		Hostname: c.Hostname, Tty: c.Terminal, OpenStdin: c.Input, Labels: map[string]string{labelOwner: d.owner, labelTask: spec.ID},
@@ -227,6 +203,13 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 	for _, server := range c.DNS {
 		if a, err := netip.ParseAddr(server); err == nil {
 			host.DNS = append(host.DNS, a)
+		}
+	}
+	if root := c.User == "" || c.User == "0" || c.User == "root"; root && !slices.Contains(c.Drop, "ALL") { // another's would have them for good
+		for _, name := range d.capabilities {
+			if !slices.Contains(c.Drop, name) && !slices.Contains(c.Add, name) {
+				host.CapAdd = append(slices.Clone(host.CapAdd), name)
+			}
 		}
 	}
 	host.Memory, host.CPUShares = c.Memory, c.Shares
@@ -246,7 +229,10 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 	for _, t := range c.Tmpfs {
 		host.Tmpfs[t.Path] = strings.Join(append([]string{"size=" + strconv.FormatInt(t.Size, 10)}, t.Options...), ",")
 	}
-	for _, l := range c.Ulimits {
+	limits := slices.DeleteFunc(slices.Clone(d.ulimits), func(l Ulimit) bool {
+		return slices.ContainsFunc(c.Ulimits, func(own Ulimit) bool { return own.Name == l.Name })
+	})
+	for _, l := range append(limits, c.Ulimits...) {
 		host.Ulimits = append(host.Ulimits, &container.Ulimit{Name: l.Name, Soft: l.Soft, Hard: l.Hard})
 	}
 	for _, m := range c.Mounts {
@@ -260,6 +246,9 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 	}
 	return config, host
 }
+
+// wholeSeconds is a time as the daemon takes it, not shorter.
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // hostsOf turns lines of /etc/hosts into Docker's words.
 func hostsOf(lines []string) (list []string) {
@@ -490,6 +479,9 @@ func (t *dockerTask) locate(ctx context.Context) error {
 // findAddress reads the address of the container whose network the task has.
 func (t *dockerTask) findAddress(ctx context.Context, id string) error {
 	r, err := t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil { // Podman fails to look at one that is just ending
+		r, err = t.runtime.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	}
 	if err != nil {
 		return fmt.Errorf("finding the task's address: %w", err)
 	}
@@ -699,7 +691,7 @@ func (t *dockerTask) Stop(_ context.Context, name string) error {
 	if st, _ := t.State(); !st.Containers[at].Runs() {
 		return nil
 	}
-	seconds := int(t.spec.Containers[at].StopTimeout / time.Second)
+	seconds := wholeSeconds(t.spec.Containers[at].StopTimeout)
 	go func() { // the daemon answers when the container has ended
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds+30)*time.Second)
 		defer cancel()

@@ -42,7 +42,7 @@ func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id stri
 	config.Labels[labelAt], config.Labels[labelSpec] = "-1", raw
 	host.NetworkMode, host.Sysctls = container.NetworkMode(d.network), spec.Sysctls
 	created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + spec.ID})
-	if cerrdefs.IsConflict(err) {
+	if taken(err) {
 		return "", ErrExists
 	}
 	if err != nil {
@@ -53,11 +53,7 @@ func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id stri
 }
 
 func (d *Docker) makePause(ctx context.Context) error {
-	said, err := d.api.Info(ctx, client.InfoOptions{})
-	if err != nil {
-		return err
-	}
-	program, err := pauseProgram(said.Info.Architecture)
+	program, err := pauseProgram(d.architecture)
 	if err != nil {
 		return err
 	}
@@ -87,8 +83,8 @@ var pauseCode = map[string]struct {
 	machine uint16
 	code    []byte
 }{
-	"x86_64":  {62, []byte{0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7}}, // mov eax, 34; syscall; jmp
-	"aarch64": {183, instructions(0xd2800000, 0xd2800001, 0xd2800002, 0xd2800003, 0xd2800928, 0xd4000001, 0x17fffffa)},
+	"amd64": {62, []byte{0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7}}, // mov eax, 34; syscall; jmp
+	"arm64": {183, instructions(0xd2800000, 0xd2800001, 0xd2800002, 0xd2800003, 0xd2800928, 0xd4000001, 0x17fffffa)},
 }
 
 func instructions(list ...uint32) (code []byte) {
@@ -102,7 +98,7 @@ func instructions(list ...uint32) (code []byte) {
 func pauseProgram(architecture string) ([]byte, error) {
 	p, ok := pauseCode[architecture]
 	if !ok {
-		return nil, fmt.Errorf("the daemon's machine is a %s; x86_64 and aarch64 are known", architecture)
+		return nil, fmt.Errorf("the daemon's machine is of the architecture %s; amd64 and arm64 are known", architecture)
 	}
 	const at, head, segment = 0x400000, 64, 56
 	out := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)

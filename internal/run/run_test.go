@@ -141,41 +141,44 @@ func pushWith(t testing.TB, signal string) string {
 func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 	ref := push(t)
 	for _, name := range []string{"native", "rootless", "confined", "docker"} {
-		t.Run(name, func(t *testing.T) {
-			if name == "native" && os.Geteuid() != 0 {
-				t.Skip("native needs root")
-			}
-			dir, err := os.MkdirTemp("/tmp", "serin")
-			if err != nil {
-				t.Fatal(err)
-			}
-			config := Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}
-			if name != "confined" { // whose shim is this program, so that a race in it is found
-				config.Helper = helper
-			}
-			r, _, err := Choose(t.Context(), name, config)
-			if err != nil && name == "docker" {
-				t.Skip("no Docker daemon answers here: ", err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				tasks, _ := r.Tasks(context.Background())
-				for _, task := range tasks {
-					end(t, task)
-					task.Remove(context.Background())
-				}
-				r.Close()
-				os.RemoveAll(dir)
-			})
-			image, err := r.Pull(t.Context(), ref, Auth{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			fn(t, r, image.Ref)
-		})
+		t.Run(name, func(t *testing.T) { on(t, name, ref, fn) })
 	}
+}
+
+// on runs a test on one runtime.
+func on(t *testing.T, name, ref string, fn func(t *testing.T, r Runtime, image string)) {
+	if name == "native" && os.Geteuid() != 0 {
+		t.Skip("native needs root")
+	}
+	dir, err := os.MkdirTemp("/tmp", "serin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}
+	if name != "confined" { // whose shim is this program, so that a race in it is found
+		config.Helper = helper
+	}
+	r, _, err := Choose(t.Context(), name, config)
+	if err != nil && name == "docker" {
+		t.Skip("no Docker daemon answers here: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		tasks, _ := r.Tasks(context.Background())
+		for _, task := range tasks {
+			end(t, task)
+			task.Remove(context.Background())
+		}
+		r.Close()
+		os.RemoveAll(dir)
+	})
+	image, err := r.Pull(t.Context(), ref, Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn(t, r, image.Ref)
 }
 
 func start(t *testing.T, r Runtime, id, image string, change func(*Container)) Task {
