@@ -55,6 +55,9 @@ func newNativeNet(dir string) (*nativeNet, error) {
 		return nil, fmt.Errorf("making the tasks' bridge: %w", err)
 	}
 	if link, err = netlink.LinkByName(n.bridge); err == nil {
+		err = netlink.LinkSetAlias(link, dir) // whose it is, if it is left
+	}
+	if err == nil {
 		err = netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(n.gateway)})
 	}
 	if err == nil {

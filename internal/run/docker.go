@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,8 @@ import (
 // started again, of a container beside them that does nothing (docker_pause.go).
 type Docker struct {
 	api          *client.Client
+	dir          string
+	lock         *os.File
 	owner        string // label of this runtime's containers
 	network      string
 	transport    http.RoundTripper // to registries; nil: the default
@@ -48,6 +51,7 @@ type Docker struct {
 
 const (
 	labelOwner = "serin.owner"
+	labelDir   = "serin.dir" // of the runtime
 	labelTask  = "serin.task"
 	labelSpec  = "serin.spec" // the Spec, on a task's first container
 	labelAt    = "serin.at"   // position of a container in its task, from 0; -1: its network
@@ -65,19 +69,29 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 		api.Close()
 		return nil, fmt.Errorf("reaching Docker: %w", err)
 	}
-	sum := sha256.Sum256([]byte(c.Dir))
-	d := &Docker{api: api, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}}
+	dir, taken, err := c.take()
+	if err != nil {
+		api.Close()
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(dir))
+	d := &Docker{api: api, dir: dir, lock: taken, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}}
 	d.network = "serin-" + d.owner
 	if err := d.look(ctx); err != nil {
 		api.Close()
 		return nil, err
 	}
-	_, err = api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: map[string]string{labelOwner: d.owner}})
+	_, err = api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: d.labels()})
 	if err != nil && !cerrdefs.IsConflict(err) && !strings.Contains(err.Error(), "already exists") {
 		api.Close()
 		return nil, fmt.Errorf("making the tasks' network: %w", err)
 	}
 	return d, nil
+}
+
+// labels are on everything that this runtime makes at the daemon.
+func (d *Docker) labels() map[string]string {
+	return map[string]string{labelOwner: d.owner, labelDir: d.dir}
 }
 
 // look reads what kind of daemon it is.
@@ -158,7 +172,7 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 		}
 	}
 	for _, v := range t.spec.Volumes {
-		_, err := d.api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: d.volumeName(t.spec, v), Labels: map[string]string{labelOwner: d.owner}})
+		_, err := d.api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: d.volumeName(t.spec, v), Labels: d.labels()})
 		if err != nil {
 			return fmt.Errorf("making volume %s: %w", v.Name, err)
 		}
@@ -195,8 +209,9 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 	stop := wholeSeconds(c.StopTimeout)
 	config := &container.Config{
 		Image: c.Image, Env: c.Env, Cmd: c.Command, Entrypoint: c.Entrypoint, WorkingDir: c.Workdir, User: c.User, StopTimeout: &stop,
-		Hostname: c.Hostname, Tty: c.Terminal, OpenStdin: c.Input, Labels: map[string]string{labelOwner: d.owner, labelTask: spec.ID},
+		Hostname: c.Hostname, Tty: c.Terminal, OpenStdin: c.Input, Labels: d.labels(),
 	}
+	config.Labels[labelTask] = spec.ID
 	host := &container.HostConfig{
 		ReadonlyRootfs: c.ReadOnly, CapAdd: c.Add, CapDrop: c.Drop, ShmSize: c.SharedMemory, DNSSearch: c.Search, ExtraHosts: hostsOf(c.Hosts), Tmpfs: map[string]string{},
 	}
@@ -387,7 +402,7 @@ func (d *Docker) Close() error {
 			d.log.Debug("the tasks' network stays", "err", err)
 		}
 	}
-	return d.api.Close()
+	return errors.Join(d.api.Close(), d.lock.Close())
 }
 
 func (d *Docker) adopt(t *dockerTask) {

@@ -33,6 +33,7 @@ import (
 type Local struct {
 	mode   string
 	dir    string
+	lock   *os.File
 	helper string
 	images *images
 	log    *slog.Logger
@@ -46,6 +47,7 @@ type Local struct {
 type Config struct {
 	Dir       string            // for images and tasks
 	Helper    string            // a static program that calls Reexec; empty: this one
+	Ephemeral string            // a directory around Dir that goes with it; empty: Dir is kept
 	Transport http.RoundTripper // to the registry; nil: the default
 	Log       *slog.Logger
 }
@@ -56,7 +58,8 @@ func NewNative(c Config) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.net, err = newNativeNet(c.Dir); err != nil {
+	if l.net, err = newNativeNet(l.dir); err != nil {
+		l.lock.Close()
 		return nil, err
 	}
 	if l.net.closed != nil {
@@ -72,11 +75,36 @@ func NewRootless(c Config) (*Local, error) { return newLocal("rootless", c) }
 // NewConfined returns the runtime that needs no privilege.
 func NewConfined(c Config) (*Local, error) { return newLocal("confined", c) }
 
-func newLocal(mode string, c Config) (*Local, error) {
-	dir, err := filepath.Abs(c.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("finding the runtime's directory: %w", err)
+// take makes the directory this program's, until the file is closed.
+func (c Config) take() (dir string, taken *os.File, err error) {
+	if dir, err = filepath.Abs(c.Dir); err == nil {
+		err = os.MkdirAll(dir, 0o755)
 	}
+	if err != nil {
+		return "", nil, fmt.Errorf("making the runtime's directory: %w", err)
+	}
+	if taken, err = lock(dir); err != nil {
+		return "", nil, err
+	}
+	if c.Ephemeral != "" {
+		if err := writeFile(filepath.Join(dir, ephemeralFile), []byte(c.Ephemeral)); err != nil {
+			taken.Close()
+			return "", nil, fmt.Errorf("making the runtime's directory: %w", err)
+		}
+	}
+	return dir, taken, nil
+}
+
+func newLocal(mode string, c Config) (l *Local, err error) {
+	dir, taken, err := c.take()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			taken.Close()
+		}
+	}()
 	for _, d := range []string{"images", "tasks", "volumes"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("making the runtime's directory: %w", err)
@@ -87,7 +115,7 @@ func newLocal(mode string, c Config) (*Local, error) {
 		return nil, err
 	}
 	return &Local{
-		mode: mode, dir: dir, helper: helper, log: c.Log, tasks: map[string]*localTask{},
+		mode: mode, dir: dir, lock: taken, helper: helper, log: c.Log, tasks: map[string]*localTask{},
 		images: &images{dir: filepath.Join(dir, "images"), transport: c.Transport},
 	}, nil
 }
@@ -135,10 +163,11 @@ func (l *Local) Close() error {
 	for _, t := range l.tasks {
 		t.conn.Close()
 	}
+	var err error
 	if l.net != nil {
-		return l.net.close(len(l.tasks) == 0)
+		err = l.net.close(len(l.tasks) == 0)
 	}
-	return nil
+	return errors.Join(err, l.lock.Close())
 }
 
 func (l *Local) taskDir(id string) string { return filepath.Join(l.dir, "tasks", id) }

@@ -426,7 +426,8 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 		if st, _ := found[1].State(); !st.Ended || st.Containers[0].ExitCode != 137 {
 			t.Errorf("a task whose shim died is %+v", st)
 		}
-		if _, err := http.Get(fmt.Sprintf("http://%s:8080/", gone.Address())); err == nil {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+		if _, err := client.Get(fmt.Sprintf("http://%s:8080/", gone.Address())); err == nil { // the bridge is still there
 			t.Error("a task whose shim died still answers")
 		}
 		for _, f := range found {
@@ -567,4 +568,78 @@ func TestATaskCanBeRemovedByTwoAtOnce(t *testing.T) {
 			t.Errorf("%d tasks are left, %v", len(left), err)
 		}
 	})
+}
+
+// A program that was killed has closed nothing.
+func TestWhatACrashLeftIsFoundAndRemoved(t *testing.T) {
+	each(t, func(t *testing.T, r Runtime, image string) {
+		task := start(t, r, "a", image, nil)
+		get(t, task)
+		find := func(dir string) *Leftover {
+			found, err := Leftovers(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range found {
+				if l.Dir == dir {
+					return l
+				}
+			}
+			return nil
+		}
+		var dir string
+		var taken *os.File
+		switch r := r.(type) {
+		case *Local:
+			dir, taken = r.dir, r.lock
+		case *Docker:
+			dir, taken = r.dir, r.lock
+		}
+		if l := find(dir); l != nil {
+			t.Fatalf("what is in use was found: %+v", l)
+		}
+		taken.Close()
+		l := find(dir)
+		if l == nil || !l.Kept || len(l.Processes)+len(l.Docker) == 0 {
+			t.Fatalf("found %+v", l)
+		}
+		if err := os.WriteFile(filepath.Join(dir, ephemeralFile), []byte(filepath.Dir(dir)+"/nothing"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if l = find(dir); l == nil || l.Kept {
+			t.Fatalf("found %+v", l)
+		}
+		if err := l.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range l.Processes {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(b) > 0 {
+				t.Errorf("process %d still runs", pid)
+			}
+		}
+		if l := find(dir); l != nil && len(l.Processes)+len(l.Docker)+len(l.Bridges) > 0 {
+			t.Errorf("after that there is %+v", l)
+		}
+		os.MkdirAll(filepath.Join(dir, "tasks"), 0o755) // for the test's own end
+		until(t, task, func(st State) bool { return st.Idle() || st.Ended })
+	})
+}
+
+func TestADirectoryIsOneProgramsAtATime(t *testing.T) {
+	dir := t.TempDir()
+	first, err := NewConfined(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewConfined(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "in use by another program") {
+		t.Errorf("a second one got %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := NewConfined(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
 }

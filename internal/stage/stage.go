@@ -305,7 +305,11 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 		return nil
 	})
 	g.Go(func() error {
-		r, why, err := s.config.Runtime(ctx, run.Config{Dir: filepath.Join(s.config.Dir, "run"), Log: s.log})
+		c := run.Config{Dir: filepath.Join(s.config.Dir, "run"), Log: s.log}
+		if s.config.Ephemeral {
+			c.Ephemeral = s.config.Dir
+		}
+		r, why, err := s.config.Runtime(ctx, c)
 		if err != nil {
 			return err
 		}
