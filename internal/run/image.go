@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -39,7 +40,8 @@ func (i *images) pull(ctx context.Context, ref string, auth Auth) (Image, error)
 	if err != nil {
 		return Image{}, &Error{CannotPull, fmt.Errorf("invalid reference format: %w", err)}
 	}
-	options := []remote.Option{remote.WithContext(ctx)}
+	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithPlatform(platform)}
 	if i.transport != nil {
 		options = append(options, remote.WithTransport(i.transport))
 	}
@@ -57,7 +59,7 @@ func (i *images) pull(ctx context.Context, ref string, auth Auth) (Image, error)
 		}
 		image, err := desc.Image()
 		if err != nil {
-			return nil, fmt.Errorf("no image for this platform in %s: %w", ref, err)
+			return nil, fmt.Errorf("image Manifest does not contain descriptor matching platform '%s': %w", platform, err)
 		}
 		return nil, unpack(image, dir)
 	})

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -642,4 +643,32 @@ func TestADirectoryIsOneProgramsAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Close()
+}
+
+// An index that has images for other machines alone.
+func TestAnImageForAnotherArchitectureIsRefused(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	other := map[string]string{"amd64": "arm64"}[runtime.GOARCH]
+	if other == "" {
+		other = "amd64"
+	}
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: other}}})
+	ref := strings.TrimPrefix(server.URL, "http://") + "/other:1"
+	parsed, err := name.ParseReference(ref)
+	if err == nil {
+		err = remote.WriteIndex(parsed, index)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewConfined(Config{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_, err = r.Pull(t.Context(), ref, Auth{})
+	if want := "image Manifest does not contain descriptor matching platform 'linux/" + runtime.GOARCH + "'"; err == nil || !strings.HasPrefix(err.Error(), "CannotPullContainerError: "+want) {
+		t.Errorf("it gave %v", err)
+	}
 }

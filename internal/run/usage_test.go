@@ -5,10 +5,12 @@ package run
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,5 +108,41 @@ func TestTheDaemonIsAskedForWhatRuns(t *testing.T) {
 	}
 	if old := withoutFiles(10, map[string]uint64{"inactive_file": 1, "total_inactive_file": 4}); old != 6 {
 		t.Errorf("with the hierarchies of old it is %d", old)
+	}
+}
+
+// The daemon is stopped and started again while a container runs.
+func TestADaemonThatGoesAwayIsWaitedFor(t *testing.T) {
+	var looks atomic.Int32
+	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/wait") && looks.Load() < 2:
+			w.WriteHeader(http.StatusInternalServerError) // as it goes
+		case strings.HasSuffix(r.URL.Path, "/wait"):
+			fmt.Fprint(w, `{"StatusCode": 5}`)
+		case strings.HasSuffix(r.URL.Path, "/json"):
+			switch looks.Add(1) {
+			case 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 2: // it is back, and the container has gone on
+				fmt.Fprint(w, `{"State": {"Running": true, "StartedAt": "2026-01-01T00:00:00Z"}}`)
+			default:
+				fmt.Fprint(w, `{"State": {"Running": false, "ExitCode": 5, "StartedAt": "2026-01-01T00:00:00Z", "FinishedAt": "2026-01-01T00:00:01Z"}}`)
+			}
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer daemon.Close()
+	api, err := client.New(client.WithHost(strings.Replace(daemon.URL, "http:", "tcp:", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := &dockerTask{runtime: &Docker{api: api, tasks: map[string]*dockerTask{}, log: slog.New(slog.DiscardHandler)}, spec: Spec{ID: "a", Containers: []Container{{Name: "main"}}}, ids: []string{"one"},
+		state: State{Containers: []ContainerState{{Name: "main", Starts: 1, Started: time.Now()}}}, changed: make(chan struct{})}
+	task.runtime.adopt(task)
+	defer task.let()
+	if c := idle(t, task).Containers[0]; c.ExitCode != 5 || looks.Load() != 3 {
+		t.Errorf("it ended as %+v after %d looks", c, looks.Load())
 	}
 }
