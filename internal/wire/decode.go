@@ -117,6 +117,8 @@ func (d decoder) assign(node any, v reflect.Value, at *path) error {
 	case kindDocument:
 		v.Set(reflect.ValueOf(d.naming.Document(node)))
 		return nil
+	case kindUnion:
+		return d.assignUnion(node, v, s, at)
 	case kindOpaque:
 		return &DecodeError{at.String(), "is not performed by Serin"}
 	}
@@ -139,6 +141,28 @@ func (d decoder) assignStruct(node any, v reflect.Value, s *shape, at *path) err
 		if err := d.assign(child, v.Field(f.index), at.member(name)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (d decoder) assignUnion(node any, v reflect.Value, s *shape, at *path) error {
+	m, ok := node.(map[string]any)
+	if !ok {
+		return mismatch(at, "a structure", node)
+	}
+	if len(m) != 1 {
+		return &DecodeError{at.String(), fmt.Sprintf("must have exactly one member, got %d", len(m))}
+	}
+	for name, child := range m {
+		f, ok := s.byName[name]
+		if !ok {
+			return &DecodeError{at.member(name).String(), "is not a member that Serin knows" + nearest(name, s)}
+		}
+		member := reflect.New(f.member)
+		if err := d.assign(child, member.Elem().Field(f.index), at.member(name)); err != nil {
+			return err
+		}
+		v.Set(member)
 	}
 	return nil
 }

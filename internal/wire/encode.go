@@ -99,6 +99,11 @@ func (n *Naming) appendJSON(b []byte, v reflect.Value, outermost bool) []byte {
 			b = n.appendJSON(b, fv, false)
 		}
 		return append(b, '}')
+	case kindUnion:
+		if f, value := s.chosen(v); f != nil {
+			b = append(append(append(b, '{', '"'), f.name...), '"', ':')
+			return append(n.appendJSON(b, value, false), '}')
+		}
 	}
 	return append(b, "null"...)
 }

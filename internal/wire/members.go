@@ -24,18 +24,21 @@ func (s *Service) checkStruct(v reflect.Value, sh *shape, m Members, at *path) e
 		if isUnset(fv) {
 			continue
 		}
-		here := at.member(f.name)
-		switch table[f.name] {
-		case refused:
-			return s.Invalid(fmt.Sprintf("Serin does not perform %s yet; remove it from the request. What is performed is listed in docs/support.md.", here))
-		case ignored:
-			continue
-		}
-		if err := s.checkValue(fv, f.shape, here); err != nil {
+		if err := s.checkMember(fv, f, table, at.member(f.name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *Service) checkMember(v reflect.Value, f *field, table map[string]disposition, at *path) error {
+	switch table[f.name] {
+	case refused:
+		return s.Invalid(fmt.Sprintf("Serin does not perform %s yet; remove it from the request. What is performed is listed in docs/support.md.", at))
+	case ignored:
+		return nil
+	}
+	return s.checkValue(v, f.shape, at)
 }
 
 func (s *Service) checkValue(v reflect.Value, sh *shape, at *path) error {
@@ -53,6 +56,10 @@ func (s *Service) checkValue(v reflect.Value, sh *shape, at *path) error {
 		}
 	case kindStruct:
 		return s.checkStruct(v, sh, s.Types[sh.name], at)
+	case kindUnion:
+		if f, value := sh.chosen(v); f != nil {
+			return s.checkMember(value, f, s.Types[sh.name].table(), at.member(f.name))
+		}
 	case kindList:
 		for i := range v.Len() {
 			if err := s.checkValue(v.Index(i), sh.elem, at.item(i)); err != nil {
@@ -113,7 +120,7 @@ func (s *Service) auditStruct(sh *shape, m Members, seen map[reflect.Type]bool, 
 			for inner.kind == kindList || inner.kind == kindMap {
 				inner = inner.elem
 			}
-			if inner.kind == kindStruct {
+			if inner.kind == kindStruct || inner.kind == kindUnion {
 				s.auditStruct(inner, s.Types[inner.name], seen, missing, unknown)
 			}
 		}

@@ -74,8 +74,9 @@ func understand(t *testing.T, s *wire.Service, op *wire.Op, p wire.Protocol, see
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 7))
 	in, out := op.New()
-	fill(r, reflect.ValueOf(in).Elem(), 0)
-	fill(r, reflect.ValueOf(out).Elem(), 0)
+	f := filler{r, s.Naming.Unions}
+	f.fill(reflect.ValueOf(in).Elem(), 0)
+	f.fill(reflect.ValueOf(out).Elem(), 0)
 	var seen any
 	var problem error
 	client := clientFor(s.Name, p, func(req *http.Request) *http.Response {
@@ -132,22 +133,29 @@ func clientFor(service string, p wire.Protocol, do doer) any {
 	panic("no client for " + service)
 }
 
-// fill gives every member a value. Times are whole seconds, strings carry what
-// a codec may stumble over; unions are left out, for no member of theirs is
-// performed, and documents, which stagetest sends and reads.
-func fill(r *rand.Rand, v reflect.Value, depth int) {
+// filler gives every member a value, and of a union one that is performed.
+type filler struct {
+	r      *rand.Rand
+	unions []any
+}
+
+// fill fills a value. Times are whole seconds, strings carry what a codec may
+// stumble over; unions of which nothing is performed are left out, and documents,
+// which stagetest sends and reads.
+func (f filler) fill(v reflect.Value, depth int) {
+	r := f.r
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		fill(r, v.Elem(), depth)
+		f.fill(v.Elem(), depth)
 	case reflect.Struct:
 		if v.Type() == reflect.TypeFor[time.Time]() {
 			v.Set(reflect.ValueOf(time.Unix(1_700_000_000+int64(r.IntN(1e8)), 0).UTC()))
 			return
 		}
 		for i := range v.NumField() {
-			if f := v.Type().Field(i); f.IsExported() && f.Name != "ResultMetadata" {
-				fill(r, v.Field(i), depth+1)
+			if m := v.Type().Field(i); m.IsExported() && m.Name != "ResultMetadata" {
+				f.fill(v.Field(i), depth+1)
 			}
 		}
 	case reflect.Slice:
@@ -157,14 +165,21 @@ func fill(r *rand.Rand, v reflect.Value, depth int) {
 		n := 1 + r.IntN(2)
 		v.Set(reflect.MakeSlice(v.Type(), n, n))
 		for i := range n {
-			fill(r, v.Index(i), depth+1)
+			f.fill(v.Index(i), depth+1)
 		}
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
 		for i := range 2 {
 			value := reflect.New(v.Type().Elem()).Elem()
-			fill(r, value, depth+1)
+			f.fill(value, depth+1)
 			v.SetMapIndex(reflect.ValueOf(fmt.Sprint("key", i)).Convert(v.Type().Key()), value)
+		}
+	case reflect.Interface:
+		for _, u := range f.unions {
+			if t := reflect.TypeOf(u); t.Implements(v.Type()) {
+				v.Set(reflect.New(t.Elem()))
+				f.fill(v.Elem().Elem(), depth+1)
+			}
 		}
 	case reflect.String:
 		v.SetString([]string{"plain", `<&"'>`, "tief grün 한", "two\nlines", " spaces "}[r.IntN(5)])

@@ -22,6 +22,9 @@ type Naming struct {
 	// Document makes the service's own document of a JSON value, where it has
 	// members that are one; numbers come as json.Number.
 	Document func(value any) any
+	// Unions are the members of the service's unions, as pointers to the SDK's
+	// structs: of SharingStrategy, SharingStrategyMemberNvidiaMps is the member nvidiaMps.
+	Unions []any
 
 	shapes sync.Map // reflect.Type → *shape
 }
@@ -39,7 +42,8 @@ const (
 	kindMap
 	kindStruct
 	kindDocument // any JSON
-	kindOpaque   // unions: decoded and encoded by nobody yet, always refused
+	kindUnion    // a structure of which one member is set
+	kindOpaque   // unions without a member that is performed: always refused
 )
 
 // shape is what the codec knows of a Go type: found once, by reflection.
@@ -54,10 +58,11 @@ type shape struct {
 }
 
 type field struct {
-	index int
-	goTag string // Go name
-	name  string // wire name
-	shape *shape
+	index  int
+	goTag  string // Go name
+	name   string // wire name
+	shape  *shape
+	member reflect.Type // of a union: the struct whose field Value is the member
 }
 
 var timeType = reflect.TypeFor[time.Time]()
@@ -105,6 +110,8 @@ func (n *Naming) build(t reflect.Type, open map[reflect.Type]*shape) *shape {
 		s.kind = kindOpaque
 		if n.Document != nil && t.Implements(reflect.TypeFor[marshaler]()) {
 			s.kind = kindDocument
+		} else {
+			n.buildUnion(s, open)
 		}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
@@ -125,7 +132,7 @@ func (n *Naming) build(t reflect.Type, open map[reflect.Type]*shape) *shape {
 			if !f.IsExported() || f.Name == "ResultMetadata" {
 				continue
 			}
-			s.fields = append(s.fields, field{i, f.Name, n.memberName(t.Name(), f), n.build(f.Type, open)})
+			s.fields = append(s.fields, field{index: i, goTag: f.Name, name: n.memberName(t.Name(), f), shape: n.build(f.Type, open)})
 		}
 		for i := range s.fields {
 			s.byName[s.fields[i].name] = &s.fields[i]
@@ -135,6 +142,32 @@ func (n *Naming) build(t reflect.Type, open map[reflect.Type]*shape) *shape {
 	}
 	n.shapes.Store(t, s)
 	return s
+}
+
+// buildUnion finds the members of a union among those that the service named.
+func (n *Naming) buildUnion(s *shape, open map[reflect.Type]*shape) {
+	s.byName = map[string]*field{}
+	for _, u := range n.Unions {
+		if t := reflect.TypeOf(u); t.Implements(s.typ) {
+			_, name, _ := strings.Cut(t.Elem().Name(), "Member")
+			value := t.Elem().Field(0)
+			s.kind = kindUnion
+			s.fields = append(s.fields, field{goTag: name, name: n.memberName("", reflect.StructField{Name: name}), shape: n.build(value.Type, open), member: t.Elem()})
+		}
+	}
+	for i := range s.fields {
+		s.byName[s.fields[i].name] = &s.fields[i]
+	}
+}
+
+// chosen is the member of a union that is set, and its value.
+func (s *shape) chosen(v reflect.Value) (*field, reflect.Value) {
+	for i := range s.fields {
+		if f := &s.fields[i]; !v.IsNil() && v.Elem().Type().Elem() == f.member {
+			return f, v.Elem().Elem().Field(f.index)
+		}
+	}
+	return nil, reflect.Value{}
 }
 
 func (n *Naming) memberName(typ string, f reflect.StructField) string {
