@@ -38,7 +38,7 @@ type API struct {
 
 	clusters    *store.Table[cluster]
 	families    *store.Table[family]
-	definitions *store.Table[types.TaskDefinition]
+	definitions *store.Table[definition]
 	services    *store.Table[service]
 	revisions   *store.Table[revision]
 	deployments *store.Table[deployment]
@@ -218,7 +218,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		store: s, clock: c, log: log, runtime: r, deps: d,
 		clusters:    store.NewTable[cluster](s, "ecs/clusters"),
 		families:    store.NewTable[family](s, "ecs/families"),
-		definitions: store.NewTable[types.TaskDefinition](s, "ecs/definitions"),
+		definitions: store.NewTable[definition](s, "ecs/definitions"),
 		services:    store.NewTable[service](s, "ecs/services"),
 		revisions:   store.NewTable[revision](s, "ecs/revisions"),
 		deployments: store.NewTable[deployment](s, "ecs/deployments"),
@@ -230,7 +230,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		denials:     store.NewTable[denial](s, "ecs/denials"),
 		started:     store.NewTable[started](s, "ecs/started"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
-		naming:      &wire.Naming{Lower: true, ISO: true},
+		naming:      &wire.Naming{Lower: true, ISO: true, Unions: unions()},
 
 		wakeController: make(chan struct{}, 1),
 		wakeAgent:      make(chan struct{}, 1),

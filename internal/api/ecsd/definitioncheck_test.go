@@ -47,6 +47,11 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 			}
 		})
 	}
+	file := func(options map[string]string) func(in) {
+		return first(func(c *types.ContainerDefinition) {
+			c.LogConfiguration = &types.LogConfiguration{LogDriver: types.LogDriverJsonFile, Options: options}
+		})
+	}
 	for _, c := range []struct {
 		name   string
 		change func(in)
@@ -96,8 +101,21 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 		{"neither group nor region", func(i in) { option("awslogs-group", "")(i); option("awslogs-region", "")(i) }, "Log driver awslogs requires options: awslogs-region, awslogs-group"},
 		{"an option that there is not", option("log_key", "x"), "Log driver awslogs disallows options: log_key"},
 		{"a group not to be made", option("awslogs-create-group", "false"), "Log driver awslogs option 'awslogs-create-group' should only be set to 'true', else omit option."},
-		{"lines in one event", option("awslogs-multiline-pattern", "^x"), "the option 'awslogs-multiline-pattern' of container 'web' is not performed by Serin yet"},
-		{"another driver", first(func(c *types.ContainerDefinition) { c.LogConfiguration.LogDriver = types.LogDriverSyslog }), "Serin performs the log driver awslogs"},
+		{"lines in one event", option("awslogs-multiline-pattern", "^x"), ""},
+		{"lines in one event by their time", option("awslogs-datetime-format", "%Y"), ""},
+		{"lines in one event by both", func(i in) { option("awslogs-datetime-format", "%Y")(i); option("awslogs-multiline-pattern", "^x")(i) }, "Invalid setting for container 'web'. Log driver awslogs takes 'awslogs-datetime-format' or 'awslogs-multiline-pattern', not both."},
+		{"a mode", option("mode", "sometimes"), "Invalid setting for container 'web'. Log driver awslogs: the option 'mode' cannot be 'sometimes'."},
+		{"a buffer", option("max-buffer-size", "25m"), ""},
+		{"a buffer of no size", option("max-buffer-size", "much"), "the option 'max-buffer-size' cannot be 'much'"},
+		{"an option that is not performed", option("awslogs-format", "json/emf"), "Log driver awslogs: the option 'awslogs-format' of container 'web' is not performed by Serin."},
+		{"another driver", first(func(c *types.ContainerDefinition) { c.LogConfiguration.LogDriver = types.LogDriverSyslog }), "Serin performs the log drivers awslogs and json-file; 'syslog' of container 'web' is not performed."},
+		{"no driver", first(func(c *types.ContainerDefinition) { c.LogConfiguration.LogDriver = "" }), "'logDriver' of 'logConfiguration' must be specified"},
+		{"files", file(map[string]string{"max-size": "10m", "max-file": "3"}), ""},
+		{"files of a group", file(map[string]string{"awslogs-group": "g"}), "Log driver json-file disallows options: awslogs-group"},
+		{"a number of files alone", file(map[string]string{"max-file": "3"}), "Invalid setting for container 'web'. Log driver json-file takes 'max-file' with 'max-size' only."},
+		{"no number of files", file(map[string]string{"max-size": "1k", "max-file": "some"}), "the option 'max-file' cannot be 'some'"},
+		{"labelled files", file(map[string]string{"labels": "a"}), "Log driver json-file: the option 'labels' of container 'web' is not performed by Serin."},
+		{"files on Fargate", fargate(file(nil)), "json-file is not a valid log driver. Must be one of [awslogs,splunk,awsfirelens]"},
 		{"a constraint of a service's kind", func(i in) {
 			i.PlacementConstraints = []types.TaskDefinitionPlacementConstraint{{Type: "distinctInstance"}}
 		}, "constraint.type 'distinctInstance' is not supported."},
@@ -122,7 +140,7 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 	} {
 		i := web()
 		c.change(i)
-		if err := checkDefinition(i); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if err := checkDefinition("111111111111", i); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
@@ -176,7 +194,28 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 		{"names of ports", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), WorkingDirectory: new("/"), Memory: new(int32(64)),
 			PortMappings: []types.PortMapping{{ContainerPort: new(int32(80)), Name: new("http"), AppProtocol: "http"}}}}},
 			[]types.Compatibility{types.CompatibilityEc2}, []string{docker + "17"}},
+		{"a sidecar that waits for health, its volume, and parameters", inOrder(), []types.Compatibility{types.CompatibilityEc2, types.CompatibilityFargate, types.CompatibilityManagedInstances},
+			[]string{own + "execution-role-awslogs", legacy + "ecr-auth", docker + "21", legacy + "task-iam-role", own + "container-health-check", own + "execution-role-ecr-pull", own + "secrets.ssm.environment-variables",
+				docker + "18", own + "task-eni", docker + "29", legacy + "logging-driver.awslogs", docker + "19", own + "container-ordering"}},
+		{"the host's directories, and empty lists of the console", console(), []types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2},
+			[]string{docker + "17", legacy + "task-iam-role", own + "secrets.ssm.environment-variables", docker + "18"}},
+		{"a volume of Docker's", &ecs.RegisterTaskDefinitionInput{Volumes: []types.Volume{{Name: new("data"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Autoprovision: new(true), Scope: types.ScopeShared, Driver: new("local")}}},
+			ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nxprivatecloud/nxcloud:latest"), Memory: new(int32(2000)), MountPoints: []types.MountPoint{{SourceVolume: new("data"), ContainerPath: new("/data")}},
+				LogConfiguration: &types.LogConfiguration{LogDriver: types.LogDriverAwslogs, Options: map[string]string{"awslogs-group": "/ecs/DeployCloud", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "ecs"}}}}},
+			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, []string{legacy + "logging-driver.awslogs", docker + "19", own + "docker-plugin.local", docker + "25"}},
+		{"GPUs, locked memory, a large /dev/shm and the host's network", trainer(), []types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2},
+			[]string{own + "execution-role-awslogs", legacy + "task-iam-role-network-host", legacy + "ecr-auth", docker + "28", legacy + "task-iam-role", docker + "22", own + "execution-role-ecr-pull", docker + "18", docker + "29",
+				legacy + "logging-driver.awslogs", docker + "19", own + "pid-ipc-namespace-sharing"}},
+		{"timeouts, a secret and a parameter", timed(), []types.Compatibility{types.CompatibilityEc2, types.CompatibilityManagedInstances},
+			[]string{own + "execution-role-awslogs", legacy + "ecr-auth", docker + "17", docker + "28", legacy + "task-iam-role", own + "execution-role-ecr-pull", own + "secrets.ssm.environment-variables", docker + "18", own + "task-eni",
+				legacy + "logging-driver.awslogs", docker + "19", own + "secrets.asm.environment-variables", own + "container-ordering"}},
+		{"an init process, restarts and a read-only root, as documented and guessed", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeAwsvpc, PidMode: types.PidModeTask, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), Memory: new(int32(64)),
+			ReadonlyRootFilesystem: new(true), RestartPolicy: &types.ContainerRestartPolicy{Enabled: new(true)}, LinuxParameters: &types.LinuxParameters{InitProcessEnabled: new(true), Tmpfs: []types.Tmpfs{{ContainerPath: new("/tmp"), Size: 8}}}}}},
+			[]types.Compatibility{types.CompatibilityEc2, types.CompatibilityManagedInstances}, []string{docker + "17", docker + "18", docker + "22", docker + "25", own + "container-restart-policy", own + "pid-ipc-namespace-sharing", own + "task-eni"}},
 	} {
+		if err := checkDefinition("111111111111", named(c.in)); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
 		got := compatibilities(c.in)
 		slices.Sort(got)
 		slices.Sort(c.compatibility)
@@ -184,7 +223,7 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 			t.Errorf("%s is compatible with %v, want %v", c.name, got, c.compatibility)
 		}
 		var names []string
-		for _, a := range attributes(types.TaskDefinition{NetworkMode: c.in.NetworkMode, Cpu: c.in.Cpu, TaskRoleArn: c.in.TaskRoleArn, ExecutionRoleArn: c.in.ExecutionRoleArn, ContainerDefinitions: c.in.ContainerDefinitions}) {
+		for _, a := range taskDefinition(c.in).RequiresAttributes {
 			names = append(names, *a.Name)
 		}
 		slices.Sort(c.attributes)
@@ -192,4 +231,63 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 			t.Errorf("%s requires\n%v, want\n%v", c.name, names, c.attributes)
 		}
 	}
+}
+
+// named gives a definition the family that these rows leave out.
+func named(in *ecs.RegisterTaskDefinitionInput) *ecs.RegisterTaskDefinitionInput {
+	out := *in
+	out.Family = new("f")
+	return &out
+}
+
+// Definitions of which AWS's answers were published.
+
+func awslogs(more ...string) *types.LogConfiguration {
+	options := map[string]string{"awslogs-group": "g", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "ecs"}
+	for i := 0; i < len(more); i += 2 {
+		options[more[i]] = more[i+1]
+	}
+	return &types.LogConfiguration{LogDriver: types.LogDriverAwslogs, Options: options}
+}
+
+func inOrder() *ecs.RegisterTaskDefinitionInput {
+	health := &types.HealthCheck{Command: []string{"CMD-SHELL", "true"}, StartPeriod: new(int32(300))}
+	mount := []types.MountPoint{{SourceVolume: new("sockets"), ContainerPath: new("/app/tmp/sockets")}}
+	role := new("arn:aws:iam::111111111111:role/r")
+	return &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeAwsvpc, Cpu: new("256"), Memory: new("512"), TaskRoleArn: role, ExecutionRoleArn: role, Volumes: []types.Volume{{Name: new("sockets"), Host: &types.HostVolumeProperties{}}},
+		ContainerDefinitions: []types.ContainerDefinition{
+			{Name: new("rails"), Image: new("111111111111.dkr.ecr.us-east-1.amazonaws.com/rails:1"), MemoryReservation: new(int32(512)), MountPoints: mount, HealthCheck: health, LogConfiguration: awslogs("awslogs-create-group", "true"),
+				Secrets: []types.Secret{{Name: new("DB_HOST"), ValueFrom: new("/staging/db/host")}}},
+			{Name: new("nginx"), Image: new("111111111111.dkr.ecr.us-east-1.amazonaws.com/nginx:1"), MountPoints: mount, HealthCheck: health, LogConfiguration: awslogs(),
+				DependsOn: []types.ContainerDependency{{ContainerName: new("rails"), Condition: types.ContainerConditionHealthy}}}}}
+}
+
+func console() *ecs.RegisterTaskDefinitionInput {
+	role := new("arn:aws:iam::111111111111:role/r")
+	c := types.ContainerDefinition{Name: new("agent"), Image: new("docker.io/deepfenceio/deepfence_agent_ce:1.4.0"), Links: []string{}, EntryPoint: []string{}, Command: []string{}, DnsServers: []string{}, DnsSearchDomains: []string{},
+		ExtraHosts: []types.HostEntry{}, DockerSecurityOptions: []string{}, DockerLabels: map[string]string{}, Ulimits: []types.Ulimit{}, Secrets: []types.Secret{{Name: new("KEY"), ValueFrom: new("key")}},
+		MountPoints: []types.MountPoint{{SourceVolume: new("Host"), ContainerPath: new("/fenced/mnt/host"), ReadOnly: new(true)}, {SourceVolume: new("VarLogFenced"), ContainerPath: new("/var/log/fenced"), ReadOnly: new(false)}}}
+	return &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, Cpu: new("512"), Memory: new("2048"), TaskRoleArn: role, ExecutionRoleArn: role, ContainerDefinitions: []types.ContainerDefinition{c},
+		Volumes: []types.Volume{{Name: new("Host"), Host: &types.HostVolumeProperties{SourcePath: new("/")}}, {Name: new("VarLogFenced"), Host: &types.HostVolumeProperties{}}}}
+}
+
+// trainer was published with privileged, a device and ipcMode host, which are not
+// performed: it has the task's own, and Docker's API 1.17 is not asked for.
+func trainer() *ecs.RegisterTaskDefinitionInput {
+	role := new("arn:aws:iam::111111111111:role/r")
+	return &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeHost, Memory: new("1843200"), IpcMode: types.IpcModeTask, TaskRoleArn: role, ExecutionRoleArn: role,
+		Volumes: []types.Volume{{Name: new("mylustre"), Host: &types.HostVolumeProperties{SourcePath: new("/fsx/hzworkspace")}}}, PlacementConstraints: []types.TaskDefinitionPlacementConstraint{{Type: "memberOf", Expression: new("attribute:node==node002")}},
+		ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("111111111111.dkr.ecr.us-east-1.amazonaws.com/t:1"), LogConfiguration: awslogs("awslogs-create-group", "true", "mode", "non-blocking"),
+			LinuxParameters: &types.LinuxParameters{SharedMemorySize: new(int32(16384))}, Ulimits: []types.Ulimit{{Name: types.UlimitNameMemlock, SoftLimit: -1, HardLimit: -1}},
+			MountPoints:          []types.MountPoint{{SourceVolume: new("mylustre"), ContainerPath: new("/workspace"), ReadOnly: new(false)}},
+			ResourceRequirements: []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("8")}}}}}
+}
+
+// timed was published with a volume of EFS, which is not performed.
+func timed() *ecs.RegisterTaskDefinitionInput {
+	role := new("arn:aws:iam::111111111111:role/r")
+	return &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeAwsvpc, Cpu: new("128"), Memory: new("512"), TaskRoleArn: role, ExecutionRoleArn: role,
+		ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("111111111111.dkr.ecr.us-east-1.amazonaws.com/h:1"), Memory: new(int32(512)), Links: []string{}, LogConfiguration: awslogs("mode", "non-blocking"),
+			StartTimeout: new(int32(40)), StopTimeout: new(int32(15)), Secrets: []types.Secret{
+				{Name: new("A"), ValueFrom: new("arn:aws:secretsmanager:us-east-1:111111111111:secret:a-AbCdEf")}, {Name: new("B"), ValueFrom: new("arn:aws:ssm:us-east-1:111111111111:parameter/b")}}}}}
 }

@@ -30,33 +30,28 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDefinition(in); err != nil {
+	family, scope := aws.ToString(in.Family), call.Scope
+	if err := checkDefinition(scope.Account, in); err != nil {
 		return nil, err
 	}
-	family, scope := *in.Family, call.Scope
+	if size := len(a.naming.JSON(in)); size > largest {
+		return nil, client("Actual length: '%d'. Max allowed length is '%d' bytes.", size, largest)
+	}
 	for _, role := range []*string{roleARN(scope, in.TaskRoleArn), roleARN(scope, in.ExecutionRoleArn)} {
 		if err := ownRole(scope, role); err != nil {
 			return nil, err
 		}
 	}
-	d := types.TaskDefinition{
-		Family: in.Family, ContainerDefinitions: in.ContainerDefinitions, NetworkMode: in.NetworkMode,
-		ExecutionRoleArn: roleARN(scope, in.ExecutionRoleArn), TaskRoleArn: roleARN(scope, in.TaskRoleArn),
-		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
-		Cpu: normalSize(in.Cpu, 1024, "vcpu"), Memory: normalSize(in.Memory, 1024, "gb"),
-		Status: types.TaskDefinitionStatusActive, RegisteredAt: new(a.clock.Now()), RegisteredBy: new(call.Principal.ARN),
-		Volumes: []types.Volume{}, PlacementConstraints: orEmpty(in.PlacementConstraints),
-	}
-	d.Compatibilities = compatibilities(in)
-	d.RequiresAttributes = attributes(d)
-	d.ContainerDefinitions = filled(in.ContainerDefinitions, in.NetworkMode)
+	d := taskDefinition(in)
+	d.ExecutionRoleArn, d.TaskRoleArn = roleARN(scope, in.ExecutionRoleArn), roleARN(scope, in.TaskRoleArn)
+	d.RegisteredAt, d.RegisteredBy = new(a.clock.Now()), new(call.Principal.ARN)
 	err = a.store.Update(func(tx *store.Tx) error {
 		f, _ := a.families.Get(tx, scope.Key(family))
 		f.Last++
 		d.Revision = f.Last
 		d.TaskDefinitionArn = new(scope.For("ecs", fmt.Sprintf("task-definition/%s:%d", family, f.Last)).String())
 		a.families.Put(tx, scope.Key(family), f)
-		a.definitions.Put(tx, scope.Key(fmt.Sprintf("%s:%d", family, f.Last)), d)
+		a.definitions.Put(tx, scope.Key(fmt.Sprintf("%s:%d", family, f.Last)), definition{d})
 		a.tags.Set(tx, *d.TaskDefinitionArn, labels)
 		return nil
 	})
@@ -64,6 +59,35 @@ func (a *API) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDe
 		return nil, err
 	}
 	return &ecs.RegisterTaskDefinitionOutput{TaskDefinition: &d, Tags: in.Tags}, nil
+}
+
+// largest is the most bytes that a definition may have as JSON, observed.
+const largest = 64 << 10
+
+// taskDefinition is what is registered, with what follows from it.
+func taskDefinition(in *ecs.RegisterTaskDefinitionInput) types.TaskDefinition {
+	d := types.TaskDefinition{
+		Family: in.Family, ContainerDefinitions: in.ContainerDefinitions, NetworkMode: in.NetworkMode, Status: types.TaskDefinitionStatusActive,
+		ExecutionRoleArn: in.ExecutionRoleArn, TaskRoleArn: in.TaskRoleArn, Cpu: normalSize(in.Cpu, 1024, "vcpu"), Memory: normalSize(in.Memory, 1024, "gb"),
+		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform, PlacementConstraints: orEmpty(in.PlacementConstraints),
+		Volumes: filledVolumes(in.Volumes), PidMode: in.PidMode, IpcMode: in.IpcMode, EphemeralStorage: in.EphemeralStorage, EnableFaultInjection: in.EnableFaultInjection,
+		Compatibilities: compatibilities(in),
+	}
+	d.RequiresAttributes = attributes(d)
+	d.ContainerDefinitions = filled(in.ContainerDefinitions, in.NetworkMode)
+	return d
+}
+
+// filledVolumes: a volume of which nothing is said is a directory of the host's
+// choice, guessed from what AWS answers of those that the console made.
+func filledVolumes(in []types.Volume) []types.Volume {
+	out := slices.Clone(orEmpty(in))
+	for i := range out {
+		if out[i].Host == nil && out[i].DockerVolumeConfiguration == nil {
+			out[i].Host = &types.HostVolumeProperties{}
+		}
+	}
+	return out
 }
 
 func roleARN(scope arn.Scope, role *string) *string {
@@ -118,7 +142,7 @@ func filled(in []types.ContainerDefinition, mode types.NetworkMode) []types.Cont
 				}
 			}
 		}
-		c.MountPoints, c.VolumesFrom, c.SystemControls = []types.MountPoint{}, []types.VolumeFrom{}, []types.SystemControl{}
+		c.MountPoints, c.VolumesFrom, c.SystemControls = orEmpty(c.MountPoints), orEmpty(c.VolumesFrom), orEmpty(c.SystemControls)
 	}
 	return out
 }
@@ -135,7 +159,8 @@ func (a *API) definition(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 		_, name = arn.ParseKey(key)
 	}
 	if strings.Contains(name, ":") {
-		return a.definitions.Get(tx, scope.Key(name))
+		d, ok := a.definitions.Get(tx, scope.Key(name))
+		return d.TaskDefinition, ok
 	}
 	f, ok := a.families.Get(tx, scope.Key(name))
 	if !ok {
@@ -143,7 +168,7 @@ func (a *API) definition(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 	}
 	for n := f.Last; n > 0; n-- {
 		if d, ok := a.definitions.Get(tx, scope.Key(fmt.Sprintf("%s:%d", name, n))); ok && d.Status == types.TaskDefinitionStatusActive {
-			return d, true
+			return d.TaskDefinition, true
 		}
 	}
 	return types.TaskDefinition{}, false
@@ -175,7 +200,7 @@ func (a *API) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefinitio
 	a.store.View(func(tx *store.Tx) {
 		for _, d := range a.definitions.Scan(tx, call.Scope.Key("")) {
 			if d.Status == status && (in.FamilyPrefix == nil || *d.Family == *in.FamilyPrefix) {
-				list = append(list, d)
+				list = append(list, d.TaskDefinition)
 			}
 		}
 	})
@@ -251,7 +276,7 @@ func (a *API) DeregisterTaskDefinition(ctx context.Context, in *ecs.DeregisterTa
 		}
 		d.Status, d.DeregisteredAt = types.TaskDefinitionStatusInactive, new(a.clock.Now())
 		key, _ := rowKey(*d.TaskDefinitionArn, "task-definition")
-		a.definitions.Put(tx, key, d)
+		a.definitions.Put(tx, key, definition{d})
 		return nil
 	})
 	if err != nil {

@@ -62,7 +62,7 @@ func tasksOf(t *testing.T, rows map[string]task, definitions map[string]types.Ta
 	tasks, handles := map[string]*using{}, map[string]run.Task{}
 	err := a.store.Update(func(tx *store.Tx) error {
 		for name, d := range definitions {
-			a.definitions.Put(tx, here.Key(name), d)
+			a.definitions.Put(tx, here.Key(name), definition{d})
 		}
 		for id, row := range rows {
 			row.ID = id

@@ -18,7 +18,7 @@ import (
 func (a *API) Service() *wire.Service {
 	s := &wire.Service{
 		Name: "ecs", Signing: "ecs", Protocol: wire.JSON, Target: "AmazonEC2ContainerServiceV20141113", Version: "2014-11-13",
-		Naming:  &wire.Naming{Lower: true, Document: func(value any) any { return newDocument(value) }},
+		Naming:  &wire.Naming{Lower: true, Document: func(value any) any { return newDocument(value) }, Unions: unions()},
 		Status:  map[string]int{"ServerException": 500},
 		Invalid: func(m string) error { return invalid("%s", m) },
 		Types:   allTypes(),
@@ -76,8 +76,9 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform placementConstraints",
-			Refused:   "enableFaultInjection ephemeralStorage inferenceAccelerators ipcMode pidMode proxyConfiguration volumes"}),
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform placementConstraints volumes pidMode ipcMode",
+			Recorded:  "ephemeralStorage enableFaultInjection",
+			Refused:   "inferenceAccelerators proxyConfiguration"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition include"}),
@@ -317,10 +318,28 @@ var memberTypes = map[string]wire.Members{
 	"ThresholdConfiguration":                      {Performed: "type value"},
 	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
-		Performed: "command cpu entryPoint environment essential healthCheck image logConfiguration memory memoryReservation name portMappings resourceRequirements stopTimeout user versionConsistency workingDirectory",
-		Recorded:  "dockerLabels",
-		Refused: "credentialSpecs dependsOn disableNetworking dnsSearchDomains dnsServers dockerSecurityOptions environmentFiles extraHosts firelensConfiguration hostname interactive links linuxParameters " +
-			"mountPoints privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout systemControls ulimits volumesFrom"},
+		Performed: "command cpu dependsOn dnsSearchDomains dnsServers dockerSecurityOptions entryPoint environment essential extraHosts healthCheck hostname image interactive linuxParameters logConfiguration " +
+			"memory memoryReservation mountPoints name portMappings pseudoTerminal readonlyRootFilesystem resourceRequirements restartPolicy secrets startTimeout stopTimeout systemControls ulimits user " +
+			"versionConsistency volumesFrom workingDirectory",
+		Recorded: "dockerLabels disableNetworking privileged", // the last two as false; true is refused
+		Refused:  "credentialSpecs environmentFiles firelensConfiguration links repositoryCredentials"},
+	"ContainerDependency":               {Performed: "condition containerName"},
+	"ContainerRestartPolicy":            {Performed: "enabled ignoredExitCodes restartAttemptPeriod"},
+	"HostEntry":                         {Performed: "hostname ipAddress"},
+	"LinuxParameters":                   {Performed: "capabilities initProcessEnabled sharedMemorySize tmpfs", Refused: "devices maxSwap swappiness"},
+	"KernelCapabilities":                {Performed: "add drop"},
+	"Tmpfs":                             {Performed: "containerPath mountOptions size"},
+	"MountPoint":                        {Performed: "containerPath readOnly sourceVolume"},
+	"VolumeFrom":                        {Performed: "readOnly sourceContainer"},
+	"Ulimit":                            {Performed: "hardLimit name softLimit"},
+	"Secret":                            {Performed: "name valueFrom"},
+	"SystemControl":                     {Performed: "namespace value"},
+	"EphemeralStorage":                  {Recorded: "sizeInGiB"},
+	"Volume":                            {Performed: "dockerVolumeConfiguration host name", Recorded: "configuredAtLaunch", Refused: "efsVolumeConfiguration fsxWindowsFileServerVolumeConfiguration s3filesVolumeConfiguration"},
+	"HostVolumeProperties":              {Performed: "sourcePath"},
+	"DockerVolumeConfiguration":         {Performed: "autoprovision driver labels scope", Refused: "driverOpts"},
+	"SharingStrategy":                   {Performed: "nvidiaMps"},
+	"NvidiaMpsAllocation":               {Performed: "maxComputePercent memory"},
 	"PlacementConstraint":               {Performed: "expression type"},
 	"TaskDefinitionPlacementConstraint": {Performed: "expression type"},
 	"TaskOverride":                      {Performed: "containerOverrides cpu executionRoleArn memory taskRoleArn", Refused: "ephemeralStorage inferenceAcceleratorOverrides"},
@@ -329,6 +348,6 @@ var memberTypes = map[string]wire.Members{
 	"KeyValuePair":                      {Performed: "name value"},
 	"PortMapping":                       {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
 	"LogConfiguration":                  {Performed: "logDriver options", Refused: "secretOptions"},
-	"ResourceRequirement":               {Performed: "type value", Refused: "sharingStrategy"},
+	"ResourceRequirement":               {Performed: "type value sharingStrategy"},
 	"RuntimePlatform":                   {Performed: "cpuArchitecture", Recorded: "operatingSystemFamily"},
 }

@@ -127,6 +127,13 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			func() (any, error) {
 				return e.DescribeTaskDefinition(ctx, &ecs.DescribeTaskDefinitionInput{TaskDefinition: new("web")})
 			}},
+		{"ecs", "RegisterTaskDefinition", &ecs.RegisterTaskDefinitionInput{
+			Family: new("roomy"), NetworkMode: types.NetworkModeAwsvpc, Cpu: new("256"), Memory: new("512"), EphemeralStorage: &types.EphemeralStorage{SizeInGiB: 30}, EnableFaultInjection: new(false),
+			Volumes:              []types.Volume{{Name: new("v"), ConfiguredAtLaunch: new(false)}},
+			ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), Image: new("example.com/web:1"), Privileged: new(false), DisableNetworking: new(false)}}}, call(ctx, e.RegisterTaskDefinition),
+			func() (any, error) {
+				return e.DescribeTaskDefinition(ctx, &ecs.DescribeTaskDefinitionInput{TaskDefinition: new("roomy")})
+			}},
 		{"ecs", "CreateCapacityProvider", made, call(ctx, e.CreateCapacityProvider), providers},
 		{"ecs", "UpdateCapacityProvider", changed, func(in any) (any, error) {
 			if err := s.Clock().Advance(time.Minute); err != nil {
