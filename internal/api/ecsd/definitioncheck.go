@@ -15,7 +15,7 @@ import (
 // What RegisterTaskDefinition refuses, in the words that were observed on AWS where
 // a comment does not say otherwise. The first fault is told, and the order of a
 // container's memory before Fargate's sizes is observed, too. What AWS takes and the
-// stage does not is told last. Reported texts are those that others write of AWS.
+// stage does not is told last.
 
 var (
 	imageNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]*$`)
@@ -40,7 +40,7 @@ func checkDefinition(account string, in *ecs.RegisterTaskDefinitionInput) error 
 		text *string
 	}{{"cpu", normalSize(in.Cpu, 1024, "vcpu")}, {"memory", normalSize(in.Memory, 1024, "gb")}} {
 		if n, err := strconv.Atoi(aws.ToString(size.text)); size.text != nil && (err != nil || n <= 0) {
-			return client("Invalid '%s' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.", size.name)
+			return wrongSize(size.name)
 		}
 	}
 	names, essential := map[string]bool{}, false
@@ -67,6 +67,10 @@ func checkDefinition(account string, in *ecs.RegisterTaskDefinitionInput) error 
 		}
 	}
 	return nil
+}
+
+func wrongSize(name string) error {
+	return client("Invalid '%s' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.", name)
 }
 
 func checkStorage(in *ecs.RegisterTaskDefinitionInput) error {
@@ -105,6 +109,8 @@ func checkContainer(in *ecs.RegisterTaskDefinitionInput, c types.ContainerDefini
 		return client("Invalid setting for container '%s'. 'memory' must be at least 6 MiB.", name)
 	case c.Memory != nil && c.MemoryReservation != nil && *c.Memory < *c.MemoryReservation:
 		return client("Invalid setting for container '%s'. 'memory' must be greater than or equal to 'memoryReservation'.", name)
+	case c.MemoryReservation != nil && *c.MemoryReservation < 1: // documented, in words that are guessed
+		return wrong(name, "'memoryReservation' must be at least 1 MiB.")
 	case c.Cpu < 0: // guessed
 		return wrong(name, "'cpu' must not be negative.")
 	}

@@ -49,7 +49,18 @@ func checkEC2(in *ecs.RegisterTaskDefinitionInput) error {
 	if in.EphemeralStorage != nil {
 		return client("Tasks using the EC2 launch type do not support EphemeralStorage.")
 	}
+	if err := checkProcessors(in); err != nil {
+		return err
+	}
 	return checkAdded(in, "EC2", func(name string) bool { return name != "BPF" })
+}
+
+// checkProcessors: from an eighth of a processor to 192, documented.
+func checkProcessors(in *ecs.RegisterTaskDefinitionInput) error {
+	if cpu := units(in.Cpu, "vcpu"); in.Cpu != nil && (cpu < 128 || cpu > 192*1024) {
+		return wrongSize("cpu")
+	}
+	return nil
 }
 
 func checkAnywhere(in *ecs.RegisterTaskDefinitionInput) error {
@@ -67,6 +78,9 @@ func checkAnywhere(in *ecs.RegisterTaskDefinitionInput) error {
 		return client("The EXTERNAL launch type does not support network mode 'awsvpc', nor names and application protocols of port mappings.")
 	case in.EphemeralStorage != nil:
 		return client("Tasks using the EXTERNAL launch type do not support EphemeralStorage.")
+	}
+	if err := checkProcessors(in); err != nil {
+		return err
 	}
 	return checkAdded(in, "the EXTERNAL launch type", func(name string) bool { return name != "BPF" })
 }
@@ -234,7 +248,7 @@ func checkOnFargate(in *ecs.RegisterTaskDefinitionInput, c types.ContainerDefini
 		return client("Fargate compatible task definitions do not support dockerSecurityOptions")
 	case c.LinuxParameters != nil && c.LinuxParameters.SharedMemorySize != nil:
 		return client("Fargate compatible task definitions do not support sharedMemorySize")
-	case aws.ToInt32(c.StopTimeout) > longest: // reported
+	case aws.ToInt32(c.StopTimeout) > longest: // observed by others
 		return client("Tasks using the Fargate launch type must have a container stop timeout of less than 120 seconds.")
 	case aws.ToInt32(c.StartTimeout) > longest:
 		return client("Tasks using the Fargate launch type must have a container start timeout of less than 120 seconds.")

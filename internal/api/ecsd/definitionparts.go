@@ -27,7 +27,7 @@ var partChecks = []func(*ecs.RegisterTaskDefinitionInput, types.ContainerDefinit
 	checkTimeouts, checkRestarts, checkMounts, checkUlimits, checkLinux, checkNames, checkSecurity, checkControls, checkGPUs,
 }
 
-// checkTimeouts: both texts are reported.
+// checkTimeouts: both texts are observed by others.
 func checkTimeouts(_ *ecs.RegisterTaskDefinitionInput, c types.ContainerDefinition) error {
 	switch {
 	case c.StartTimeout != nil && *c.StartTimeout < 2:

@@ -108,6 +108,7 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 		{"a long period", ofWeb(func(c *part) { c.RestartPolicy.RestartAttemptPeriod = new(int32(1801)) }), "The 'restartAttemptPeriod' setting for container 'web' must be between 60 and 1800."},
 		{"fifty exit codes", ofWeb(func(c *part) { c.RestartPolicy.IgnoredExitCodes = make([]int32, 50) }), ""},
 		{"one more", ofWeb(func(c *part) { c.RestartPolicy.IgnoredExitCodes = make([]int32, 51) }), "The 'ignoredExitCodes' setting for container 'web' can have at most 50 items."},
+		{"no memory", ofWeb(func(c *part) { c.MemoryReservation = new(int32(0)) }), here + "'memoryReservation' must be at least 1 MiB."},
 		{"no processors", ofWeb(func(c *part) { c.Cpu = -1 }), here + "'cpu' must not be negative."},
 
 		{"a volume that is not there", ofWeb(func(c *part) { c.MountPoints[0].SourceVolume = new("nope") }), "Unknown volume 'nope'."},
@@ -272,6 +273,8 @@ func TestWhatEachKindOfCapacityTakes(t *testing.T) {
 			i.NetworkMode = types.NetworkModeHost
 			i.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 21}
 		}, anywhere, "Tasks using the EXTERNAL launch type do not support EphemeralStorage.", nil},
+		{"a tenth of a processor", func(i input) { i.Cpu = new("102") }, ec2, "Invalid 'cpu' setting for task.", []types.Compatibility{managed}},
+		{"193 processors", func(i input) { i.Cpu = new("193 vCPU") }, anywhere, "does not support network mode 'awsvpc'", []types.Compatibility{managed}},
 		{"a small Windows", func(i input) {
 			i.RuntimePlatform = &types.RuntimePlatform{OperatingSystemFamily: types.OSFamilyWindowsServer2022Core}
 		}, fargate, "No Fargate configuration exists for given values: 256 CPU, 512 memory.", []types.Compatibility{ec2}},
