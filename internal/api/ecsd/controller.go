@@ -22,7 +22,7 @@ import (
 // write. It looks at the services that a changed row may mean something to, and
 // at those whose time has come.
 func (a *API) Control(ctx context.Context) error {
-	feed := a.store.Follow(a.wakeController, slices.Concat([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks, a.instances}, a.deps.Traffic.Observations(), a.deps.Alarms.Observations())...)
+	feed := a.store.Follow(a.wakeController, slices.Concat([]store.AnyTable{a.services, a.deployments, a.sets, a.tasks, a.instances, a.definitions}, a.deps.Traffic.Observations(), a.deps.Alarms.Observations())...)
 	defer feed.Stop()
 	agenda := map[string]time.Time{} // service → when it wants to be looked at again
 	var sweep time.Time
@@ -89,6 +89,7 @@ func (a *API) concerned(keys []store.Key) map[string]bool {
 					scope, _ := arn.ParseKey(k.Row)
 					services[scope.Key(t.Cluster+"/"+t.Service)] = true
 				}
+			case a.definitions: // they matter to the sweep
 			default:
 				if scope, name, ok := a.deps.Alarms.About(k); ok {
 					for _, d := range a.watching.Scan(tx, scope.Key(name)) {

@@ -248,6 +248,9 @@ func (a *API) ListTaskDefinitionFamilies(ctx context.Context, in *ecs.ListTaskDe
 	a.store.View(func(tx *store.Tx) {
 		for key := range a.families.Scan(tx, scope.Key(aws.ToString(in.FamilyPrefix))) {
 			_, name := arn.ParseKey(key)
+			if !a.hasDefinitions(tx, scope, name) {
+				continue // all were deleted
+			}
 			status := types.TaskDefinitionFamilyStatusInactive
 			if _, active := a.definition(tx, scope, name); active {
 				status = types.TaskDefinitionFamilyStatusActive

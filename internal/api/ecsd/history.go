@@ -45,6 +45,7 @@ func (a *API) sweep() (next time.Time, err error) {
 			}
 		}
 		a.forgetDeployments(tx, due)
+		a.forgetDefinitions(tx, due)
 		return nil
 	})
 	return next, err

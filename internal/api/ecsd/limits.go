@@ -9,7 +9,7 @@ import (
 // notPerformed are the operations that AWS has and the stage does not. A test
 // holds them and those registered against the SDK's client.
 const notPerformed = "AssociateGatewayWithCluster CreateDaemon CreateExpressGatewayService CreateGateway " +
-	"DeleteAccountSetting DeleteAttributes DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway DeleteTaskDefinitions " +
+	"DeleteAccountSetting DeleteAttributes DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway " +
 	"DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
 	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand " +
 	"ListAccountSettings ListAttributes ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +

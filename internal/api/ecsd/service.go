@@ -91,6 +91,13 @@ func (a *API) Service() *wire.Service {
 		wire.Handle("DeregisterTaskDefinition", a.DeregisterTaskDefinition, func(c *wire.Call, _ *ecs.DeregisterTaskDefinitionInput) []wire.Check {
 			return one("DeregisterTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition"}),
+		wire.Handle("DeleteTaskDefinitions", a.DeleteTaskDefinitions, func(c *wire.Call, in *ecs.DeleteTaskDefinitionsInput) []wire.Check {
+			var checks []wire.Check
+			for _, name := range in.TaskDefinitions {
+				checks = append(checks, one("DeleteTaskDefinitions", c, definitionResource(c, name))...)
+			}
+			return checks
+		}, wire.Members{Performed: "taskDefinitions"}),
 
 		wire.Handle("CreateService", a.CreateService, func(c *wire.Call, in *ecs.CreateServiceInput) []wire.Check {
 			checks := onService("CreateService", c, in.ServiceName, in.Cluster)
