@@ -6,10 +6,12 @@ package release
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
 
 // readOnly are the fields of a described task definition that registering it
@@ -31,7 +33,12 @@ func Definition(raw []byte, container, image string) (*ecs.RegisterTaskDefinitio
 	for _, name := range readOnly {
 		delete(doc, name)
 	}
-	clean, err := json.Marshal(prune(doc))
+	prune(doc)
+	shares, err := takeShares(doc)
+	if err != nil {
+		return nil, fmt.Errorf("reading the task definition: %w", err)
+	}
+	clean, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("reading the task definition: %w", err)
 	}
@@ -40,6 +47,9 @@ func Definition(raw []byte, container, image string) (*ecs.RegisterTaskDefinitio
 	d.DisallowUnknownFields()
 	if err := d.Decode(in); err != nil {
 		return nil, fmt.Errorf("reading the task definition: %w", err)
+	}
+	for at, share := range shares {
+		in.ContainerDefinitions[at.container].ResourceRequirements[at.requirement].SharingStrategy = share
 	}
 	if image == "" {
 		return in, nil
@@ -53,6 +63,43 @@ func Definition(raw []byte, container, image string) (*ecs.RegisterTaskDefinitio
 	}
 	in.ContainerDefinitions[i].Image = &image
 	return in, nil
+}
+
+// place is a resource requirement of a container.
+type place struct{ container, requirement int }
+
+// takeShares takes out of a document how containers share a GPU: the SDK has it as
+// a union, which JSON cannot be read into.
+func takeShares(doc map[string]any) (map[place]types.SharingStrategy, error) {
+	shares := map[place]types.SharingStrategy{}
+	containers, _ := doc["containerDefinitions"].([]any)
+	for c := range containers {
+		container, _ := containers[c].(map[string]any)
+		requirements, _ := container["resourceRequirements"].([]any)
+		for r := range requirements {
+			requirement, _ := requirements[r].(map[string]any)
+			sharing, ok := requirement["sharingStrategy"]
+			if !ok {
+				continue
+			}
+			delete(requirement, "sharingStrategy")
+			var union struct{ NvidiaMps *types.NvidiaMpsAllocation }
+			raw, err := json.Marshal(sharing)
+			if err == nil {
+				d := json.NewDecoder(bytes.NewReader(raw))
+				d.DisallowUnknownFields()
+				err = d.Decode(&union)
+			}
+			if err == nil && union.NvidiaMps == nil {
+				err = errors.New("nvidiaMps is missing")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("sharingStrategy of container %v: %w", container["name"], err)
+			}
+			shares[place{c, r}] = &types.SharingStrategyMemberNvidiaMps{Value: *union.NvidiaMps}
+		}
+	}
+	return shares, nil
 }
 
 // prune drops nulls, empty strings and empty lists, as the official action does.
