@@ -407,6 +407,7 @@ func (d *Docker) Close() error {
 
 func (d *Docker) adopt(t *dockerTask) {
 	t.ctx, t.let = context.WithCancel(context.Background())
+	t.stopping = map[int]bool{}
 	d.mu.Lock()
 	d.tasks[t.spec.ID] = t
 	d.mu.Unlock()
@@ -425,11 +426,12 @@ type dockerTask struct {
 	ctx     context.Context
 	let     context.CancelFunc
 
-	mu      sync.Mutex
-	address netip.Addr
-	state   State
-	ending  bool
-	changed chan struct{}
+	mu       sync.Mutex
+	address  netip.Addr
+	state    State
+	ending   bool
+	stopping map[int]bool // containers that the daemon is stopping
+	changed  chan struct{}
 }
 
 func (t *dockerTask) ID() string                { return t.spec.ID }
@@ -706,13 +708,29 @@ func (t *dockerTask) Stop(_ context.Context, name string) error {
 	if st, _ := t.State(); !st.Containers[at].Runs() {
 		return nil
 	}
-	seconds := wholeSeconds(t.spec.Containers[at].StopTimeout)
+	t.mu.Lock()
+	asked := t.stopping[at]
+	t.stopping[at] = true
+	t.mu.Unlock()
+	if asked {
+		return nil
+	}
 	go func() { // the daemon answers when the container has ended
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds+30)*time.Second)
+		seconds := wholeSeconds(t.spec.Containers[at].StopTimeout)
+		ctx, cancel := context.WithTimeout(t.ctx, time.Duration(seconds+30)*time.Second)
 		defer cancel()
 		_, err := t.runtime.api.ContainerStop(ctx, t.ids[at], client.ContainerStopOptions{Timeout: &seconds})
-		if err != nil && !cerrdefs.IsNotFound(err) {
-			t.runtime.log.Warn("the daemon could not stop a container", "task", t.spec.ID, "err", err)
+		t.mu.Lock()
+		t.stopping[at] = false
+		t.mu.Unlock()
+		if err == nil || cerrdefs.IsNotFound(err) || t.ctx.Err() != nil {
+			return
+		}
+		t.runtime.log.Warn("the daemon could not stop a container", "task", t.spec.ID, "err", err)
+		select { // it is asked again
+		case <-time.After(time.Second):
+			t.change(func(*State) {})
+		case <-t.ctx.Done():
 		}
 	}()
 	return nil
@@ -721,6 +739,7 @@ func (t *dockerTask) Stop(_ context.Context, name string) error {
 // End stops every container that runs.
 func (t *dockerTask) End(ctx context.Context) error {
 	t.mu.Lock()
+	asked := t.ending
 	t.ending = true
 	t.mu.Unlock()
 	for _, c := range t.spec.Containers {
@@ -728,7 +747,9 @@ func (t *dockerTask) End(ctx context.Context) error {
 			return err
 		}
 	}
-	t.change(func(*State) {})
+	if !asked {
+		t.change(func(*State) {})
+	}
 	return nil
 }
 

@@ -73,7 +73,7 @@ func (f *Fake) Create(_ context.Context, spec Spec) (Task, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, &Error{CannotCreate, err}
 	}
-	t := &fakeTask{spec: spec, said: map[string][]string{}, changed: make(chan struct{}), runtime: f}
+	t := &fakeTask{spec: spec, said: map[string][]Line{}, changed: make(chan struct{}), runtime: f}
 	var l net.Listener
 	for {
 		t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
@@ -140,7 +140,7 @@ type fakeTask struct {
 	mu      sync.Mutex
 	state   State
 	ending  bool
-	said    map[string][]string // container → lines
+	said    map[string][]Line // container → what it was made to say
 	changed chan struct{}
 }
 
@@ -225,8 +225,12 @@ func (t *fakeTask) Stop(_ context.Context, name string) error {
 // End ends every container.
 func (t *fakeTask) End(ctx context.Context) error {
 	t.mu.Lock()
+	asked := t.ending
 	t.ending = true
 	t.mu.Unlock()
+	if asked {
+		return nil
+	}
 	for _, c := range t.spec.Containers {
 		t.Stop(ctx, c.Name)
 	}
@@ -257,16 +261,16 @@ func (f *Fake) Say(id, name, line string) {
 	f.mu.Lock()
 	t := f.tasks[id]
 	f.mu.Unlock()
-	t.change(func(*State) { t.said[name] = append(t.said[name], line) })
+	t.change(func(*State) { t.said[name] = append(t.said[name], Line{At: time.Now(), Text: line}) })
 }
 
 // Logs are a first line, "serving", and what the container was made to say.
 func (t *fakeTask) Logs(name string, offset int64, take func(Line) bool) error {
 	t.mu.Lock()
-	lines := append([]string{"serving"}, t.said[name]...)
+	lines := append([]Line{{At: t.state.Containers[t.at(name)].Started, Text: "serving"}}, t.said[name]...)
 	t.mu.Unlock()
 	for i := offset; i < int64(len(lines)); i++ {
-		if !take(Line{time.Now(), lines[i], i + 1}) {
+		if !take(Line{lines[i].At, lines[i].Text, i + 1}) {
 			break
 		}
 	}

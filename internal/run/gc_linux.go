@@ -40,11 +40,11 @@ func lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// held reports whether a program has a runtime's directory.
+// held reports whether a program has a runtime's directory, or it is another user's.
 func held(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, "lock"))
 	if err != nil {
-		return false
+		return errors.Is(err, os.ErrPermission)
 	}
 	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
@@ -277,7 +277,7 @@ func emptyGroups() error {
 		if err != nil || !st.IsDir() || time.Since(st.ModTime()) < time.Minute {
 			continue
 		}
-		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) {
+		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // in use, gone, another's
 			return fmt.Errorf("removing the cgroup %s: %w", dir, err)
 		}
 	}

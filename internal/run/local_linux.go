@@ -310,7 +310,7 @@ func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, err
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=madvdontneed=1", usualPath}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if l.mode == "native" {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the task's shim: %w", err)

@@ -58,7 +58,7 @@ func (h *nativeHost) command(c execConfig) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd.ExtraFiles = []*os.File{wait} // fd 4
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
 	if c.Hostname != "" {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUTS
 	}

@@ -25,8 +25,13 @@ func (g *agent) openLogs(scope arn.Scope, t task, d types.TaskDefinition, role A
 	out := make([][2]string, len(d.ContainerDefinitions))
 	for i, c := range d.ContainerDefinitions {
 		l := c.LogConfiguration
-		if l == nil {
+		if l == nil || l.LogDriver != types.LogDriverAwslogs { // json-file is the runtime's own
 			continue
+		}
+		if pattern := l.Options["awslogs-multiline-pattern"]; pattern != "" {
+			if _, err := regexp.Compile(pattern); err != nil {
+				return nil, fmt.Errorf("ResourceInitializationError: failed to validate logger args: awslogs could not parse multiline pattern key %q: %w", pattern, err)
+			}
 		}
 		stream := t.ID + "-" + *c.Name // without a prefix ECS names it after the container
 		if prefix := l.Options["awslogs-stream-prefix"]; prefix != "" {
@@ -186,11 +191,7 @@ func firstLines(options map[string]string) *regexp.Regexp {
 	if pattern == "" {
 		return nil
 	}
-	compiled, err := regexp.Compile(pattern)
-	if err != nil {
-		return nil // RegisterTaskDefinition has refused it
-	}
-	return compiled
+	return regexp.MustCompile(pattern) // openLogs has tried it
 }
 
 // dateTimeWords are strftime's, as Docker's awslogs driver reads them, documented:

@@ -63,7 +63,13 @@ func Start(t testing.TB, c stage.Config, r run.Runtime) (s *stage.Stage, admin a
 // reaches what listens inside: load balancers and tasks.
 func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 	t.Helper()
-	n, fake := memnet.New(), run.NewFake()
+	return inBubble(t, stage.Config{Function: f}, run.NewFake())
+}
+
+// inBubble is Bubble with what a test says itself of the stage and its tasks.
+func inBubble(t testing.TB, config stage.Config, fake *run.Fake) (*stage.Stage, aws.Config, *http.Client) {
+	t.Helper()
+	n := memnet.New()
 	fake.Listen = n.Listen
 	l, err := n.Listen("127.0.0.1:4566")
 	if err != nil {
@@ -71,7 +77,8 @@ func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 	}
 	client := n.Client()
 	t.Cleanup(client.CloseIdleConnections)
-	s, c, stop := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Function: f, Network: n}, fake)
+	config.Endpoint, config.Speed, config.Network = "127.0.0.1:4566", 1, n
+	s, c, stop := start(t, l, config, fake)
 	t.Cleanup(stop)
 	c.HTTPClient = client
 	return s, c, client
