@@ -13,13 +13,15 @@ import (
 	"serin/internal/oidc"
 )
 
-// Handler is the stage's one port: the registry at /v2/, the stage's own
-// introspection at /_serin/, and the services everywhere else.
+// Handler is the stage's one port: the registry at /v2/, what an ECS
+// agent tells its tasks, the stage's own introspection at /_serin/, and the services
+// everywhere else.
 func (s *Stage) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v2/", s.ecr)
 	mux.HandleFunc("GET "+ecrd.DownloadPath, s.ecr.ServeDownload)
 	mux.HandleFunc("GET "+credentialsPath+"{id}", s.taskCredentials) // no repository's path has just one word
+	s.agentPages(mux)
 	mux.HandleFunc("GET /_serin/health", s.health)
 	mux.HandleFunc("GET /_localstack/health", s.health)
 	mux.HandleFunc("GET /_serin/status", s.status)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"serin/internal/api/ecsd"
 	"serin/internal/api/stsd"
 	"serin/internal/run"
 )
@@ -54,9 +55,9 @@ func (s *Stage) openDoor(ctx context.Context, g *errgroup.Group, r run.Runtime) 
 	return nil
 }
 
-// inside is the environment of a task's containers, as an ECS agent sets it, and
-// where AWS is for them: here.
-func (s *Stage) inside(credentials string) []string {
+// inside is a container's environment, as an ECS agent sets it, and where AWS is for
+// it: here.
+func (s *Stage) inside(keys ecsd.Keys) []string {
 	if s.doorClosed != "" {
 		return nil
 	}
@@ -66,12 +67,15 @@ func (s *Stage) inside(credentials string) []string {
 		url = "http://127.0.0.1:" + port // a task's root directory may know no localhost
 	}
 	env := []string{"AWS_ENDPOINT_URL=" + url}
+	if keys.Metadata != "" {
+		env = append(env, "ECS_CONTAINER_METADATA_URI="+url+"/v3/"+keys.Metadata, "ECS_CONTAINER_METADATA_URI_V4="+url+"/v4/"+keys.Metadata, "ECS_AGENT_URI="+url+"/api/"+keys.Metadata)
+	}
 	switch {
-	case credentials == "":
+	case keys.Credentials == "":
 	case s.door.URL != "":
-		env = append(env, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+credentialsPath+credentials)
+		env = append(env, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="+credentialsPath+keys.Credentials)
 	default:
-		env = append(env, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+url+credentialsPath+credentials)
+		env = append(env, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+url+credentialsPath+keys.Credentials)
 	}
 	return env
 }
@@ -116,19 +120,32 @@ func (s *Stage) taskCredentials(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusBadRequest, "InvalidIdInRequest", "CredentialsV2Request: Credentials not found")
 		return
 	}
-	set, ok := s.taskSets.find(id)
-	if !ok {
-		p, err := s.serviceSession(as)
-		if err == nil {
-			set, err = s.sts.Issue(stsd.Session{Account: p.Account, RoleARN: p.Role, RoleID: p.RoleID, Name: as.Session}, taskSession)
-		}
-		if err != nil {
-			refuse(http.StatusInternalServerError, "InternalServerError", err.Error())
-			return
-		}
-		s.taskSets.put(id, set)
+	if !s.rates.take(w, as.Source) {
+		return
+	}
+	set, err := s.sessionFor(id, as)
+	if err != nil {
+		refuse(http.StatusInternalServerError, "InternalServerError", err.Error())
+		return
 	}
 	writeJSON(w, http.StatusOK, map[string]string{
 		"RoleArn": set.RoleARN, "AccessKeyId": set.AccessKey, "SecretAccessKey": set.Secret, "Token": set.Token, "Expiration": set.Expires.Format(time.RFC3339),
 	})
+}
+
+// sessionFor is a session of a service as a role that is good for a while yet; it is
+// kept by an id.
+func (s *Stage) sessionFor(id string, as ecsd.Actor) (stsd.Session, error) {
+	set, ok := s.taskSets.find(id)
+	if ok {
+		return set, nil
+	}
+	p, err := s.serviceSession(as)
+	if err != nil {
+		return set, err
+	}
+	if set, err = s.sts.Issue(stsd.Session{Account: p.Account, RoleARN: p.Role, RoleID: p.RoleID, Name: as.Session}, taskSession); err == nil {
+		s.taskSets.put(id, set)
+	}
+	return set, err
 }

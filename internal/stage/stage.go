@@ -117,6 +117,7 @@ type Stage struct {
 	door       run.Door // where tasks reach the stage; set before any starts
 	doorClosed string   // why they cannot
 	taskSets   taskSets
+	rates      rates // of what tasks ask
 	decisions  decisions
 	learned    learned
 	down       chan struct{}

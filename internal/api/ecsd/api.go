@@ -52,7 +52,7 @@ type API struct {
 	tags        *tags.Table
 	naming      *wire.Naming // of events
 
-	tasksBy     *store.Index[task]       // revision and target groups, by ARN, id of credentials, instance, or cluster while it waits for one
+	tasksBy     *store.Index[task]       // revision and target groups, by ARN, id of credentials, keys of containers, instance, or cluster while it waits for one
 	revisionsBy *store.Index[revision]   // target groups and rules, by ARN
 	watching    *store.Index[deployment] // that run: alarms that they watch, by key, and whether they call hooks
 
@@ -60,7 +60,8 @@ type API struct {
 	wakeAgent      chan struct{}
 	wakeCapacity   chan struct{}
 
-	agent atomic.Pointer[agent] // that runs; nil before
+	agent    atomic.Pointer[agent] // that runs; nil before
+	observed observed
 }
 
 type cluster struct {
@@ -197,6 +198,7 @@ type registration struct {
 
 type container struct {
 	Name, ID, Image, Digest string
+	Metadata                string // key by which it asks about itself, a secret
 	Status                  string
 	Starts                  int                // how often it was started
 	Began, Ended            time.Time          // of the last time it ran, stage time
@@ -243,6 +245,11 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		labels := []string{t.Revision}
 		if t.Credentials != "" {
 			labels = append(labels, credentialsLabel+t.Credentials)
+		}
+		for _, c := range t.Containers {
+			if c.Metadata != "" {
+				labels = append(labels, metadataLabel+c.Metadata)
+			}
 		}
 		for _, r := range t.Targets {
 			labels = append(labels, r.Group)
@@ -303,6 +310,9 @@ func serviceARN(s arn.Scope, cluster, name string) string {
 }
 func taskARN(s arn.Scope, t task) string {
 	return s.For("ecs", "task/"+t.Cluster+"/"+t.ID).String()
+}
+func containerARN(s arn.Scope, t task, c container) string {
+	return s.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()
 }
 
 // rowKey is the key of a row that is named by an ARN of the kind: service/C/S.

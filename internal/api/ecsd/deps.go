@@ -25,9 +25,9 @@ type Deps struct {
 	Events   *events.Log
 	// SpotInterruptions is how often Spot takes an instance back by chance, an hour.
 	SpotInterruptions float64
-	// Inside is what a task's containers find in their environment: where the
-	// stage is, and its role's credentials, if it has a role.
-	Inside func(credentials string) []string
+	// Inside is what a container finds in its environment: where the stage is, what
+	// it tells the container of itself, and its role's credentials, if it has a role.
+	Inside func(Keys) []string
 	// Function invokes what stands in for a Lambda function, by its ARN.
 	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
 }

@@ -251,7 +251,7 @@ func newTask(scope arn.Scope, cluster string, d types.TaskDefinition, now time.T
 		t.Credentials = id.UUID()
 	}
 	for _, def := range d.ContainerDefinitions {
-		t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending})
+		t.Containers = append(t.Containers, container{Name: *def.Name, ID: id.UUID(), Image: *def.Image, Status: pending, Metadata: id.UUID()})
 	}
 	return t
 }

@@ -40,7 +40,7 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 			r.Mounts = append(r.Mounts, mountsFrom(d, from)...)
 		}
 		r.Env = append(r.Env, "AWS_EXECUTION_ENV="+executionEnv(t.LaunchType), "AWS_REGION="+scope.Region)
-		r.Env = append(r.Env, g.deps.Inside(t.Credentials)...)
+		r.Env = append(r.Env, g.deps.Inside(Keys{t.Credentials, t.Containers[i].Metadata})...)
 		for _, e := range c.Environment {
 			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
 		}

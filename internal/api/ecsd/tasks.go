@@ -182,7 +182,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	gpus := t.GPUs
 	for _, c := range t.Containers {
 		w := types.Container{
-			ContainerArn: new(scope.For("ecs", "container/"+t.Cluster+"/"+t.ID+"/"+c.ID).String()), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
+			ContainerArn: new(containerARN(scope, t, c)), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
 			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
 		}
 		if c.Digest != "" {
@@ -192,7 +192,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 			w.Reason = new(c.Reason)
 		}
 		if t.Last != provisioning && t.Last != pending {
-			w.RuntimeId = new(t.ID + "-" + c.Name)
+			w.RuntimeId = new(runtimeID(t, c.Name))
 		}
 		if t.Address != "" {
 			w.NetworkInterfaces = append(w.NetworkInterfaces, types.NetworkInterface{AttachmentId: new(t.Attachment), PrivateIpv4Address: new(t.Address)})
