@@ -233,6 +233,32 @@ func TestATaskIsToldWhatItUses(t *testing.T) {
 	})
 }
 
+// Where a runtime does not know containers apart, one alone is its task, and of several
+// nothing is made up.
+func TestATaskIsNotToldWhatIsNotKnown(t *testing.T) {
+	using(t, func(string) run.Usage { return run.Usage{CPU: time.Second, Memory: 1 << 20} }, func(t *testing.T, w *world) {
+		w.define("1")
+		a := w.inside(*w.runs(&ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")})[0].TaskArn)
+		if used := a.tell(a.v4() + "/stats").(map[string]any)["memory_stats"]; !reflect.DeepEqual(used, map[string]any{"usage": float64(1 << 20), "limit": float64(128 << 20)}) {
+			t.Errorf("one alone is told %v", used)
+		}
+		w.must(w.ecs.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{Family: new("two"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("512"),
+			ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), Image: new("example.com/web:1")}, {Name: new("side"), Image: new("example.com/side:1")}}}))
+		one := *w.runs(&ecs.RunTaskInput{TaskDefinition: new("two"), NetworkConfiguration: awsvpc("a")})[0].TaskArn
+		a = w.inside(one)
+		id := one[strings.LastIndexByte(one, '/')+1:] + "-web"
+		if code, said := a.ask("GET", a.v4()+"/stats", ""); code != http.StatusInternalServerError || said != `"Unable to get container stats for: `+id+"\"\n" {
+			t.Errorf("one of two is answered %d %s", code, said)
+		}
+		if all := a.tell(a.v4() + "/task/stats").(map[string]any); len(all) != 2 || !reflect.DeepEqual(all[id], map[string]any{}) {
+			t.Errorf("the two are told %v", all)
+		}
+		if all := a.tell(a.v3() + "/task/stats").(map[string]any); len(all) != 2 || all[id] != nil {
+			t.Errorf("by version 3 they are told %v", all)
+		}
+	})
+}
+
 // As many requests as a task may make at once, and then so many a second; another
 // task has its own.
 func TestATaskIsThrottled(t *testing.T) {
