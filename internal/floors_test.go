@@ -71,11 +71,13 @@ var allowed = map[string][]string{
 	"internal/release": {"internal/catalogue"}, "internal/rehearse": {"internal/release"},
 	"examples/web": {}, "examples/blog": {},
 	"internal/run/testdata/app": {},
-	"cmd/serin":                 {"internal/cli"},
-	"bench/load":                {},
-	"bench/registry":            {},
-	"bench/deployments":         {"internal/stage", "internal/run", "internal/memnet"},
-	"internal/stage/stagetest":  {"internal/stage", "internal/run", "internal/memnet"},
+	"internal/run/helper":       {"internal/run"},
+	"bench/tasks":               {"internal/run", "internal/stage"}, "bench/tasks/web": {},
+	"cmd/serin":                {"internal/cli"},
+	"bench/load":               {},
+	"bench/registry":           {},
+	"bench/deployments":        {"internal/stage", "internal/run", "internal/memnet"},
+	"internal/stage/stagetest": {"internal/stage", "internal/run", "internal/memnet"},
 }
 
 var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric", "internal/events", "internal/formula", "internal/catalogue", "internal/place"}

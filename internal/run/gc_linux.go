@@ -47,10 +47,7 @@ func held(dir string) bool {
 		return errors.Is(err, os.ErrPermission)
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
-		return true
-	}
-	return false
+	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
 // ephemeralFile, in a runtime's directory, names the directory that goes with it.

@@ -31,7 +31,7 @@ func TestADefinitionIsDescribedAsItWasRegistered(t *testing.T) {
 	}
 	side := types.ContainerDefinition{Name: new("side"), Image: new("example.com/side:1"), LogConfiguration: &types.LogConfiguration{LogDriver: types.LogDriverJsonFile, Options: map[string]string{"max-size": "1m"}, SecretOptions: []types.Secret{}}, ResourceRequirements: share(512)}
 	volumes := []types.Volume{{Name: new("scratch")}, {Name: new("kept"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeShared, Autoprovision: new(true), Labels: map[string]string{"a": "b"}}}}
-	in := &ecs.RegisterTaskDefinitionInput{Family: new("whole"), NetworkMode: types.NetworkModeBridge, Memory: new("512"), ExecutionRoleArn: role, PidMode: types.PidModeTask, IpcMode: types.IpcModeTask, Volumes: volumes,
+	in := &ecs.RegisterTaskDefinitionInput{Family: new("whole"), NetworkMode: types.NetworkModeBridge, Memory: new("512"), ExecutionRoleArn: role, IpcMode: types.IpcModeNone, Volumes: volumes,
 		ContainerDefinitions: []types.ContainerDefinition{web, side}}
 	registered, err := e.RegisterTaskDefinition(t.Context(), in)
 	if err != nil {
@@ -51,8 +51,8 @@ func TestADefinitionIsDescribedAsItWasRegistered(t *testing.T) {
 		if got := d.ContainerDefinitions[1]; !reflect.DeepEqual(got, side) {
 			t.Errorf("%s, its sidecar is\n%+v\nwant\n%+v", what, plain(reflect.ValueOf(got)), plain(reflect.ValueOf(side)))
 		}
-		if !reflect.DeepEqual(d.Volumes, volumes) || d.PidMode != types.PidModeTask || d.IpcMode != types.IpcModeTask {
-			t.Errorf("%s, the volumes are %+v, the processes are the %s's, their memory is the %s's", what, plain(reflect.ValueOf(d.Volumes)), d.PidMode, d.IpcMode)
+		if !reflect.DeepEqual(d.Volumes, volumes) || d.IpcMode != types.IpcModeNone {
+			t.Errorf("%s, the volumes are %+v, the memory is %s", what, plain(reflect.ValueOf(d.Volumes)), d.IpcMode)
 		}
 	}
 
