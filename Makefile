@@ -7,6 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # What is started beside each task is a small program of its own, inside serin.
 build:
 	go build -trimpath -ldflags='-s -w' -o internal/run/serin-helper ./internal/run/helper
+	gzip -9nf internal/run/serin-helper
 	go build -tags helper -trimpath -ldflags='-s -w -X serin/internal/stage.Version=$(VERSION)' -o bin/serin ./cmd/serin
 
 demo: build
@@ -29,4 +30,4 @@ bench: build
 	bench/run
 
 clean:
-	rm -rf bin internal/run/serin-helper
+	rm -rf bin internal/run/serin-helper.gz

@@ -105,6 +105,33 @@ func conforms(t *testing.T, r Runtime, image string) {
 	}
 }
 
+// The table of docs/tasks.md is this file's.
+func TestTheDocumentSaysWhatRuntimesGive(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/tasks.md")
+	if err != nil {
+		if _, moved := os.LookupEnv(programsEnv); moved {
+			t.Skip("the document is elsewhere")
+		}
+		t.Fatal(err)
+	}
+	for _, p := range properties {
+		row := "| " + p.name + " |"
+		for _, r := range []string{"native", "rootless", "confined", "docker"} {
+			switch lacks := slices.Contains(strings.Fields(p.not), r); {
+			case !lacks:
+				row += " yes |"
+			case p.refuse != "":
+				row += " refused |"
+			default:
+				row += " no |"
+			}
+		}
+		if !strings.Contains(string(raw), row+"\n") {
+			t.Errorf("docs/tasks.md has no line %s", row)
+		}
+	}
+}
+
 // refusals ask for what a runtime without it refuses.
 var refusals = map[string]Spec{
 	"volumes":        {Volumes: []Volume{{Name: "v"}}, Containers: []Container{{Mounts: []Mount{{Volume: "v", Path: "/v"}}}}},

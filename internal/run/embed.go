@@ -4,7 +4,7 @@ package run
 
 import _ "embed"
 
-// embedded is the program of package helper.
+// embedded is the program of package helper, compressed.
 //
-//go:embed serin-helper
+//go:embed serin-helper.gz
 var embedded []byte

@@ -4,13 +4,16 @@ package run
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -131,7 +134,14 @@ func helperIn(dir, asked string) (string, error) {
 	if _, err := os.Stat(at); err == nil {
 		return at, nil
 	}
-	err := writeFile(at, embedded)
+	var program []byte
+	r, err := gzip.NewReader(bytes.NewReader(embedded))
+	if err == nil {
+		program, err = io.ReadAll(r)
+	}
+	if err == nil {
+		err = writeFile(at, program)
+	}
 	if err == nil {
 		err = os.Chmod(at, 0o755)
 	}
