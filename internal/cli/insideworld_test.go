@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,10 +21,13 @@ import (
 
 // runtimes are those that can run here; the others are skipped, saying so.
 func runtimes(t *testing.T, each func(t *testing.T, runtime string)) {
-	for _, runtime := range []string{"native", "confined", "docker"} {
+	for _, runtime := range []string{"native", "rootless", "confined", "docker"} {
 		t.Run(runtime, func(t *testing.T) {
 			if runtime == "native" && os.Geteuid() != 0 {
 				t.Skip("native needs root")
+			}
+			if runtime == "rootless" && !static() {
+				t.Skip("rootless needs a static program inside its containers, which this one is not")
 			}
 			if runtime == "docker" && exec.Command("docker", "info").Run() != nil {
 				t.Skip("no Docker daemon answers here")
@@ -30,6 +35,16 @@ func runtimes(t *testing.T, each func(t *testing.T, runtime string)) {
 			each(t, runtime)
 		})
 	}
+}
+
+// static says that this program needs no loader.
+func static() bool {
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 // A program in a task, with nothing but AWS's SDK, has its task role's

@@ -1,0 +1,64 @@
+package ecsd
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/run"
+)
+
+// Every member of a definition that the runtime performs gets there.
+func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
+	d := types.TaskDefinition{
+		Cpu: new("512"), Memory: new("1024"),
+		Volumes: []types.Volume{{Name: new("own")}, {Name: new("host"), Host: &types.HostVolumeProperties{SourcePath: new("/var/lib/x")}}, {Name: new("all"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeShared}},
+			{Name: new("its"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeTask}}},
+		ContainerDefinitions: []types.ContainerDefinition{
+			{
+				Name: new("web"), Cpu: 256, Memory: new(int32(512)), EntryPoint: []string{"/in"}, Command: []string{"up"}, User: new("joe"), WorkingDirectory: new("/w"), StopTimeout: new(int32(7)),
+				Environment: []types.KeyValuePair{{Name: new("A"), Value: new("1")}}, MountPoints: []types.MountPoint{{SourceVolume: new("own"), ContainerPath: new("/own"), ReadOnly: new(true)}, {SourceVolume: new("all"), ContainerPath: new("/all")}},
+				Ulimits: []types.Ulimit{{Name: types.UlimitNameNofile, SoftLimit: 1, HardLimit: 2}}, ReadonlyRootFilesystem: new(true), PseudoTerminal: new(true), Interactive: new(true),
+				Hostname: new("h"), DnsServers: []string{"10.0.0.1"}, DnsSearchDomains: []string{"x.y"}, ExtraHosts: []types.HostEntry{{Hostname: new("db"), IpAddress: new("10.0.0.2")}},
+				DockerSecurityOptions: []string{"no-new-privileges:true"}, RestartPolicy: &types.ContainerRestartPolicy{Enabled: new(true)},
+				SystemControls:       []types.SystemControl{{Namespace: new("net.core.somaxconn"), Value: new("9")}},
+				ResourceRequirements: []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("2")}},
+				LinuxParameters: &types.LinuxParameters{InitProcessEnabled: new(true), SharedMemorySize: new(int32(3)), Tmpfs: []types.Tmpfs{{ContainerPath: new("/t"), Size: 4, MountOptions: []string{"ro"}}},
+					Capabilities: &types.KernelCapabilities{Add: []string{"NET_ADMIN"}, Drop: []string{"ALL"}}},
+			},
+			{Name: new("side"), VolumesFrom: []types.VolumeFrom{{SourceContainer: new("web"), ReadOnly: new(true)}}},
+		},
+	}
+	g := &agent{API: &API{deps: Deps{Inside: func(Keys) []string { return []string{"INSIDE=1"} }}}}
+	own := task{ID: "t", Cluster: "c", Instance: "i", LaunchType: types.LaunchTypeFargate, Containers: []container{{Name: "web"}, {Name: "side"}}}
+	scope := arn.Scope{Account: "111111111111", Region: "us-east-1"}
+	key, host := scope.Key("c/t"), scope.Key("c/i")
+	got := g.spec(key, own, d, []run.Image{{Ref: "w"}, {Ref: "s"}}, map[string][]string{"web": {"S=2"}})
+	env := []string{"AWS_EXECUTION_ENV=AWS_ECS_FARGATE", "AWS_REGION=us-east-1", "INSIDE=1"}
+	want := run.Spec{
+		ID: "t", Labels: map[string]string{labelKey: key}, CPU: 512, Memory: 1024 << 20, Sysctls: map[string]string{"net.core.somaxconn": "9"},
+		Volumes: []run.Volume{{Name: "own"}, {Name: "host", Shared: "host " + host + " /var/lib/x"}, {Name: "all", Shared: "docker " + host + " all"}, {Name: "its"}},
+		Containers: []run.Container{
+			{
+				Name: "web", Image: "w", Entrypoint: []string{"/in"}, Command: []string{"up"}, Env: append(env[:3:3], "A=1", "S=2"), Workdir: "/w", User: "joe", Memory: 512 << 20, Shares: 256, StopTimeout: 7 * time.Second,
+				Mounts: []run.Mount{{Volume: "own", Path: "/own", ReadOnly: true}, {Volume: "all", Path: "/all"}}, Tmpfs: []run.Tmpfs{{Path: "/t", Size: 4 << 20, Options: []string{"ro"}}}, SharedMemory: 3 << 20, ReadOnly: true,
+				Ulimits: []run.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}, Add: []string{"NET_ADMIN"}, Drop: []string{"ALL"}, NoNewRights: true, Init: true, Terminal: true, Input: true, Again: true, Hostname: "h",
+				Hosts: []string{"10.0.0.2 db"}, DNS: []string{"10.0.0.1"}, Search: []string{"x.y"}, GPUs: 2,
+			},
+			{Name: "side", Image: "s", Env: env, StopTimeout: 30 * time.Second, Mounts: []run.Mount{{Volume: "own", Path: "/own", ReadOnly: true}, {Volume: "all", Path: "/all", ReadOnly: true}}},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("it is given\n%+v\nwant\n%+v", got, want)
+	}
+	for name, v := range map[string]reflect.Value{"Spec": reflect.ValueOf(got), "Container": reflect.ValueOf(got.Containers[0])} {
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				t.Errorf("%s.%s is never set", name, v.Type().Field(i).Name)
+			}
+		}
+	}
+}
