@@ -496,6 +496,9 @@ func wayOut(t *testing.T, r Runtime, image string) {
 		t.Skip("a host beyond this machine is root's to make")
 	}
 	address := beyond(t)
+	if said, err := exec.Command("iptables", "-S", "FORWARD").CombinedOutput(); err != nil && !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("iptables does not read its chain any more: %v: %s", err, said)
+	}
 	if out := runs(t, r, Container{Image: image, Command: []string{"ask", address}}); out != "beyond" {
 		t.Errorf("from beyond came %q", out)
 	}

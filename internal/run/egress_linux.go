@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,9 +47,7 @@ func openEgress(bridge string, network netip.Prefix) error {
 
 // throughInterface matches packets by the interface that they come or go by.
 func throughInterface(by expr.MetaKey, is expr.CmpOp, name string) []expr.Any {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return []expr.Any{&expr.Meta{Key: by, Register: 1}, &expr.Cmp{Op: is, Register: 1, Data: padded}}
+	return []expr.Any{&expr.Meta{Key: by, Register: 1}, &expr.Cmp{Op: is, Register: 1, Data: append([]byte(name), 0)}}
 }
 
 // droppers are the chains of others that drop what is forwarded unless it is said
@@ -66,23 +65,39 @@ func droppers(c *nftables.Conn) (list []*nftables.Chain) {
 	return list
 }
 
-// passDroppers accepts what a bridge's tasks send, and the answers.
+// passDroppers accepts what a bridge's tasks send, and the answers. The rules are as
+// iptables writes its own, or it would not read the chain any more, and Docker with
+// it.
 func passDroppers(c *nftables.Conn, bridge string) error {
+	note := xt.Comment(bridge)
+	answers := &expr.Match{Name: "conntrack", Rev: 3, Info: &xt.ConntrackMtinfo3{ConntrackMtinfo2: xt.ConntrackMtinfo2{
+		ConntrackMtinfoBase: xt.ConntrackMtinfoBase{MatchFlags: uint16(xt.ConntrackState)}, StateMask: establishedOrRelated,
+	}}}
 	for _, chain := range droppers(c) {
-		for _, by := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
-			match := throughInterface(by, expr.CmpOpEq, bridge)
-			if by == expr.MetaKeyOIFNAME { // into the bridge only what was asked for
-				known := []byte{byte(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), 0, 0, 0}
-				match = append(match, &expr.Ct{Register: 1, Key: expr.CtKeySTATE},
-					&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: known, Xor: make([]byte, 4)}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
-			}
-			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, UserData: []byte(bridge), Exprs: append(match, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})})
+		for by, also := range map[expr.MetaKey][]expr.Any{expr.MetaKeyIIFNAME: nil, expr.MetaKeyOIFNAME: {answers}} { // into the bridge only what was asked for
+			match := append(throughInterface(by, expr.CmpOpEq, bridge), also...)
+			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: append(match, &expr.Match{Name: "comment", Info: &note}, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})})
 		}
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("letting tasks out: %w", err)
 	}
 	return nil
+}
+
+// establishedOrRelated are the bits of xt_conntrack.h.
+const establishedOrRelated = 1<<1 | 1<<2
+
+// isOf reports whether a rule is a bridge's.
+func isOf(r *nftables.Rule, bridge string) bool {
+	return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+		m, ok := e.(*expr.Match)
+		if !ok || m.Name != "comment" {
+			return false
+		}
+		note, ok := m.Info.(*xt.Comment)
+		return ok && string(*note) == bridge
+	})
 }
 
 // closeEgress takes a bridge's rules away.
@@ -97,7 +112,7 @@ func closeEgress(bridge string) error {
 			continue
 		}
 		for _, r := range rules {
-			if strings.TrimRight(string(r.UserData), "\x00") == bridge {
+			if isOf(r, bridge) {
 				if err := c.DelRule(r); err != nil {
 					return fmt.Errorf("closing the way out of %s: %w", bridge, err)
 				}
