@@ -224,7 +224,7 @@ type step struct {
 func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 	if h == nil {
 		switch {
-		case t.Desired == stopped:
+		case t.Desired == stopped: // also one that is deprovisioned
 			return step{key: key, write: g.settle(placementFailure, func(t *task) { t.markStopped(g.clock.Now(), "", "") })}
 		case t.Last == provisioning && managedTask(t) && t.Instance == "":
 			return step{} // capacity gives it an instance
@@ -239,7 +239,11 @@ func (g *agent) step(ctx context.Context, key string, t task, h run.Task) step {
 	st, _ := h.State()
 	if st.Ended {
 		g.ship(key, h)
-		return step{key, g.settle(placementFailure, func(t *task) { t.markEnded(g.clock.Now(), st) }), func() { g.forget(ctx, key, h) }}
+		gone := func() { g.beside(key, func() { g.forget(ctx, key, h) }) }
+		return step{key, func(tx *store.Tx, t *task) {
+			t.markEnded(g.clock.Now(), st)
+			g.deregister(tx, *t)
+		}, gone}
 	}
 	scope, _ := arn.ParseKey(key)
 	var d types.TaskDefinition
@@ -444,13 +448,19 @@ func (t *task) markStopped(now time.Time, code types.TaskStopCode, reason string
 	}
 }
 
-// markEnded is the end of a task whose processes have ended.
+// markEnded is that a task's processes have ended, and what it had is to go.
 func (t *task) markEnded(now time.Time, st run.State) {
 	t.note(st, now)
 	if t.Times.ExecutionStopped.IsZero() && !t.Times.Started.IsZero() {
 		t.Times.ExecutionStopped = now
 	}
-	t.markStopped(now, types.TaskStopCodeEssentialContainerExited, "Essential container in task exited")
+	if t.Times.Stopping.IsZero() {
+		t.Times.Stopping = now
+	}
+	if t.StopCode == "" {
+		t.StopCode, t.StopReason = types.TaskStopCodeEssentialContainerExited, "Essential container in task exited"
+	}
+	t.Desired, t.Last = stopped, deprovisioning
 }
 
 // start brings a new task to RUNNING or, failing, to STOPPED.
