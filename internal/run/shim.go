@@ -285,7 +285,7 @@ func (s *shim) start(c execConfig) (func() int, error) {
 	exited, err := s.children.start(cmd)
 	streams.started()
 	if err != nil {
-		streams.close()
+		streams.abandon()
 		return nil, err
 	}
 	collected := make(chan struct{})

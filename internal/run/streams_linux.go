@@ -26,7 +26,7 @@ func openStreams(c execConfig, cmd *exec.Cmd) (s *streams, err error) {
 	defer func() {
 		if err != nil {
 			s.started()
-			s.close()
+			s.abandon()
 		}
 	}()
 	var report *os.File
@@ -96,6 +96,16 @@ func (s *streams) started() {
 		f.Close()
 	}
 	s.theirs = nil
+}
+
+// abandon lets go of everything: there is no process.
+func (s *streams) abandon() {
+	s.close()
+	for _, f := range []*os.File{s.out, s.failed} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // close lets go of the input. The output is its reader's to close.

@@ -28,6 +28,7 @@ type agent struct {
 	busy    map[string]bool           // task key → being started
 	touched map[string]bool           // task key → to be looked at, whether or not its row changed
 	watched map[string]map[string]int // task key → container → the start since which its health is checked
+	due     map[string]time.Time      // task key → when it is looked at again, stage time
 	work    sync.WaitGroup
 	ships   map[string]*sync.Mutex // task key → held while its output is moved
 }
@@ -36,7 +37,7 @@ type agent struct {
 // by the next.
 func (a *API) Agent(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}, watched: map[string]map[string]int{}, ships: map[string]*sync.Mutex{}}
+	g := &agent{API: a, handles: map[string]run.Task{}, busy: map[string]bool{}, touched: map[string]bool{}, watched: map[string]map[string]int{}, ships: map[string]*sync.Mutex{}, due: map[string]time.Time{}}
 	a.agent.Store(g)
 	defer g.work.Wait()
 	defer cancel()
@@ -303,6 +304,7 @@ func (g *agent) forget(ctx context.Context, key string, h run.Task) {
 	delete(g.handles, key)
 	delete(g.watched, key)
 	delete(g.ships, key)
+	delete(g.due, key)
 	g.mu.Unlock()
 	if err := h.Remove(ctx); err != nil {
 		g.log.Warn("an ended task could not be removed", "task", h.ID(), "err", err)

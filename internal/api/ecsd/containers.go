@@ -97,15 +97,17 @@ func dependencies(d types.TaskDefinition, t task, st run.State, c types.Containe
 // if it ran for the policy's period and its exit code is not to be ignored,
 // documented.
 func restarts(p *types.ContainerRestartPolicy, row container, s run.ContainerState, now time.Time) bool {
-	if p == nil || !aws.ToBool(p.Enabled) || slices.Contains(p.IgnoredExitCodes, int32(s.ExitCode)) || row.Starts != s.Starts {
+	if p == nil || !aws.ToBool(p.Enabled) || slices.Contains(p.IgnoredExitCodes, int32(s.ExitCode)) {
 		return false
 	}
-	ended := row.Ended
-	if ended.IsZero() {
-		ended = now
+	ran := now.Sub(row.Began)
+	switch {
+	case row.Starts != s.Starts: // the row was not written before an earlier stage ended
+		ran = s.Finished.Sub(s.Started)
+	case !row.Ended.IsZero():
+		ran = row.Ended.Sub(row.Began)
 	}
-	period := time.Duration(aws.ToInt32(p.RestartAttemptPeriod)) * time.Second
-	return ended.Sub(row.Began) >= period
+	return ran >= time.Duration(aws.ToInt32(p.RestartAttemptPeriod))*time.Second
 }
 
 // lastOf is the containers to stop first: those that run and that no container which
@@ -161,6 +163,13 @@ func (g *agent) keep(ctx context.Context, key string, t task, h run.Task, st run
 
 // touchAt has a task looked at when its time has come.
 func (g *agent) touchAt(ctx context.Context, key string, at time.Time) {
+	g.mu.Lock()
+	known := g.due[key].Equal(at)
+	g.due[key] = at
+	g.mu.Unlock()
+	if known {
+		return
+	}
 	g.work.Go(func() {
 		if g.clock.SleepUntil(ctx, at) == nil {
 			g.touch(key)
