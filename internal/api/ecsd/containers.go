@@ -1,6 +1,7 @@
 package ecsd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -107,7 +108,8 @@ func restarts(p *types.ContainerRestartPolicy, row container, s run.ContainerSta
 	case !row.Ended.IsZero():
 		ran = row.Ended.Sub(row.Began)
 	}
-	return ran >= time.Duration(aws.ToInt32(p.RestartAttemptPeriod))*time.Second
+	period := cmp.Or(aws.ToInt32(p.RestartAttemptPeriod), 300) // documented
+	return ran >= time.Duration(period)*time.Second
 }
 
 // lastOf is the containers to stop first: those that run and that no container which

@@ -229,6 +229,24 @@ func TestAContainerIsStartedAgain(t *testing.T) {
 	})
 }
 
+// Five minutes, where the policy does not say.
+func TestAContainerIsStartedAgainAfterFiveMinutes(t *testing.T) {
+	for ran, want := range map[time.Duration]string{4 * time.Minute: "STOPPED, web STOPPED", 6 * time.Minute: "RUNNING, web RUNNING"} {
+		composed(t, stage.Config{}, func(t *testing.T, w *world, fake *run.Fake) {
+			arn, id := w.runTask(of("web", "1", func(c *types.ContainerDefinition) {
+				c.RestartPolicy = &types.ContainerRestartPolicy{Enabled: new(true)}
+			}))
+			w.reaches(arn, "RUNNING, web RUNNING")
+			time.Sleep(ran)
+			fake.Finish(id, "web", 1)
+			time.Sleep(10 * time.Second)
+			if got := w.statuses(arn); got != want {
+				t.Errorf("one that ran for %v is %s, want %s", ran, got, want)
+			}
+		})
+	}
+}
+
 // Lines that belong together are one event, by a pattern or a time at their start.
 func TestEventsOfSeveralLines(t *testing.T) {
 	for option, lines := range map[string][]string{
