@@ -47,13 +47,39 @@ func static() bool {
 	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
+// oneTask is the task of a service of one, once that is stable.
+func oneTask(t *testing.T, d *demo, in *ecs.RegisterTaskDefinitionInput) ecstypes.Task {
+	t.Helper()
+	ctx, e := t.Context(), ecs.NewFromConfig(d.admin)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	registered, err := e.RegisterTaskDefinition(ctx, in)
+	must(err)
+	_, err = e.CreateService(ctx, &ecs.CreateServiceInput{Cluster: &d.service.Cluster, ServiceName: &d.service.Name, TaskDefinition: registered.TaskDefinition.TaskDefinitionArn, DesiredCount: new(int32(1)),
+		NetworkConfiguration: &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{"a"}}}})
+	must(err)
+	must(ecs.NewServicesStableWaiter(e, func(o *ecs.ServicesStableWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
+	}).
+		Wait(ctx, &ecs.DescribeServicesInput{Cluster: &d.service.Cluster, Services: []string{d.service.Name}}, time.Minute))
+	tasks, err := e.ListTasks(ctx, &ecs.ListTasksInput{Cluster: &d.service.Cluster})
+	must(err)
+	out, err := e.DescribeTasks(ctx, &ecs.DescribeTasksInput{Cluster: &d.service.Cluster, Tasks: tasks.TaskArns})
+	must(err)
+	return out.Tasks[0]
+}
+
 // A program in a task, with nothing but AWS's SDK, has its task role's
 // credentials, and its AWS is the stage.
 func TestATaskHasItsRolesCredentials(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
 		_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", runtime, "--account", "123456789012", "--speed", "60")
 		d := path(t, endpoint)
-		ctx, e := t.Context(), ecs.NewFromConfig(d.admin)
+		ctx := t.Context()
 		must := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -68,21 +94,9 @@ func TestATaskHasItsRolesCredentials(t *testing.T) {
 		in, err := d.definition("1")
 		must(err)
 		in.TaskRoleArn = new("arn:aws:iam::123456789012:role/tasks/shop")
-		registered, err := e.RegisterTaskDefinition(ctx, in)
-		must(err)
-		_, err = e.CreateService(ctx, &ecs.CreateServiceInput{Cluster: &d.service.Cluster, ServiceName: &d.service.Name, TaskDefinition: registered.TaskDefinition.TaskDefinitionArn, DesiredCount: new(int32(1)),
-			NetworkConfiguration: &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{"a"}}}})
-		must(err)
-		must(ecs.NewServicesStableWaiter(e, func(o *ecs.ServicesStableWaiterOptions) {
-			o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
-		}).
-			Wait(ctx, &ecs.DescribeServicesInput{Cluster: &d.service.Cluster, Services: []string{d.service.Name}}, time.Minute))
-		tasks, err := e.ListTasks(ctx, &ecs.ListTasksInput{Cluster: &d.service.Cluster})
-		must(err)
-		task, err := e.DescribeTasks(ctx, &ecs.DescribeTasksInput{Cluster: &d.service.Cluster, Tasks: tasks.TaskArns})
-		must(err)
+		task := oneTask(t, d, in)
 		address := ""
-		for _, detail := range task.Tasks[0].Attachments[0].Details {
+		for _, detail := range task.Attachments[0].Details {
 			if *detail.Name == "privateIPv4Address" {
 				address = *detail.Value
 			}
@@ -99,7 +113,7 @@ func TestATaskHasItsRolesCredentials(t *testing.T) {
 			said = strings.TrimSpace(string(raw))
 			break
 		}
-		id := lastOf(*task.Tasks[0].TaskArn)
+		id := lastOf(*task.TaskArn)
 		if want := "arn:aws:sts::123456789012:assumed-role/shop/" + id; said != want {
 			t.Errorf("the task says it is %q, want %s", said, want)
 		}

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 )
@@ -44,7 +43,7 @@ func insideATask(t *testing.T, runtime string) insider {
 	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", runtime, "--account", "123456789012", "--speed", "60")
 	d := path(t, endpoint)
 	d.program = program
-	ctx, e, i := t.Context(), ecs.NewFromConfig(d.admin), iam.NewFromConfig(d.admin)
+	ctx, i := t.Context(), iam.NewFromConfig(d.admin)
 	must(d.clickTogether(ctx))
 	_, err := i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("shop"), AssumeRolePolicyDocument: new(serviceTrust("ecs-tasks.amazonaws.com"))})
 	must(err)
@@ -54,20 +53,8 @@ func insideATask(t *testing.T, runtime string) insider {
 	in, err := d.definition("1")
 	must(err)
 	in.TaskRoleArn = new(d.role("shop"))
-	registered, err := e.RegisterTaskDefinition(ctx, in)
-	must(err)
-	_, err = e.CreateService(ctx, &ecs.CreateServiceInput{Cluster: &d.service.Cluster, ServiceName: &d.service.Name, TaskDefinition: registered.TaskDefinition.TaskDefinitionArn, DesiredCount: new(int32(1)),
-		NetworkConfiguration: &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{"a"}}}})
-	must(err)
-	must(ecs.NewServicesStableWaiter(e, func(o *ecs.ServicesStableWaiterOptions) {
-		o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
-	}).
-		Wait(ctx, &ecs.DescribeServicesInput{Cluster: &d.service.Cluster, Services: []string{d.service.Name}}, time.Minute))
-	tasks, err := e.ListTasks(ctx, &ecs.ListTasksInput{Cluster: &d.service.Cluster})
-	must(err)
-	out, err := e.DescribeTasks(ctx, &ecs.DescribeTasksInput{Cluster: &d.service.Cluster, Tasks: tasks.TaskArns})
-	must(err)
-	return insider{t, "http://" + *out.Tasks[0].Containers[0].NetworkInterfaces[0].PrivateIpv4Address + ":8080/", out.Tasks[0]}
+	task := oneTask(t, d, in)
+	return insider{t, "http://" + *task.Containers[0].NetworkInterfaces[0].PrivateIpv4Address + ":8080/", task}
 }
 
 // ask is what a page says to the task, in JSON.
