@@ -64,6 +64,7 @@ type Need struct {
 	Zones    []string // that its interface may be in; empty: any
 	Where    []Expr   // memberOf constraints
 	Distinct bool     // no other task of the group on the same instance
+	Seed     uint64   // what a random choice is made by
 }
 
 // Instance is where tasks may run. Attributes are its names and values beside
@@ -186,6 +187,9 @@ var lacking = map[Lack]string{
 	Arch: "encountered error \"RESOURCE:ecs.cpu-architecture\"", Location: "encountered error \"LOCATION\"",
 	Member: "is missing an attribute required by your task", Distinct: "encountered error \"distinctInstance placement constraint unsatisfied\"",
 }
+
+// Lacking is a lack in the words of ECS's events.
+func Lacking(l Lack) string { return lacking[l] }
 
 // order is how far an instance was with a task: who lacks a constraint has had
 // the room.
