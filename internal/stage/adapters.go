@@ -106,7 +106,7 @@ func (m machines) Network(scope arn.Scope, subnets, groups []string) (zones map[
 }
 
 func (m machines) Launch(tx *store.Tx, scope arn.Scope, w ecsd.Machine) string {
-	return m.API.Launch(tx, scope, ec2d.Machine(w))
+	return m.API.Launch(tx, scope, ec2d.Machine{Type: w.Type, Zone: w.Zone, Subnet: w.Subnet, Groups: w.Groups, Spot: w.Spot, At: w.At, Tags: w.Tags})
 }
 
 // images finds images for the runtime: those of the stage's registry with a

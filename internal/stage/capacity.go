@@ -17,6 +17,16 @@ func (s *Stage) Deny(region, name string, deny bool) error {
 	return s.ecs.Deny(arn.Scope{Account: s.config.Account, Region: region}, name, deny)
 }
 
+// Impair has a check of a container instance's health fail.
+func (s *Stage) Impair(region, instance, check string) error {
+	return s.ecs.Impair(arn.Scope{Account: s.config.Account, Region: region}, instance, check)
+}
+
+// impair answers POST /_serin/instances/impair?instance=ID&type=CHECK&region=REGION.
+func (s *Stage) impair(w http.ResponseWriter, r *http.Request) {
+	s.capacityCall(w, r, "instance", func(region, name string) error { return s.Impair(region, name, r.FormValue("type")) })
+}
+
 // interrupt answers POST /_serin/spot/interrupt?instance=ID&region=REGION.
 func (s *Stage) interrupt(w http.ResponseWriter, r *http.Request) {
 	s.capacityCall(w, r, "instance", s.Interrupt)

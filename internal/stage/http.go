@@ -34,6 +34,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("POST /_serin/time", s.advance)
 	mux.HandleFunc("POST /_serin/exec", s.exec)
 	mux.HandleFunc("POST /_serin/spot/interrupt", s.interrupt)
+	mux.HandleFunc("POST /_serin/instances/impair", s.impair)
 	mux.HandleFunc("POST /_serin/capacity/deny", s.setCapacity(true))
 	mux.HandleFunc("POST /_serin/capacity/allow", s.setCapacity(false))
 	mux.HandleFunc("POST /_serin/reset", s.reset)

@@ -235,7 +235,7 @@ func (s *Stage) deny(call *wire.Call, r *policy.Request, p policy.Policies, d po
 // deniedIn is a denial in a service's protocol.
 func (s *Stage) deniedIn(call *wire.Call, r *policy.Request, d policy.Decision, text string) error {
 	switch call.Service {
-	case "iam", "sts", "elasticloadbalancing", "cloudwatch":
+	case "iam", "sts", "elasticloadbalancing", "cloudwatch", "autoscaling":
 		return &wire.Error{Code: "AccessDenied", Message: text, Status: http.StatusForbidden}
 	case "ec2":
 		return &wire.Error{Code: "UnauthorizedOperation", Message: "You are not authorized to perform this operation. " + text + ". Encoded authorization failure message: " + s.sealDenial(call, r, d.Reason == policy.ExplicitDeny), Status: http.StatusForbidden}

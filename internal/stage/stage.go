@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"serin/internal/api/autoscalingd"
 	"serin/internal/api/cwd"
 	"serin/internal/api/ec2d"
 	"serin/internal/api/ecrd"
@@ -110,6 +111,7 @@ type Stage struct {
 	logs *logsd.API
 	cw   *cwd.API
 	ec2  *ec2d.API
+	asg  *autoscalingd.API
 
 	// publish takes the metrics of a minute.
 	publish func(arn.Scope, []metric.Datum)
@@ -193,10 +195,11 @@ func (s *Stage) open() (err error) {
 	}
 	s.cw = cwd.New(s.store, s.clock)
 	s.ec2 = ec2d.New(s.store)
+	s.asg = autoscalingd.New(s.store, s.clock, autoscalingd.Deps{Machines: groupMachines{s}})
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
 		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Secrets: secrets{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
-		Machines: machines{s.ec2}, SpotInterruptions: c.SpotInterruptions,
+		Machines: machines{s.ec2}, Groups: groups{s.asg}, SpotInterruptions: c.SpotInterruptions,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
@@ -275,7 +278,7 @@ func (s *Stage) remember() error {
 // Services is every service on the wire, for the gateway and for the tests and
 // tables that speak of all of them.
 func (s *Stage) Services() []*wire.Service {
-	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service()}
+	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service(), s.asg.Service()}
 }
 
 // Run serves on the listener until ctx ends or the stage is told to go down.
@@ -326,6 +329,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return s.ecr.Run(ctx) })
 	g.Go(func() error { return s.ecs.Control(ctx) })
 	g.Go(func() error { return s.ecs.Capacity(ctx) })
+	g.Go(func() error { return s.asg.Run(ctx) })
 	g.Go(func() error { return s.ecs.Invoke(ctx) })
 	g.Go(func() error { return s.cw.Run(ctx) })
 	g.Go(func() error { return s.keepTime(ctx) })

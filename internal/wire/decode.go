@@ -203,8 +203,10 @@ func formList(node any, at *path) ([]any, error) {
 		}
 		return nil, mismatch(at, "a list", node)
 	}
-	if inner, ok := m["member"]; ok && len(m) == 1 {
-		return formList(inner, at)
+	for _, word := range []string{"member", "item"} { // the second in one list of Auto Scaling
+		if inner, ok := m[word]; ok && len(m) == 1 {
+			return formList(inner, at)
+		}
 	}
 	indices := make([]int, 0, len(m))
 	for k := range m {

@@ -1,6 +1,6 @@
 // Package ec2d is the slice of EC2 that a release needs: VPCs, subnets and
-// security groups that can be named, described, made and deleted, and the
-// instances that ECS launches.
+// security groups that can be named, described, made and deleted, launch
+// templates, and the instances that ECS and Auto Scaling launch.
 //
 // They are a pretence in one respect, and it is documented: packets do not obey
 // them. Each region of an account has a default VPC, as AWS gives it. The
@@ -11,6 +11,7 @@ package ec2d
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,11 +24,12 @@ import (
 
 // API performs EC2's operations.
 type API struct {
-	store    *store.Store
-	vpcs     *store.Table[vpc]
-	subnets  *store.Table[subnet]
-	groups   *store.Table[securityGroup]
-	machines *store.Table[machine]
+	store     *store.Store
+	vpcs      *store.Table[vpc]
+	subnets   *store.Table[subnet]
+	groups    *store.Table[securityGroup]
+	machines  *store.Table[machine]
+	templates *store.Table[launchTemplate]
 }
 
 type vpc struct {
@@ -44,7 +46,8 @@ type securityGroup struct{ ID, VPC, Name, Description string }
 
 // New adds EC2's tables to the store.
 func New(s *store.Store) *API {
-	return &API{store: s, vpcs: store.NewTable[vpc](s, "ec2/vpcs"), subnets: store.NewTable[subnet](s, "ec2/subnets"), groups: store.NewTable[securityGroup](s, "ec2/groups"), machines: store.NewTable[machine](s, "ec2/machines")}
+	return &API{store: s, vpcs: store.NewTable[vpc](s, "ec2/vpcs"), subnets: store.NewTable[subnet](s, "ec2/subnets"), groups: store.NewTable[securityGroup](s, "ec2/groups"), machines: store.NewTable[machine](s, "ec2/machines"),
+		templates: store.NewTable[launchTemplate](s, "ec2/templates")}
 }
 
 // Service is EC2 on the wire.
@@ -56,6 +59,7 @@ func (a *API) Service() *wire.Service {
 		Invalid: func(m string) error { return fail("InvalidParameterValue", "%s", m) },
 		Types:   map[string]wire.Members{"Filter": {Performed: "Name Value"}},
 	}
+	maps.Copy(s.Types, templateTypes)
 	describe := func(action string) []wire.Check { return []wire.Check{{Action: "ec2:" + action, Resource: "*"}} }
 	on := func(c *wire.Call, action, kind, id string) []wire.Check {
 		return []wire.Check{{Action: "ec2:" + action, Resource: c.ARN(kind + "/" + id)}}
@@ -89,6 +93,7 @@ func (a *API) Service() *wire.Service {
 			return describe("DescribeAvailabilityZones")
 		}, wire.Members{}),
 	)
+	s.Register(a.templateOps()...)
 	return s
 }
 

@@ -14,10 +14,12 @@ import (
 	"serin/internal/wire"
 )
 
-// machine is an instance that ECS launched: it has a type, a place and an address,
-// and nothing runs on it but what ECS says. Its operator is ECS.
+// machine is an instance that ECS or an Auto Scaling group launched: it has a type,
+// a place and an address, and nothing runs on it but what ECS says. ECS is the
+// operator of its own.
 type machine struct {
 	ID, Type, Zone, Subnet, VPC string
+	Group                       string // the Auto Scaling group; empty: it is ECS's
 	Address                     string
 	Groups                      []string
 	Spot                        bool
@@ -28,6 +30,7 @@ type machine struct {
 // Machine is an instance to launch.
 type Machine struct {
 	Type, Zone, Subnet string
+	Group              string // the Auto Scaling group that it is of
 	Groups             []string
 	Spot               bool
 	At                 time.Time
@@ -74,7 +77,7 @@ const keepEnded = time.Hour
 func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
 	s, _ := a.subnets.Get(tx, scope.Key(m.Subnet))
 	row := machine{
-		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Groups: m.Groups, Spot: m.Spot, Launched: m.At, Tags: m.Tags,
+		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Group: m.Group, Groups: m.Groups, Spot: m.Spot, Launched: m.At, Tags: m.Tags,
 	}
 	taken := map[string]bool{}
 	for key, other := range a.machines.Scan(tx, scope.Key("")) {
@@ -154,14 +157,22 @@ type (
 	}
 )
 
-// DescribeInstances describes the instances that are named. ECS's are not told to
-// who names none, measured; and there are no others.
+// DescribeInstances describes the instances that are named, or all that are not
+// ECS's: those are not told to who names none, measured.
 func (a *API) DescribeInstances(ctx context.Context, in *DescribeInstancesInput) (*DescribeInstancesOutput, error) {
 	scope := wire.From(ctx).Scope
 	out := &DescribeInstancesOutput{}
 	var err error
 	a.store.View(func(tx *store.Tx) {
-		for _, name := range in.InstanceIDs {
+		names := in.InstanceIDs
+		if len(names) == 0 {
+			for _, m := range a.machines.Scan(tx, scope.Key("")) {
+				if m.Group != "" {
+					names = append(names, m.ID)
+				}
+			}
+		}
+		for _, name := range names {
 			m, ok := a.machines.Get(tx, scope.Key(name))
 			if !ok {
 				err = fail("InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", name)
@@ -182,7 +193,10 @@ func (a *API) DescribeInstances(ctx context.Context, in *DescribeInstancesInput)
 func (m machine) view() Instance {
 	v := Instance{
 		InstanceID: m.ID, InstanceType: m.Type, InstanceState: State{16, "running"}, PrivateIPAddress: m.Address, SubnetID: m.Subnet, VpcID: m.VPC, LaunchTime: m.Launched,
-		Placement: Placement{m.Zone, "default"}, Operator: Operator{true, "ecs.amazonaws.com"},
+		Placement: Placement{m.Zone, "default"},
+	}
+	if m.Group == "" {
+		v.Operator = Operator{true, "ecs.amazonaws.com"}
 	}
 	if !m.Ended.IsZero() {
 		v.InstanceState, v.PrivateIPAddress = State{48, "terminated"}, ""

@@ -48,6 +48,7 @@ type API struct {
 	providers   *store.Table[provider]
 	instances   *store.Table[instance]
 	denials     *store.Table[denial]
+	hosts       *store.Table[host]
 	started     *store.Table[started]
 	tags        *tags.Table
 	naming      *wire.Naming // of events
@@ -70,6 +71,7 @@ type cluster struct {
 	Created   time.Time
 	Providers []string // that are associated, of whatever kind
 	Strategy  []types.CapacityProviderStrategyItem
+	Hosts     bool // instances of Auto Scaling groups have registered: tasks of launch type EC2 run on such
 }
 
 type family struct{ Last int32 } // the newest revision's number
@@ -98,6 +100,7 @@ type service struct {
 	Rebalance      types.AvailabilityZoneRebalancing
 	RebalanceAt    time.Time // not before
 	Constraints    []types.PlacementConstraint
+	Placement      []types.PlacementStrategy
 	Events         []event // newest first, at most 100
 }
 
@@ -179,14 +182,15 @@ type task struct {
 	LaunchType           types.LaunchType
 	Overrides            *types.TaskOverride
 	Constraints          []types.PlacementConstraint // beside its definition's
-	Provider             string                      // capacity provider; empty for a launch type
-	Instance             string                      // id of the container instance; empty while it waits for one
-	Zone, Subnet         string                      // of the instance
-	GPUs                 []string                    // of the instance, that are its own
-	In                   string                      // zone that it is started in, to balance a service
-	For                  string                      // id of the task that it stands in for then
-	Move                 string                      // zone that another is started in before this one stops
-	Protected            time.Time                   // until when it is not stopped to scale in
+	Placement            []types.PlacementStrategy
+	Provider             string    // capacity provider; empty for a launch type
+	Instance             string    // id of the container instance; empty while it waits for one
+	Zone, Subnet         string    // of the instance
+	GPUs                 []string  // of the instance, that are its own
+	In                   string    // zone that it is started in, to balance a service
+	For                  string    // id of the task that it stands in for then
+	Move                 string    // zone that another is started in before this one stops
+	Protected            time.Time // until when it is not stopped to scale in
 	Attachment           string
 	Credentials          string // id by which its containers get its role's credentials
 }
@@ -230,6 +234,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		providers:   store.NewTable[provider](s, "ecs/providers"),
 		instances:   store.NewTable[instance](s, "ecs/instances"),
 		denials:     store.NewTable[denial](s, "ecs/denials"),
+		hosts:       store.NewTable[host](s, "ecs/hosts"),
 		started:     store.NewTable[started](s, "ecs/started"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
 		naming:      &wire.Naming{Lower: true, ISO: true, Unions: unions()},

@@ -53,7 +53,7 @@ const (
 
 // Capacity keeps the clusters' instances until ctx ends.
 func (a *API) Capacity(ctx context.Context) error {
-	feed := a.store.Follow(a.wakeCapacity, a.tasks, a.instances, a.providers, a.denials)
+	feed := a.store.Follow(a.wakeCapacity, append([]store.AnyTable{a.tasks, a.instances, a.providers, a.denials, a.clusters}, a.deps.Groups.Observations()...)...)
 	defer feed.Stop()
 	agenda := map[string]time.Time{} // cluster key → when it is to be looked at again
 	for {
@@ -89,17 +89,33 @@ func (a *API) clustersOf(keys []store.Key) map[string]bool {
 	found := map[string]bool{}
 	a.store.View(func(tx *store.Tx) {
 		for _, k := range keys {
+			scope, path := arn.ParseKey(k.Row)
 			switch k.Table {
 			case store.AnyTable(a.denials):
-				scope, _ := arn.ParseKey(k.Row)
 				for key := range a.providers.Scan(tx, scope.Key("")) {
 					found[clusterKey(key)] = true
 				}
 				continue
+			case store.AnyTable(a.clusters):
+				found[k.Row] = true
+				continue
+			case store.AnyTable(a.providers):
+				if name, of := strings.CutPrefix(path, "/"); of { // a group's, of the clusters that have it
+					for _, c := range a.clustersOfProvider(tx, scope, name) {
+						found[scope.Key(c)] = true
+					}
+					continue
+				}
+			case store.AnyTable(a.instances):
 			case store.AnyTable(a.tasks):
 				if t, ok := a.tasks.Get(tx, k.Row); ok && !managedTask(t) {
 					continue
 				}
+			default: // a group, or an instance of one: it may be any cluster's
+				for key := range a.clusters.Scan(tx, scope.Key("")) {
+					found[key] = true
+				}
+				continue
 			}
 			found[clusterKey(k.Row)] = true
 		}
@@ -114,7 +130,13 @@ func clusterKey(key string) string {
 	return scope.Key(name)
 }
 
+// managedTask says that a task runs on an instance of a capacity provider.
 func managedTask(t task) bool { return t.Provider != "" && !isFargate(t.Provider) }
+
+// hasHosts says that instances of Auto Scaling groups are to register with a cluster.
+func (a *API) hasHosts(tx *store.Tx, scope arn.Scope, cluster string) bool {
+	return slices.ContainsFunc(a.deps.Groups.Hosts(tx, scope), func(h Host) bool { return configOf(h.UserData).Cluster == cluster })
+}
 
 // keeping is one look at one cluster.
 type keeping struct {
@@ -126,6 +148,7 @@ type keeping struct {
 	wake      time.Time
 	providers map[string]provider
 	instances []instance
+	hosts     map[string]Host // of the cluster, by EC2's id
 }
 
 func (a *API) keepCapacity(key string) (time.Time, error) {
@@ -137,6 +160,8 @@ func (a *API) keepCapacity(key string) (time.Time, error) {
 			empty = false
 			return
 		}
+		c, _ := a.clusters.Get(tx, key)
+		empty = !c.Hosts && len(c.Providers) == 0 && !a.hasHosts(tx, scope, name)
 	})
 	if empty {
 		return time.Time{}, nil
@@ -144,8 +169,14 @@ func (a *API) keepCapacity(key string) (time.Time, error) {
 	err := a.store.UpdateFirst(func(tx *store.Tx) error {
 		k.tx, k.now, k.wake, k.instances, k.providers = tx, a.clock.Now(), time.Time{}, nil, map[string]provider{}
 		k.keepProviders()
+		k.keepHosts()
 		k.keepInstances()
+		k.forgetHosts()
 		for _, p := range slices.Sorted(maps.Keys(k.providers)) {
+			if k.providers[p].Group != nil {
+				k.keepGroup(k.providers[p])
+				continue
+			}
 			if left, spread := k.placeTasks(k.providers[p]); len(left) > 0 {
 				k.buy(k.providers[p], left, spread)
 			}
@@ -183,6 +214,12 @@ func (k *keeping) keepProviders() {
 			k.letGo(key, p)
 		}
 		k.providers[p.Name] = p
+	}
+	c, _ := k.clusters.Get(k.tx, k.scope.Key(k.cluster))
+	for _, name := range c.Providers {
+		if p, ok := k.API.providers.Get(k.tx, providerKey(k.scope, "", name)); ok {
+			k.providers[name] = p
+		}
 	}
 }
 
@@ -222,6 +259,9 @@ func (k *keeping) keepInstances() {
 }
 
 func (k *keeping) keepInstance(i instance) instance {
+	if i.Group != "" {
+		return k.keepHost(i)
+	}
 	switch {
 	case i.Status == types.ContainerInstanceStatusRegistering && k.due(i.Due):
 		i.Status, i.Registered, i.Changed, i.Due = types.ContainerInstanceStatusActive, k.now, k.now, time.Time{}
@@ -257,6 +297,15 @@ func (k *keeping) keepInstance(i instance) instance {
 	if i.Status == types.ContainerInstanceStatusActive && k.due(i.Launched.Add(patching)) {
 		i = k.drain(i, "")
 	}
+	i, on := k.noteTasks(k.repair(i))
+	if i.Status == types.ContainerInstanceStatusDraining && on == 0 {
+		return k.end(k.tx, k.scope, i, "", "")
+	}
+	return i
+}
+
+// noteTasks notes which tasks are on an instance, and says how many.
+func (k *keeping) noteTasks(i instance) (instance, int) {
 	var on []string
 	for _, t := range k.tasksOn(k.tx, i.ID) {
 		on = append(on, t.ID)
@@ -265,10 +314,7 @@ func (k *keeping) keepInstance(i instance) instance {
 		i.Tasks, i.Changed = on, k.now
 		i = k.putInstance(k.tx, k.scope, i, k.now)
 	}
-	if i.Status == types.ContainerInstanceStatusDraining && len(on) == 0 {
-		return k.end(k.tx, k.scope, i, "", "")
-	}
-	return i
+	return i, len(on)
 }
 
 func (k *keeping) drain(i instance, reason string) instance {
@@ -318,7 +364,7 @@ func (k *keeping) placeTasks(p provider) (left []waiting, spread map[string]map[
 		}
 	}
 	for _, w := range others {
-		if at, _ := place.Pick(&w.need, spaces, spread[w.need.Group]); at >= 0 {
+		if at := k.pick(p, w, spaces, spread); at >= 0 {
 			put(w, at)
 		} else {
 			left = append(left, w)
@@ -327,11 +373,26 @@ func (k *keeping) placeTasks(p provider) (left []waiting, spread map[string]map[
 	return left, spread
 }
 
+// pick is ECS's own choice for its instances; those of groups are chosen by the
+// task's strategies.
+func (k *keeping) pick(p provider, w waiting, spaces []place.Instance, spread map[string]map[string]int) (at int) {
+	if p.Group != nil {
+		at, _ = place.PickBy(&w.need, spaces, ordersOf(w.Placement))
+	} else {
+		at, _ = place.Pick(&w.need, spaces, spread[w.need.Group])
+	}
+	return at
+}
+
 // spaces is a provider's instances that take tasks, with the room that is left and
 // the tasks on each.
 func (k *keeping) spaces(p provider) (rows []instance, spaces []place.Instance, on [][]task) {
+	return k.spacesWhere(func(i instance) bool { return i.Provider == p.Name })
+}
+
+func (k *keeping) spacesWhere(of func(instance) bool) (rows []instance, spaces []place.Instance, on [][]task) {
 	for _, i := range k.instances {
-		if i.Provider != p.Name || i.Status == types.ContainerInstanceStatusDraining {
+		if !of(i) || i.Status == types.ContainerInstanceStatusDraining {
 			continue
 		}
 		space, tasks := whereOf(i), k.tasksOn(k.tx, i.ID)
@@ -366,20 +427,25 @@ func count(spread map[string]map[string]int, group, zone string) {
 
 // assign puts a task on an instance; the agent starts it.
 func (k *keeping) assign(t task, i instance, n place.Need) {
+	k.seat(&t, i, n)
+	k.putTask(k.tx, t, k.scope.Key(""), k.now)
+}
+
+// seat notes on a task where it is.
+func (k *keeping) seat(t *task, i instance, n place.Need) {
 	t.Instance, t.Zone, t.Subnet = i.ID, i.Zone, i.Subnet
 	free := slices.Clone(i.GPUs)
 	for _, other := range k.tasksOn(k.tx, i.ID) {
 		free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(other.GPUs, id) })
 	}
 	t.GPUs = free[:n.GPUs]
-	k.putTask(k.tx, t, k.scope.Key(""), k.now)
 }
 
 // need is what a task needs, by its definition and its service.
 func (k *keeping) need(t task) place.Need {
 	d, _ := k.definitionOf(k.tx, k.scope, t)
 	n := needOf(d)
-	n.Group = t.Group
+	n.Group, n.Seed = t.Group, seedOf(t.ID)
 	for _, c := range d.PlacementConstraints {
 		n.Where = append(n.Where, parsed(c.Expression))
 	}
@@ -692,6 +758,12 @@ func (a *API) changeInstance(scope arn.Scope, ec2 string, change func(*instance)
 
 // denial says that EC2 has nothing of a type.
 type denial struct{ Since time.Time }
+
+// Denied says that EC2 has nothing of a type.
+func (a *API) Denied(tx *store.Tx, scope arn.Scope, name string) bool {
+	_, denied := a.denials.Get(tx, scope.Key(name))
+	return denied
+}
 
 // Deny has EC2 run out of a type, or have it again.
 func (a *API) Deny(scope arn.Scope, name string, deny bool) error {

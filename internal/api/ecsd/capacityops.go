@@ -29,14 +29,14 @@ func (a *API) capacityOps() []*wire.Op {
 				checks = append(checks, passRole(c, m.InfrastructureRoleArn, ecsService)...)
 			}
 			return checks
-		}, wire.Members{Performed: "name cluster managedInstancesProvider tags", Refused: "autoScalingGroupProvider"}),
+		}, wire.Members{Performed: "name cluster autoScalingGroupProvider managedInstancesProvider tags"}),
 		wire.Handle("UpdateCapacityProvider", a.UpdateCapacityProvider, func(c *wire.Call, in *ecs.UpdateCapacityProviderInput) []wire.Check {
 			checks := on(c, "UpdateCapacityProvider", aws.ToString(in.Name))
 			if m := in.ManagedInstancesProvider; m != nil {
 				checks = append(checks, passRole(c, m.InfrastructureRoleArn, ecsService)...)
 			}
 			return checks
-		}, wire.Members{Performed: "name cluster managedInstancesProvider", Refused: "autoScalingGroupProvider"}),
+		}, wire.Members{Performed: "name cluster autoScalingGroupProvider managedInstancesProvider"}),
 		wire.Handle("DeleteCapacityProvider", a.DeleteCapacityProvider, func(c *wire.Call, in *ecs.DeleteCapacityProviderInput) []wire.Check {
 			return on(c, "DeleteCapacityProvider", aws.ToString(in.CapacityProvider))
 		}, wire.Members{Performed: "capacityProvider cluster"}),
@@ -65,14 +65,33 @@ func (a *API) capacityOps() []*wire.Op {
 		wire.Handle("DeregisterContainerInstance", a.DeregisterContainerInstance, func(c *wire.Call, in *ecs.DeregisterContainerInstanceInput) []wire.Check {
 			return []wire.Check{{Action: "ecs:DeregisterContainerInstance", Resource: clusterARN(c.Scope, clusterName(in.Cluster))}}
 		}, wire.Members{Performed: "cluster containerInstance force"}),
+		a.startOp(),
 	}
+}
+
+// startOp is StartTask, with what it needs permission for.
+func (a *API) startOp() *wire.Op {
+	return wire.Handle("StartTask", a.StartTask, func(c *wire.Call, in *ecs.StartTaskInput) []wire.Check {
+		checks := []wire.Check{{Action: "ecs:StartTask", Resource: definitionResource(c, aws.ToString(in.TaskDefinition)), Context: map[string][]string{"ecs:cluster": {clusterARN(c.Scope, clusterName(in.Cluster))}}}}
+		checks = append(checks, tagged(c, in.Tags, c.ARN("task/"+clusterName(in.Cluster)+"/*"))...)
+		if o := in.Overrides; o != nil {
+			checks = append(append(checks, passRole(c, o.TaskRoleArn, tasksService)...), passRole(c, o.ExecutionRoleArn, tasksService)...)
+		}
+		return checks
+	}, wire.Members{
+		Performed: "taskDefinition containerInstances cluster enableECSManagedTags enableExecuteCommand group networkConfiguration overrides propagateTags startedBy tags",
+		Refused:   "referenceId volumeConfigurations"})
 }
 
 // capacityTypes is what is done with the members of their structures. A price
 // above the lowest is never paid: the cheapest that fits is bought.
 var capacityTypes = map[string]wire.Members{
-	"CreateManagedInstancesProviderConfiguration": {Performed: "infrastructureRoleArn instanceLaunchTemplate infrastructureOptimization propagateTags", Recorded: "autoRepairConfiguration"},
-	"UpdateManagedInstancesProviderConfiguration": {Performed: "infrastructureRoleArn instanceLaunchTemplate infrastructureOptimization propagateTags", Recorded: "autoRepairConfiguration"},
+	"AutoScalingGroupProvider":                    {Performed: "autoScalingGroupArn managedDraining managedScaling managedTerminationProtection"},
+	"AutoScalingGroupProviderUpdate":              {Performed: "managedDraining managedScaling managedTerminationProtection"},
+	"ManagedScaling":                              {Performed: "instanceWarmupPeriod maximumScalingStepSize minimumScalingStepSize status targetCapacity"},
+	"PlacementStrategy":                           {Performed: "field type"},
+	"CreateManagedInstancesProviderConfiguration": {Performed: "infrastructureRoleArn instanceLaunchTemplate infrastructureOptimization propagateTags autoRepairConfiguration"},
+	"UpdateManagedInstancesProviderConfiguration": {Performed: "infrastructureRoleArn instanceLaunchTemplate infrastructureOptimization propagateTags autoRepairConfiguration"},
 	"InstanceLaunchTemplate": {
 		Performed: "ec2InstanceProfileArn networkConfiguration capacityOptionType instanceRequirements",
 		Recorded:  "fipsEnabled instanceMetadataTagsPropagation localStorageConfiguration monitoring storageConfiguration", Refused: "capacityReservations"},
@@ -83,7 +102,7 @@ var capacityTypes = map[string]wire.Members{
 	"ManagedInstancesStorageConfiguration":      {Recorded: "storageSizeGiB"},
 	"ManagedInstancesLocalStorageConfiguration": {Recorded: "useLocalStorage"},
 	"InfrastructureOptimization":                {Performed: "scaleInAfter"},
-	"AutoRepairConfiguration":                   {Recorded: "actionsStatus"},
+	"AutoRepairConfiguration":                   {Performed: "actionsStatus"},
 	"InstanceRequirementsRequest": {
 		Performed: "vCpuCount memoryMiB cpuManufacturers memoryGiBPerVCpu excludedInstanceTypes allowedInstanceTypes instanceGenerations bareMetal burstablePerformance networkInterfaceCount " +
 			"localStorage localStorageTypes totalLocalStorageGB networkBandwidthGbps acceleratorTypes acceleratorCount acceleratorManufacturers acceleratorNames acceleratorTotalMemoryMiB requireHibernateSupport",

@@ -118,7 +118,7 @@ func (a *API) statistics(tx *store.Tx, scope arn.Scope, c cluster) (list []types
 	for _, s := range a.services.Scan(tx, scope.Key(c.Name+"/")) {
 		launched := s.LaunchType
 		if len(s.Capacity) > 0 {
-			launched = launchTypeOf(aws.ToString(s.Capacity[0].CapacityProvider))
+			launched = a.launchTypeOf(tx, scope, c.Name, aws.ToString(s.Capacity[0].CapacityProvider))
 		}
 		counts[strings.ToLower(s.Status)+kind[launched]+"ServiceCount"]++
 	}

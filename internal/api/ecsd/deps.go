@@ -22,6 +22,7 @@ type Deps struct {
 	Roles    Roles
 	Alarms   Alarms
 	Machines Machines
+	Groups   Groups
 	Events   *events.Log
 	// SpotInterruptions is how often Spot takes an instance back by chance, an hour.
 	SpotInterruptions float64
@@ -122,6 +123,42 @@ func managedTags(cluster, provider, instance string) []tags.Tag {
 	}
 }
 
+// Groups is the Auto Scaling groups, as ECS manages them with its own role.
+type Groups interface {
+	// Find finds a group by its name or ARN.
+	Find(tx *store.Tx, scope arn.Scope, nameOrARN string) (Group, bool)
+	// Hosts is the instances of all groups.
+	Hosts(tx *store.Tx, scope arn.Scope) []Host
+	// Desire asks for a number of instances.
+	Desire(tx *store.Tx, scope arn.Scope, name string, n int)
+	// Manage marks a group as ECS's, which drains its instances before they end, or not.
+	Manage(tx *store.Tx, scope arn.Scope, name string, drain bool)
+	// Protect protects an instance from scaling in, or no more.
+	Protect(tx *store.Tx, scope arn.Scope, id string, protect bool)
+	// Drained lets an instance end that waited to be drained.
+	Drained(tx *store.Tx, scope arn.Scope, id string)
+	// Observations are the tables whose changes may change an answer.
+	Observations() []store.AnyTable
+}
+
+// Group is an Auto Scaling group.
+type Group struct {
+	Name, ARN, Type   string
+	Min, Max, Desired int
+	Protect           bool // new instances from scaling in
+	Subnets           []string
+}
+
+// Host is an instance of a group.
+type Host struct {
+	ID, Group          string
+	Type, Zone, Subnet string
+	Profile, UserData  string
+	Leaving            bool // it ends, or waits to be drained
+	Waiting            bool // for that
+	Launched           time.Time
+}
+
 // Roles is IAM and STS as ECS itself uses them.
 type Roles interface {
 	// Check returns why a service cannot act as a role, or may not do what it
@@ -130,6 +167,9 @@ type Roles interface {
 	// MayLaunch returns why ECS, as an infrastructure role, may not launch instances
 	// of a profile, in EC2's words; nil when it may.
 	MayLaunch(scope arn.Scope, infrastructureRole, profile string) error
+	// MayRegister returns why an instance with a profile may not register with a
+	// cluster, in AWS's words; nil when it may.
+	MayRegister(scope arn.Scope, profile, instance, cluster string) error
 	// LinkedRole makes ECS's own role in the account, where the caller may.
 	LinkedRole(call *wire.Call) error
 }

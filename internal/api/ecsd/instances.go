@@ -2,6 +2,7 @@ package ecsd
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,11 +22,14 @@ import (
 // capacity in a zone. The tasks on it are real.
 type instance struct {
 	ID, Cluster, Provider   string
+	Group                   string // the Auto Scaling group that it is of; empty: ECS has bought it
 	EC2, Type, Zone, Subnet string
 	Status                  types.ContainerInstanceStatus // or INACTIVE
 	Reason                  string
 	Spot                    bool
 	GPUs                    []string
+	Attributes              map[string]string // its own
+	Impaired                []impairment
 	Launched, Registered    time.Time
 	Due                     time.Time // when registering or deregistering is done
 	Ended                   time.Time
@@ -95,12 +99,18 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	t, _ := catalogue.Find(i.Type)
 	all, free := room(t), room(t)
 	v := types.ContainerInstance{
-		ContainerInstanceArn: new(instanceARN(scope, i)), Ec2InstanceId: new(i.EC2), CapacityProviderName: new(i.Provider), Status: new(string(i.Status)), AgentConnected: i.registered(),
+		ContainerInstanceArn: new(instanceARN(scope, i)), Ec2InstanceId: new(i.EC2), Status: new(string(i.Status)), AgentConnected: i.registered() && !i.impaired(types.InstanceHealthCheckTypeAgentConnectivity),
 		Version: i.Version, Tags: a.tagsOut(tx, instanceARN(scope, i)), Attachments: []types.Attachment{}, RegisteredAt: pointer(i.Registered),
 		VersionInfo: &types.VersionInfo{AgentVersion: new("1.100.0"), AgentHash: new("00000000"), DockerVersion: new("DockerVersion:25.0.0")},
 	}
 	if i.Reason != "" {
 		v.StatusReason = new(i.Reason)
+	}
+	if i.Provider != "" {
+		v.CapacityProviderName = new(i.Provider)
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.Attributes)) {
+		v.Attributes = append(v.Attributes, types.Attribute{Name: new(name), Value: new(i.Attributes[name])})
 	}
 	ports, gpus := slices.Clone(agentPorts), slices.Clone(i.GPUs)
 	for _, t := range a.tasksOn(tx, i.ID) {
@@ -188,7 +198,7 @@ func (a *API) ListContainerInstances(ctx context.Context, in *ecs.ListContainerI
 // whereOf is an instance as placement sees it, empty.
 func whereOf(i instance) place.Instance {
 	t, _ := catalogue.Find(i.Type)
-	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: room(t)}
+	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: room(t), Attributes: i.Attributes}
 }
 
 // named finds the instances that a request names, and failures for the others.
@@ -229,8 +239,7 @@ func (a *API) DescribeContainerInstances(ctx context.Context, in *ecs.DescribeCo
 				v.Tags = []types.Tag{}
 			}
 			if slices.Contains(in.Include, types.ContainerInstanceFieldContainerInstanceHealth) {
-				v.HealthStatus = &types.ContainerInstanceHealthStatus{OverallStatus: types.InstanceHealthCheckStateOk, Details: []types.InstanceHealthCheckResult{
-					{Type: types.InstanceHealthCheckTypeContainerRuntime, Status: types.InstanceHealthCheckStateOk, LastUpdated: pointer(i.Registered), LastStatusChange: pointer(i.Registered)}}}
+				v.HealthStatus = i.health()
 			}
 			out.ContainerInstances = append(out.ContainerInstances, v)
 		}
@@ -277,7 +286,8 @@ func (a *API) UpdateContainerInstancesState(ctx context.Context, in *ecs.UpdateC
 	return out, nil
 }
 
-// DeregisterContainerInstance ends a managed instance; with force its tasks, too.
+// DeregisterContainerInstance ends a managed instance, or has one of a group leave the
+// cluster; with force its tasks end, too.
 func (a *API) DeregisterContainerInstance(ctx context.Context, in *ecs.DeregisterContainerInstanceInput) (*ecs.DeregisterContainerInstanceOutput, error) {
 	call := wire.From(ctx)
 	var view types.ContainerInstance
@@ -293,8 +303,11 @@ func (a *API) DeregisterContainerInstance(ctx context.Context, in *ecs.Deregiste
 		if len(a.tasksOn(tx, i.ID)) > 0 && !aws.ToBool(in.Force) {
 			return invalid("Found running tasks on the instance.")
 		}
-		if !i.gone() { // one that is ending is told as it is
-			i = a.end(tx, call.Scope, i, types.TaskStopCodeUserInitiated, "Container instance deregistration forced by user")
+		const forced = "Container instance deregistration forced by user"
+		if i.Group != "" {
+			i = a.part(tx, call.Scope, i, types.TaskStopCodeUserInitiated, forced)
+		} else if !i.gone() { // one that is ending is told as it is
+			i = a.end(tx, call.Scope, i, types.TaskStopCodeUserInitiated, forced)
 		}
 		view = a.instanceView(tx, call.Scope, i)
 		return nil

@@ -18,14 +18,16 @@ import (
 	"serin/internal/wire"
 )
 
-// provider is the row of a Managed Instances capacity provider: it belongs to one
-// cluster.
+// provider is the row of a capacity provider: of Managed Instances, which belongs to
+// one cluster, or of an Auto Scaling group, which clusters are associated with.
 type provider struct {
 	Name, Cluster string
 	Status        types.CapacityProviderStatus
 	Update        types.CapacityProviderUpdateStatus
 	Managed       types.ManagedInstancesProvider
-	Due           time.Time // when what is in progress is done
+	Group         *types.AutoScalingGroupProvider // nil: Managed Instances
+	High, Low     time.Time                       // since when the group is to have more instances, or fewer
+	Due           time.Time                       // when what is in progress is done
 }
 
 // How long making and deleting a provider takes; measured.
@@ -61,8 +63,8 @@ var (
 // documented.
 const mostProviderTags = 45
 
-// CreateCapacityProvider makes a Managed Instances provider, which joins its
-// cluster by itself.
+// CreateCapacityProvider makes a provider: one of Managed Instances joins its cluster
+// by itself.
 func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacityProviderInput) (*ecs.CreateCapacityProviderOutput, error) {
 	call := wire.From(ctx)
 	name := aws.ToString(in.Name)
@@ -71,8 +73,12 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 		return nil, client("CapacityProvider name must not be blank")
 	case !providerNames.MatchString(name) || reservedNames.MatchString(name):
 		return nil, client(`The specified capacity provider name is invalid. Up to 255 characters are allowed, including letters (upper and lowercase), numbers, underscores, and hyphens. The name cannot be prefixed with "aws", "ecs", or "fargate". Specify a valid name and try again.`)
+	case in.AutoScalingGroupProvider != nil && in.ManagedInstancesProvider != nil:
+		return nil, client("A capacity provider can have an autoScalingGroupProvider or a managedInstancesProvider, not both.") // guessed
+	case in.AutoScalingGroupProvider != nil && in.Cluster != nil:
+		return nil, client("A cluster can be specified only for a capacity provider of Managed Instances.") // guessed
 	case in.AutoScalingGroupProvider != nil:
-		return nil, client("Serin performs Managed Instances capacity providers; autoScalingGroupProvider is not performed yet.")
+		return a.makeGroupProvider(call, in)
 	case in.ManagedInstancesProvider == nil:
 		return nil, client("The Managed Instances provider details are required when creating a Managed Instances capacity provider")
 	case aws.ToString(in.Cluster) == "":
@@ -112,6 +118,28 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
 		a.providers.Put(tx, providerKey(call.Scope, c.Name, name), p)
 		a.tags.Set(tx, providerARN(call.Scope, name), labels)
+		view = a.providerView(tx, call.Scope, p)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.CreateCapacityProviderOutput{CapacityProvider: &view}, nil
+}
+
+// makeGroupProvider is CreateCapacityProvider of an Auto Scaling group.
+func (a *API) makeGroupProvider(call *wire.Call, in *ecs.CreateCapacityProviderInput) (*ecs.CreateCapacityProviderOutput, error) {
+	labels, err := tagsIn(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	var view types.CapacityProvider
+	err = a.store.Update(func(tx *store.Tx) error {
+		p, err := a.createGroupProvider(tx, call.Scope, *in.Name, *in.AutoScalingGroupProvider)
+		if err != nil {
+			return err
+		}
+		a.tags.Set(tx, providerARN(call.Scope, p.Name), labels)
 		view = a.providerView(tx, call.Scope, p)
 		return nil
 	})
@@ -223,15 +251,20 @@ func (a *API) UpdateCapacityProvider(ctx context.Context, in *ecs.UpdateCapacity
 	switch u := in.ManagedInstancesProvider; {
 	case aws.ToString(in.Name) == "":
 		return nil, client("A name is required when updating a capacity provider")
-	case in.AutoScalingGroupProvider != nil:
-		return nil, client("Serin performs Managed Instances capacity providers; autoScalingGroupProvider is not performed yet.")
-	case u == nil:
-		return nil, client("managedInstancesProvider must be specified.")
-	case u.InstanceLaunchTemplate == nil:
+	case u == nil && in.AutoScalingGroupProvider == nil:
+		return nil, client("autoScalingGroupProvider or managedInstancesProvider must be specified.")
+	case u != nil && in.AutoScalingGroupProvider != nil:
+		return nil, client("A capacity provider can have an autoScalingGroupProvider or a managedInstancesProvider, not both.") // guessed
+	case u != nil && u.InstanceLaunchTemplate == nil:
 		return nil, client("Managed Instances capacity provider must specify an instance profile")
 	}
 	var view types.CapacityProvider
 	err := a.store.Update(func(tx *store.Tx) error {
+		if u := in.AutoScalingGroupProvider; u != nil {
+			p, err := a.updateGroupProvider(tx, call.Scope, lastPart(*in.Name), *u)
+			view = a.providerView(tx, call.Scope, p)
+			return err
+		}
 		key, p, err := a.ownProvider(tx, call.Scope, in.Name, in.Cluster)
 		if err != nil {
 			return err
@@ -278,6 +311,11 @@ func (a *API) DeleteCapacityProvider(ctx context.Context, in *ecs.DeleteCapacity
 	call := wire.From(ctx)
 	var view types.CapacityProvider
 	err := a.store.Update(func(tx *store.Tx) error {
+		if p, ok := a.providerNamed(tx, call.Scope, lastPart(aws.ToString(in.CapacityProvider))); ok && p.Group != nil {
+			p, err := a.deleteGroupProvider(tx, call.Scope, p)
+			view = a.providerView(tx, call.Scope, p)
+			return err
+		}
 		key, p, err := a.ownProvider(tx, call.Scope, in.CapacityProvider, in.Cluster)
 		if err != nil {
 			return err
@@ -346,7 +384,7 @@ func (a *API) DescribeCapacityProviders(ctx context.Context, in *ecs.DescribeCap
 			if again && alive.Cluster != p.Cluster {
 				continue
 			}
-			if in.Cluster == nil || p.Cluster == of.Name {
+			if in.Cluster == nil || p.Cluster == of.Name || p.Group != nil && slices.Contains(of.Providers, p.Name) {
 				all = append(all, a.providerView(tx, call.Scope, p))
 			}
 		}
@@ -396,14 +434,20 @@ func chosen(scope arn.Scope, all []types.CapacityProvider, names []string) (list
 }
 
 func (a *API) providerView(tx *store.Tx, scope arn.Scope, p provider) types.CapacityProvider {
+	if p.Group != nil {
+		return types.CapacityProvider{
+			CapacityProviderArn: new(providerARN(scope, p.Name)), Name: new(p.Name), Status: p.Status, Type: types.CapacityProviderTypeEc2Autoscaling,
+			AutoScalingGroupProvider: p.Group, UpdateStatus: p.Update, Tags: a.tagsOut(tx, providerARN(scope, p.Name)),
+		}
+	}
 	return types.CapacityProvider{
 		CapacityProviderArn: new(providerARN(scope, p.Name)), Name: new(p.Name), Cluster: new(p.Cluster), Status: p.Status, Type: types.CapacityProviderTypeManagedInstances,
 		ManagedInstancesProvider: &p.Managed, UpdateStatus: p.Update, Tags: a.tagsOut(tx, providerARN(scope, p.Name)),
 	}
 }
 
-// PutClusterCapacityProviders replaces a cluster's Fargate providers and its
-// default strategy. Managed Instances providers are there by themselves.
+// PutClusterCapacityProviders replaces a cluster's providers of Fargate and of groups,
+// and its default strategy. Managed Instances providers are there by themselves.
 func (a *API) PutClusterCapacityProviders(ctx context.Context, in *ecs.PutClusterCapacityProvidersInput) (*ecs.PutClusterCapacityProvidersOutput, error) {
 	call := wire.From(ctx)
 	if aws.ToString(in.Cluster) == "" {
@@ -439,6 +483,10 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 			switch {
 			case !ok:
 				return client("The specified capacity provider was not found. Specify a valid capacity provider and try again")
+			case p.Group != nil:
+				if of := a.clustersOfProvider(tx, scope, name); len(of) > 0 && of[0] != c.Name {
+					return invalid("Serin scales the Auto Scaling group of a capacity provider for one cluster; %s is associated with the cluster %s.", name, of[0])
+				}
 			case p.Cluster != c.Name:
 				return invalid("Cannot associate Managed Instances capacity provider to clusters using this API. Managed Instances capacity providers are already associated with the cluster that they were created in.")
 			case p.Status != types.CapacityProviderStatusActive:
@@ -453,7 +501,7 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 		if slices.Contains(list, name) {
 			continue
 		}
-		if !isFargate(name) {
+		if p, _ := a.providerNamed(tx, scope, name); !isFargate(name) && p.Group == nil {
 			list = append(list, name)
 			continue
 		}
@@ -461,7 +509,14 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 			return &types.ResourceInUseException{Message: new("The specified capacity provider is in use and cannot be removed.")}
 		}
 	}
+	before := c.Providers
 	c.Providers, c.Strategy = list, nil
+	a.clusters.Put(tx, scope.Key(c.Name), *c)
+	for _, name := range slices.Concat(before, list) { // groups are drained by ECS while a cluster has them
+		if p, _ := a.providerNamed(tx, scope, name); p.Group != nil {
+			a.manage(tx, scope, p)
+		}
+	}
 	if err := a.checkStrategy(tx, scope, *c, strategy, inDefault); err != nil {
 		return err
 	}

@@ -75,13 +75,11 @@ func (a *API) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTaskOu
 		if err != nil {
 			return err
 		}
-		if in.PropagateTags == types.PropagateTagsTaskDefinition {
-			labels = append(slices.Clone(a.tags.Of(tx, *d.TaskDefinitionArn)), labels...)
+		ids, failures, err := a.startAll(tx, call.Scope, c, first, d, in, a.labelsOf(tx, c, d, in, labels))
+		if err != nil {
+			return err
 		}
-		if in.EnableECSManagedTags {
-			labels = append(labels, tags.Tag{Key: "aws:ecs:clusterName", Value: c.Name})
-		}
-		ids := a.startAll(tx, call.Scope, c, first, d, in, labels)
+		out.Failures = failures
 		for _, id := range ids {
 			t, _ := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+id))
 			out.Tasks = append(out.Tasks, a.taskView(tx, call.Scope, t))
@@ -139,14 +137,11 @@ func (a *API) firstTask(tx *store.Tx, scope arn.Scope, c cluster, in *ecs.RunTas
 	if err := checkNetwork(d, network); err != nil {
 		return t, d, err
 	}
-	if err := checkCapacity(strategy, d); err != nil {
-		return t, d, err
-	}
-	if err := checkConstraints(in.PlacementConstraints, d, strategy); err != nil {
+	if err := checkWhere(a.kindOf(tx, scope, c, launch, strategy), d, in.PlacementConstraints, in.PlacementStrategy); err != nil {
 		return t, d, err
 	}
 	t = task{
-		Cluster: c.Name, Constraints: in.PlacementConstraints, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
+		Cluster: c.Name, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
 	}
 	if in.Overrides != nil {
 		over := *in.Overrides
@@ -233,22 +228,34 @@ func checkOverrides(scope arn.Scope, d types.TaskDefinition, o types.TaskOverrid
 	return nil
 }
 
-// startAll writes the rows of as many tasks as are asked for.
-func (a *API) startAll(tx *store.Tx, scope arn.Scope, c cluster, first task, d types.TaskDefinition, in *ecs.RunTaskInput, labels []tags.Tag) (ids []string) {
+// startAll writes the rows of as many tasks as are asked for, and says why others are
+// not started.
+func (a *API) startAll(tx *store.Tx, scope arn.Scope, c cluster, first task, d types.TaskDefinition, in *ecs.RunTaskInput, labels []tags.Tag) (ids []string, failures []types.Failure, err error) {
 	have, now, strategy := map[string]int{}, a.clock.Now(), strategyOf(c, in)
+	s := a.seatsOf(tx, scope, c.Name, now)
+	failures = []types.Failure{}
 	for range aws.ToInt32(cmp.Or(in.Count, new(int32(1)))) {
-		t := newTask(scope, c.Name, overridden(d, first.Overrides), now)
-		t.StartedBy, t.Group, t.Network, t.LaunchType, t.Overrides, t.Constraints = first.StartedBy, first.Group, first.Network, first.LaunchType, first.Overrides, first.Constraints
+		t := s.newOf(first, d)
 		if len(strategy) > 0 {
 			t.Provider = nextProvider(strategy, have)
-			t.LaunchType = launchTypeOf(t.Provider)
+			t.LaunchType = a.launchTypeOf(tx, scope, c.Name, t.Provider)
 			have[t.Provider]++
+		}
+		if s.needsSeat(t) {
+			if _, ok := s.sit(&t); !ok {
+				if failures = s.failures(t); len(failures) == 0 {
+					return nil, nil, noHosts()
+				}
+				return ids, failures, nil // the others are like it
+			}
+		} else if managedTask(t) && a.waitingIn(tx, scope, c.Name) >= mostWaiting {
+			return ids, []types.Failure{tooManyTasks(c.Name)}, nil
 		}
 		a.tags.Set(tx, taskARN(scope, t), labels)
 		a.putTask(tx, t, scope.Key(""), now)
 		ids = append(ids, t.ID)
 	}
-	return ids
+	return ids, failures, nil
 }
 
 // startedBefore answers a call that was made before; another one with its token is

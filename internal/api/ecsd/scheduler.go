@@ -207,18 +207,24 @@ func (c *control) launch(r revision, n int, leave []task) {
 	}
 	moves := c.moves(r, leave)
 	var ids []string
+	seats := c.seatsOf(c.tx, scope, c.s.Cluster, c.now)
 	for i := range n {
 		t := newTask(scope, c.s.Cluster, d, c.now)
 		t.Service, t.Revision, t.StartedBy, t.Group = c.s.Name, r.ARN, r.Legacy, "service:"+c.s.Name
-		t.Network, t.LaunchType, t.Constraints = r.Network, r.LaunchType, c.s.Constraints
+		t.Network, t.LaunchType, t.Constraints, t.Placement = r.Network, r.LaunchType, c.s.Constraints, c.s.Placement
 		if len(r.Capacity) > 0 {
 			t.Provider = nextProvider(r.Capacity, have)
-			t.LaunchType = launchTypeOf(t.Provider)
+			t.LaunchType = c.launchTypeOf(c.tx, scope, c.s.Cluster, t.Provider)
 			have[t.Provider]++
 		}
-		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
 		if i < len(moves) {
 			t.In, t.For, t.Provider = moves[i].Move, moves[i].ID, moves[i].Provider
+		}
+		if !c.put(seats, &t) {
+			break
+		}
+		c.tags.Set(c.tx, taskARN(scope, t), c.tagsForTask(scope, r))
+		if t.In != "" {
 			c.tell(&c.s, c.now, "has started 1 tasks in %s to AZ Rebalance: (task %s).", t.In, t.ID)
 		} else {
 			ids = append(ids, "(task "+t.ID+")")
@@ -385,15 +391,21 @@ func (c *control) zonesOf(r revision) map[string]int {
 func (c *control) zonesWhere(r revision, name string) map[string]int {
 	out := map[string]int{}
 	scope, _ := arn.ParseKey(c.key)
-	p, ok := c.providers.Get(c.tx, providerKey(scope, c.s.Cluster, name))
-	if !ok || r.Network == nil {
-		return out
+	p, ok := c.providerIn(c.tx, scope, c.s.Cluster, name)
+	if !ok || r.Network == nil || !p.scaled() {
+		return out // what is placed at once is not moved
 	}
 	own, _, err := c.deps.Machines.Network(scope, r.Network.AwsvpcConfiguration.Subnets, nil)
 	if err != nil {
 		return out
 	}
-	its, _, err := c.deps.Machines.Network(scope, p.Managed.InstanceLaunchTemplate.NetworkConfiguration.Subnets, nil)
+	var subnets []string
+	if p.Group == nil {
+		subnets = p.Managed.InstanceLaunchTemplate.NetworkConfiguration.Subnets
+	} else if g, found := c.deps.Groups.Find(c.tx, scope, *p.Group.AutoScalingGroupArn); found {
+		subnets = g.Subnets
+	}
+	its, _, err := c.deps.Machines.Network(scope, subnets, nil)
 	if err != nil {
 		return out
 	}

@@ -56,7 +56,7 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 				return err
 			}
 			s.TaskDefinition = *d.TaskDefinitionArn
-			if err := a.checkService(call.Scope, s, d, true); err != nil {
+			if err := a.checkService(tx, call.Scope, s, d, true); err != nil {
 				return err
 			}
 			s.Config, s.HookDetails = detached(s.Config)
@@ -88,7 +88,7 @@ func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service
 	s = service{
 		Name: *in.ServiceName, Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: balancersIn(in.LoadBalancers),
 		Network: networkIn(in.NetworkConfiguration), Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Constraints: in.PlacementConstraints,
+		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy,
 	}
 	switch {
 	case s.external():
@@ -178,17 +178,15 @@ func checkNetwork(d types.TaskDefinition, n *types.NetworkConfiguration) error {
 // checkService refuses what ECS refuses at once; what it finds out later, like
 // a rule that forwards elsewhere, fails the deployment. Load balancers are looked
 // at where the request sends them.
-func (a *API) checkService(scope arn.Scope, s service, d types.TaskDefinition, sent bool) error {
+func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.TaskDefinition, sent bool) error {
 	if err := checkNetwork(d, s.Network); err != nil {
 		return err
 	}
 	if err := checkConfig(s.Config, s.LoadBalancers); err != nil {
 		return err
 	}
-	if err := checkCapacity(s.Capacity, d); err != nil {
-		return err
-	}
-	if err := checkConstraints(s.Constraints, d, s.Capacity); err != nil {
+	c, _ := a.clusters.Get(tx, scope.Key(s.Cluster))
+	if err := checkWhere(a.kindOf(tx, scope, c, s.LaunchType, s.Capacity), d, s.Constraints, s.Placement); err != nil {
 		return err
 	}
 	if err := s.checkRebalance(); err != nil {
@@ -590,11 +588,9 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 				return err
 			}
 		}
-		if in.PlacementConstraints != nil { // an empty list removes them, documented
-			s.Constraints = in.PlacementConstraints
-		}
+		s.place(in)
 		s.Config = mergeConfig(attached(s.Config, s.HookDetails), in.DeploymentConfiguration)
-		if err := a.checkService(call.Scope, s, d, in.LoadBalancers != nil); err != nil {
+		if err := a.checkService(tx, call.Scope, s, d, in.LoadBalancers != nil); err != nil {
 			return err
 		}
 		s.Config, s.HookDetails = detached(s.Config)
@@ -745,7 +741,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
 		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: cmp.Or(s.Rebalance, types.AvailabilityZoneRebalancingDisabled),
-		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: orEmpty(s.Constraints), PlacementStrategy: []types.PlacementStrategy{},
+		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: orEmpty(s.Constraints), PlacementStrategy: orEmpty(s.Placement),
 		Events: make([]types.ServiceEvent, 0, len(s.Events)), Deployments: []types.Deployment{},
 	}
 	if s.TaskDefinition != "" {

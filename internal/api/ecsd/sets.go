@@ -196,7 +196,7 @@ func (a *API) setRevision(tx *store.Tx, key string, s service, ts taskSet, in *e
 		}
 		r.Groups = append(r.Groups, aws.ToString(lb.TargetGroupArn))
 	}
-	return r, a.checkService(scope, service{LoadBalancers: r.LoadBalancers, Network: r.Network, Capacity: r.Capacity, Config: defaultConfig()}, d, true)
+	return r, a.checkService(tx, scope, service{Cluster: s.Cluster, LaunchType: r.LaunchType, Placement: s.Placement, LoadBalancers: r.LoadBalancers, Network: r.Network, Capacity: r.Capacity, Config: defaultConfig()}, d, true)
 }
 
 // DescribeTaskSets describes task sets of a service.

@@ -20,11 +20,43 @@ const (
 	inRequest              // a service's or a task's
 )
 
+// kind is what runs a task.
+type kind string
+
+const (
+	onMachine kind = ""        // this machine as it is: launch types without container instances
+	onFargate kind = "Fargate" // the capacity providers of Fargate
+	onManaged kind = "Managed Instances"
+	onGroups  kind = "Auto Scaling groups" // container instances of groups, by provider or launch type EC2
+)
+
+// kindOf is what runs the tasks of a strategy, or else of a launch type. A strategy
+// has providers of one kind.
+func (a *API) kindOf(tx *store.Tx, scope arn.Scope, c cluster, launch types.LaunchType, strategy []types.CapacityProviderStrategyItem) kind {
+	if len(strategy) == 0 {
+		if c.Hosts && launch == types.LaunchTypeEc2 {
+			return onGroups
+		}
+		return onMachine
+	}
+	return a.kindOfProvider(tx, scope, c.Name, aws.ToString(strategy[0].CapacityProvider))
+}
+
+func (a *API) kindOfProvider(tx *store.Tx, scope arn.Scope, cluster, name string) kind {
+	if isFargate(name) {
+		return onFargate
+	}
+	if p, _ := a.providerIn(tx, scope, cluster, name); p.Group != nil {
+		return onGroups
+	}
+	return onManaged
+}
+
 // checkStrategy refuses a strategy that ECS refuses, in its words; those of too
 // many providers, and of Managed Instances mixed with others, are guessed.
 func (a *API) checkStrategy(tx *store.Tx, scope arn.Scope, c cluster, strategy []types.CapacityProviderStrategyItem, at where) error {
 	bases, weights := 0, int32(0)
-	var onFargate, managed bool
+	kinds := map[kind]bool{}
 	for n, item := range strategy {
 		name := aws.ToString(item.CapacityProvider)
 		switch {
@@ -37,11 +69,9 @@ func (a *API) checkStrategy(tx *store.Tx, scope arn.Scope, c cluster, strategy [
 		case slices.ContainsFunc(strategy[:n], func(o types.CapacityProviderStrategyItem) bool { return aws.ToString(o.CapacityProvider) == name }):
 			return invalid("The capacity provider %s is named twice in the capacity provider strategy", name)
 		}
-		if isFargate(name) {
-			onFargate = true
-		} else {
-			managed = true
-			if p, _ := a.providers.Get(tx, providerKey(scope, c.Name, name)); p.Status != types.CapacityProviderStatusActive {
+		kinds[a.kindOfProvider(tx, scope, c.Name, name)] = true
+		if !isFargate(name) {
+			if p, _ := a.providerIn(tx, scope, c.Name, name); p.Status != types.CapacityProviderStatusActive {
 				return invalid("The specified capacity provider '%s' is not in an ACTIVE state. Specify a valid capacity provider and try again.", name)
 			}
 		}
@@ -55,8 +85,12 @@ func (a *API) checkStrategy(tx *store.Tx, scope arn.Scope, c cluster, strategy [
 		return nil
 	case len(strategy) > 20:
 		return invalid("A capacity provider strategy can contain at most 20 capacity providers.")
-	case onFargate && managed:
+	case kinds[onGroups] && kinds[onFargate]: // observed
+		return invalid("A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups and Fargate providers. Specify one or the other and try again.")
+	case kinds[onFargate] && kinds[onManaged]:
 		return invalid("A capacity provider strategy cannot contain a mix of capacity providers using Managed Instances and Fargate providers. Specify one or the other and try again.")
+	case kinds[onGroups] && kinds[onManaged]:
+		return invalid("A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups and Managed Instances providers. Specify one or the other and try again.")
 	case bases > 1 && at == inDefault:
 		return invalid("The specified capacity provider strategy contains multiple capacity providers with a base value defined. Only one capacity provider per strategy can have a base value defined.")
 	case bases > 1:
@@ -88,24 +122,16 @@ func nextProvider(strategy []types.CapacityProviderStrategyItem, have map[string
 }
 
 // launchTypeOf is what a task of a provider says it was launched as.
-func launchTypeOf(provider string) types.LaunchType {
-	if isFargate(provider) {
-		return types.LaunchTypeFargate
-	}
-	return types.LaunchTypeManagedInstances
+func (a *API) launchTypeOf(tx *store.Tx, scope arn.Scope, cluster, provider string) types.LaunchType {
+	return map[kind]types.LaunchType{onFargate: types.LaunchTypeFargate, onManaged: types.LaunchTypeManagedInstances, onGroups: types.LaunchTypeEc2}[a.kindOfProvider(tx, scope, cluster, provider)]
 }
 
 // checkCapacity refuses a service's task definition that its capacity cannot run;
 // the text is that of a stopped task, observed.
-func checkCapacity(capacity []types.CapacityProviderStrategyItem, d types.TaskDefinition) error {
-	for _, item := range capacity {
-		want := types.CompatibilityManagedInstances
-		if isFargate(aws.ToString(item.CapacityProvider)) {
-			want = types.CompatibilityFargate
-		}
-		if !slices.Contains(d.Compatibilities, want) {
-			return invalid("The selected task definition is not compatible with the selected compute strategy")
-		}
+func checkCapacity(on kind, d types.TaskDefinition) error {
+	want, ok := map[kind]types.Compatibility{onFargate: types.CompatibilityFargate, onManaged: types.CompatibilityManagedInstances, onGroups: types.CompatibilityEc2}[on]
+	if ok && !slices.Contains(d.Compatibilities, want) {
+		return invalid("The selected task definition is not compatible with the selected compute strategy")
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -45,6 +47,10 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 	}
 	cacheRules := func() (any, error) {
 		return r.DescribePullThroughCacheRules(ctx, &ecr.DescribePullThroughCacheRulesInput{})
+	}
+	asg := autoscaling.NewFromConfig(c)
+	scalingGroups := func() (any, error) {
+		return asg.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{})
 	}
 	recorded := map[string]bool{} // service/Structure.member → seen to come back
 	for _, service := range s.Services() {
@@ -204,6 +210,14 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 		{"cloudwatch", "PutMetricAlarm", &cloudwatch.PutMetricAlarmInput{AlarmName: new("a"), AlarmDescription: new("a fire"), ActionsEnabled: new(true), AlarmActions: topics("alarm"), OKActions: topics("ok"), InsufficientDataActions: topics("none"),
 			Namespace: new("N"), MetricName: new("m"), Statistic: cwtypes.StatisticSum, Period: new(int32(60)), EvaluationPeriods: new(int32(1)), Threshold: new(1.0), ComparisonOperator: cwtypes.ComparisonOperatorGreaterThanThreshold}, call(ctx, w.PutMetricAlarm),
 			func() (any, error) { return w.DescribeAlarms(ctx, &cloudwatch.DescribeAlarmsInput{}) }},
+		{"ec2", "CreateLaunchTemplate", &launchTemplateInput{VersionDescription: "first", LaunchTemplateData: TemplateData{
+			ImageId: "ami-0123", KeyName: "mine", EbsOptimized: true, Monitoring: Monitoring{Enabled: true}, MetadataOptions: Metadata{HttpTokens: "required", HttpEndpoint: "enabled", HttpPutResponseHopLimit: 2, InstanceMetadataTags: "enabled"}}},
+			fleet.sendTemplate, nil},
+		{"autoscaling", "CreateAutoScalingGroup", &autoscaling.CreateAutoScalingGroupInput{AutoScalingGroupName: new("g"), MinSize: new(int32(0)), MaxSize: new(int32(1)), VPCZoneIdentifier: new(fleet.subnets()[0]),
+			LaunchTemplate: &astypes.LaunchTemplateSpecification{LaunchTemplateName: new("recorded")}, DefaultCooldown: new(int32(11)), HealthCheckGracePeriod: new(int32(12)), HealthCheckType: new("ELB"), TerminationPolicies: []string{"OldestInstance"}},
+			call(ctx, asg.CreateAutoScalingGroup), scalingGroups},
+		{"autoscaling", "UpdateAutoScalingGroup", &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("g"), DefaultCooldown: new(int32(21)), HealthCheckGracePeriod: new(int32(22)), HealthCheckType: new("EC2"), TerminationPolicies: []string{"NewestInstance"}},
+			call(ctx, asg.UpdateAutoScalingGroup), scalingGroups},
 	}
 	for _, step := range steps {
 		out, err := step.do(step.in)
@@ -230,6 +244,51 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			t.Errorf("no step sends %s", key)
 		}
 	}
+}
+
+// EC2's shapes of a launch template, sent and told: its SDK takes gigabytes to
+// compile.
+type (
+	launchTemplateInput struct {
+		VersionDescription string       `xml:"versionDescription"`
+		LaunchTemplateData TemplateData `xml:"launchTemplateData"`
+	}
+	TemplateData struct {
+		ImageId         string     `xml:"imageId"`
+		KeyName         string     `xml:"keyName"`
+		EbsOptimized    bool       `xml:"ebsOptimized"`
+		Monitoring      Monitoring `xml:"monitoring"`
+		MetadataOptions Metadata   `xml:"metadataOptions"`
+	}
+	Monitoring struct {
+		Enabled bool `xml:"enabled"`
+	}
+	Metadata struct {
+		HttpTokens              string `xml:"httpTokens"`
+		HttpEndpoint            string `xml:"httpEndpoint"`
+		HttpPutResponseHopLimit int    `xml:"httpPutResponseHopLimit"`
+		InstanceMetadataTags    string `xml:"instanceMetadataTags"`
+	}
+)
+
+// sendTemplate makes the template named recorded, and tells its version.
+func (w *world) sendTemplate(in any) (any, error) {
+	t := in.(*launchTemplateInput)
+	d, m := t.LaunchTemplateData, t.LaunchTemplateData.MetadataOptions
+	query := "CreateLaunchTemplate&LaunchTemplateName=recorded&VersionDescription=" + t.VersionDescription
+	for name, value := range map[string]any{
+		"InstanceType": "m5.large", "ImageId": d.ImageId, "KeyName": d.KeyName, "EbsOptimized": d.EbsOptimized, "Monitoring.Enabled": d.Monitoring.Enabled, "MetadataOptions.HttpTokens": m.HttpTokens,
+		"MetadataOptions.HttpEndpoint": m.HttpEndpoint, "MetadataOptions.HttpPutResponseHopLimit": m.HttpPutResponseHopLimit, "MetadataOptions.InstanceMetadataTags": m.InstanceMetadataTags,
+	} {
+		query += fmt.Sprintf("&LaunchTemplateData.%s=%v", name, value)
+	}
+	var made struct{}
+	w.ec2(query, &made)
+	var out struct {
+		Versions []launchTemplateInput `xml:"launchTemplateVersionSet>item"`
+	}
+	w.ec2("DescribeLaunchTemplateVersions&LaunchTemplateName=recorded", &out)
+	return &out, nil
 }
 
 // each calls fn for every member that is set, with the name of its structure.

@@ -202,7 +202,10 @@ func TestWhatARunMustBe(t *testing.T) {
 			}, "cannot contain a capacity provider that is not associated with the cluster."},
 			{"a placement constraint", func(in *ecs.RunTaskInput) {
 				in.PlacementConstraints = []types.PlacementConstraint{{Type: types.PlacementConstraintTypeDistinctInstance}}
-			}, "Serin performs placement constraints with a capacity provider strategy of Managed Instances"},
+			}, "Serin performs placement constraints on container instances"},
+			{"a placement strategy", func(in *ecs.RunTaskInput) {
+				in.PlacementStrategy = []types.PlacementStrategy{{Type: types.PlacementStrategyTypeRandom}}
+			}, "Serin performs placement strategies on container instances"},
 		} {
 			in := &ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")}
 			c.change(in)

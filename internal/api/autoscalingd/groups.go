@@ -1,0 +1,355 @@
+package autoscalingd
+
+import (
+	"cmp"
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+
+	"serin/internal/arn"
+	"serin/internal/id"
+	"serin/internal/store"
+	"serin/internal/wire"
+)
+
+// Members of groups that are the same in Create and Update.
+const (
+	performedOfGroups = "AutoScalingGroupName MinSize MaxSize DesiredCapacity LaunchTemplate AvailabilityZones VPCZoneIdentifier NewInstancesProtectedFromScaleIn"
+	recordedOfGroups  = "DefaultCooldown HealthCheckGracePeriod HealthCheckType TerminationPolicies"
+	refusedOfGroups   = "AvailabilityZoneDistribution AvailabilityZoneIds AvailabilityZoneImpairmentPolicy CapacityRebalance CapacityReservationSpecification Context DefaultInstanceWarmup DeletionProtection " +
+		"DesiredCapacityType InstanceLifecyclePolicy InstanceMaintenancePolicy LaunchConfigurationName MaxInstanceLifetime MixedInstancesPolicy PlacementGroup ServiceLinkedRoleARN SkipZonalShiftValidation"
+)
+
+func (a *API) groupOps() []*wire.Op {
+	return []*wire.Op{
+		wire.Handle("CreateAutoScalingGroup", a.CreateAutoScalingGroup, func(c *wire.Call, in *autoscaling.CreateAutoScalingGroupInput) []wire.Check {
+			return a.onGroup(c, "CreateAutoScalingGroup", in.AutoScalingGroupName)
+		}, wire.Members{Performed: performedOfGroups + " Tags", Recorded: recordedOfGroups,
+			Refused: refusedOfGroups + " InstanceId LifecycleHookSpecificationList LoadBalancerNames Operator TargetGroupARNs TrafficSources"}),
+		wire.Handle("UpdateAutoScalingGroup", a.UpdateAutoScalingGroup, func(c *wire.Call, in *autoscaling.UpdateAutoScalingGroupInput) []wire.Check {
+			return a.onGroup(c, "UpdateAutoScalingGroup", in.AutoScalingGroupName)
+		}, wire.Members{Performed: performedOfGroups, Recorded: recordedOfGroups, Refused: refusedOfGroups}),
+		wire.Handle("DeleteAutoScalingGroup", a.DeleteAutoScalingGroup, func(c *wire.Call, in *autoscaling.DeleteAutoScalingGroupInput) []wire.Check {
+			return a.onGroup(c, "DeleteAutoScalingGroup", in.AutoScalingGroupName)
+		}, wire.Members{Performed: "AutoScalingGroupName ForceDelete"}),
+		wire.Handle("SetDesiredCapacity", a.SetDesiredCapacity, func(c *wire.Call, in *autoscaling.SetDesiredCapacityInput) []wire.Check {
+			return a.onGroup(c, "SetDesiredCapacity", in.AutoScalingGroupName)
+		}, wire.Members{Performed: "AutoScalingGroupName DesiredCapacity", Refused: "HonorCooldown"}),
+		wire.Handle("DescribeAutoScalingGroups", a.DescribeAutoScalingGroups, func(*wire.Call, *autoscaling.DescribeAutoScalingGroupsInput) []wire.Check {
+			return anywhere("DescribeAutoScalingGroups")
+		}, wire.Members{Performed: "AutoScalingGroupNames Filters IncludeInstances MaxRecords NextToken", Ignored: "IncludeManagedResources"}),
+		wire.Handle("DescribeScalingActivities", a.DescribeScalingActivities, func(*wire.Call, *autoscaling.DescribeScalingActivitiesInput) []wire.Check {
+			return anywhere("DescribeScalingActivities")
+		}, wire.Members{Performed: "ActivityIds AutoScalingGroupName MaxRecords NextToken", Refused: "Filters IncludeDeletedGroups", Ignored: "IncludeManagedResources"}),
+	}
+}
+
+var groupNames = regexp.MustCompile(`^[^:\x00-\x1f]{1,255}$`)
+
+// CreateAutoScalingGroup makes a group; its members come by themselves.
+func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.CreateAutoScalingGroupInput) (*autoscaling.CreateAutoScalingGroupOutput, error) {
+	call := wire.From(ctx)
+	name := aws.ToString(in.AutoScalingGroupName)
+	switch {
+	case !groupNames.MatchString(name):
+		return nil, invalid("1 validation error detected: Value '%s' at 'autoScalingGroupName' failed to satisfy constraint: Member must have length between 1 and 255 and no colon", name)
+	case in.MinSize == nil || in.MaxSize == nil:
+		return nil, invalid("MinSize and MaxSize must be specified.")
+	case in.LaunchTemplate == nil:
+		return nil, invalid("Valid requests must contain either LaunchTemplate, LaunchConfigurationName, InstanceId or MixedInstancesPolicy parameter.")
+	}
+	g := group{
+		Name: name, ARN: groupARN(call.Scope, id.UUID(), name), Min: int(*in.MinSize), Max: int(*in.MaxSize), Desired: int(aws.ToInt32(cmp.Or(in.DesiredCapacity, in.MinSize))),
+		Template: *in.LaunchTemplate, Zones: in.AvailabilityZones, Subnets: split(in.VPCZoneIdentifier), Protect: aws.ToBool(in.NewInstancesProtectedFromScaleIn), Created: a.clock.Now(),
+		Cooldown: aws.ToInt32(cmp.Or(in.DefaultCooldown, new(int32(300)))), Grace: aws.ToInt32(in.HealthCheckGracePeriod), Check: cmp.Or(aws.ToString(in.HealthCheckType), "EC2"), Policies: in.TerminationPolicies,
+	}
+	for _, t := range in.Tags {
+		g.Tags = append(g.Tags, types.TagDescription{Key: t.Key, Value: t.Value, PropagateAtLaunch: new(aws.ToBool(t.PropagateAtLaunch)), ResourceId: new(name), ResourceType: new("auto-scaling-group")})
+	}
+	if err := a.check(call.Scope, &g); err != nil {
+		return nil, err
+	}
+	err := a.store.Update(func(tx *store.Tx) error {
+		if _, ok := a.groups.Get(tx, call.Scope.Key(name)); ok {
+			return &types.AlreadyExistsFault{Message: new("AutoScalingGroup by this name already exists - A group with the name " + name + " already exists")}
+		}
+		a.groups.Put(tx, call.Scope.Key(name), g)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &autoscaling.CreateAutoScalingGroupOutput{}, nil
+}
+
+// split is the subnets of a VPCZoneIdentifier.
+func split(list *string) (out []string) {
+	for _, s := range strings.Split(aws.ToString(list), ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// check refuses a group that cannot be, and fills in its template's id and name.
+func (a *API) check(scope arn.Scope, g *group) error {
+	switch {
+	case g.Min < 0 || g.Max < 0:
+		return invalid("MinSize and MaxSize must not be less than 0.")
+	case g.Min > g.Max:
+		return invalid("Min size:%d can not be greater than max size:%d", g.Min, g.Max)
+	case g.Desired < g.Min:
+		return invalid("Desired capacity:%d must be between the specified min size:%d and max size:%d", g.Desired, g.Min, g.Max)
+	case g.Desired > g.Max:
+		return invalid("Desired capacity:%d must be between the specified min size:%d and max size:%d", g.Desired, g.Min, g.Max)
+	case len(g.Zones) == 0 && len(g.Subnets) == 0:
+		return invalid("At least one Availability Zone or VPC Subnet is required.")
+	}
+	t, err := a.template(scope, *g)
+	if err != nil {
+		return err
+	}
+	if t.Type == "" {
+		return invalid("You must use a valid fully-formed launch template. The request must contain the parameter InstanceType")
+	}
+	g.Template = types.LaunchTemplateSpecification{LaunchTemplateId: &t.ID, LaunchTemplateName: &t.Name, Version: g.Template.Version}
+	places, err := a.deps.Machines.Places(scope, g.Subnets, g.Zones)
+	switch {
+	case err != nil:
+		return invalid("%v", err)
+	case len(places) == 0:
+		return invalid("The availability zones of the specified subnets and the AutoScalingGroup do not match")
+	}
+	return nil
+}
+
+func (a *API) template(scope arn.Scope, g group) (Template, error) {
+	t := g.Template
+	id, name := aws.ToString(t.LaunchTemplateId), aws.ToString(t.LaunchTemplateName)
+	if id == "" && name == "" {
+		return Template{}, invalid("Valid requests must contain either launchTemplateId or LaunchTemplateName")
+	}
+	out, err := a.deps.Machines.Template(scope, id, name, aws.ToString(t.Version))
+	if err != nil {
+		return out, invalid("You must use a valid fully-formed launch template. %v", err)
+	}
+	return out, nil
+}
+
+// UpdateAutoScalingGroup changes what is sent of a group.
+func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.UpdateAutoScalingGroupInput) (*autoscaling.UpdateAutoScalingGroupOutput, error) {
+	call := wire.From(ctx)
+	err := a.store.Update(func(tx *store.Tx) error {
+		g, err := a.group(tx, call.Scope, in.AutoScalingGroupName)
+		if err != nil {
+			return err
+		}
+		for to, from := range map[*int]*int32{&g.Min: in.MinSize, &g.Max: in.MaxSize} {
+			if from != nil {
+				*to = int(*from)
+			}
+		}
+		if in.DesiredCapacity != nil {
+			g.Desired = int(*in.DesiredCapacity)
+		} else { // it follows its limits, documented
+			g.Desired = min(max(g.Desired, g.Min), g.Max)
+		}
+		if in.LaunchTemplate != nil {
+			g.Template = *in.LaunchTemplate
+		}
+		if in.VPCZoneIdentifier != nil || in.AvailabilityZones != nil {
+			g.Subnets, g.Zones = split(in.VPCZoneIdentifier), in.AvailabilityZones
+		}
+		g.Protect = aws.ToBool(cmp.Or(in.NewInstancesProtectedFromScaleIn, &g.Protect))
+		g.Cooldown, g.Grace = aws.ToInt32(cmp.Or(in.DefaultCooldown, &g.Cooldown)), aws.ToInt32(cmp.Or(in.HealthCheckGracePeriod, &g.Grace))
+		g.Check = aws.ToString(cmp.Or(in.HealthCheckType, &g.Check))
+		if in.TerminationPolicies != nil {
+			g.Policies = in.TerminationPolicies
+		}
+		if err := a.check(call.Scope, &g); err != nil {
+			return err
+		}
+		a.groups.Put(tx, call.Scope.Key(g.Name), g)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &autoscaling.UpdateAutoScalingGroupOutput{}, nil
+}
+
+// SetDesiredCapacity asks for another number of members.
+func (a *API) SetDesiredCapacity(ctx context.Context, in *autoscaling.SetDesiredCapacityInput) (*autoscaling.SetDesiredCapacityOutput, error) {
+	call := wire.From(ctx)
+	err := a.store.Update(func(tx *store.Tx) error {
+		g, err := a.group(tx, call.Scope, in.AutoScalingGroupName)
+		if err != nil {
+			return err
+		}
+		switch n := int(aws.ToInt32(in.DesiredCapacity)); {
+		case in.DesiredCapacity == nil:
+			return invalid("DesiredCapacity must be specified.")
+		case n > g.Max:
+			return invalid("New SetDesiredCapacity value %d is above max value %d for the AutoScalingGroup.", n, g.Max)
+		case n < g.Min:
+			return invalid("New SetDesiredCapacity value %d is below min value %d for the AutoScalingGroup.", n, g.Min)
+		default:
+			g.Desired = n
+		}
+		a.groups.Put(tx, call.Scope.Key(g.Name), g)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &autoscaling.SetDesiredCapacityOutput{}, nil
+}
+
+// DeleteAutoScalingGroup ends a group: one without members, or with force its
+// members, too.
+func (a *API) DeleteAutoScalingGroup(ctx context.Context, in *autoscaling.DeleteAutoScalingGroupInput) (*autoscaling.DeleteAutoScalingGroupOutput, error) {
+	call := wire.From(ctx)
+	err := a.store.Update(func(tx *store.Tx) error {
+		g, err := a.group(tx, call.Scope, in.AutoScalingGroupName)
+		if err != nil {
+			return err
+		}
+		if len(a.membersOf(tx, call.Scope, g.Name)) > 0 && !aws.ToBool(in.ForceDelete) {
+			return &types.ResourceInUseFault{Message: new("You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.")}
+		}
+		g.Deleting, g.Min, g.Desired, g.Drain = true, 0, 0, false
+		a.groups.Put(tx, call.Scope.Key(g.Name), g)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &autoscaling.DeleteAutoScalingGroupOutput{}, nil
+}
+
+// DescribeAutoScalingGroups describes groups, all or those named.
+func (a *API) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.DescribeAutoScalingGroupsInput) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
+	call := wire.From(ctx)
+	var list []types.AutoScalingGroup
+	var err error
+	a.store.View(func(tx *store.Tx) {
+		for _, g := range a.groups.Scan(tx, call.Scope.Key("")) {
+			var ok bool
+			if ok, err = g.fits(in.Filters); err != nil {
+				return
+			}
+			if ok && (in.AutoScalingGroupNames == nil || slices.Contains(in.AutoScalingGroupNames, g.Name)) {
+				v := a.groupView(tx, call.Scope, g)
+				if in.IncludeInstances != nil && !*in.IncludeInstances {
+					v.Instances = nil
+				}
+				list = append(list, v)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := page(list, func(g types.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.NextToken, in.MaxRecords, 100)
+	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: list, NextToken: next}, err
+}
+
+// fits says that a group passes the filters, which are of its tags.
+func (g group) fits(filters []types.Filter) (bool, error) {
+	for _, f := range filters {
+		name := aws.ToString(f.Name)
+		key, ofKey := strings.CutPrefix(name, "tag:")
+		if !ofKey && name != "tag-key" && name != "tag-value" {
+			return false, invalid("The filter '%s' is not valid.", name)
+		}
+		if !slices.ContainsFunc(g.Tags, func(t types.TagDescription) bool {
+			switch {
+			case ofKey:
+				return *t.Key == key && slices.Contains(f.Values, aws.ToString(t.Value))
+			case name == "tag-key":
+				return slices.Contains(f.Values, *t.Key)
+			}
+			return slices.Contains(f.Values, aws.ToString(t.Value))
+		}) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (a *API) groupView(tx *store.Tx, scope arn.Scope, g group) types.AutoScalingGroup {
+	v := types.AutoScalingGroup{
+		AutoScalingGroupName: &g.Name, AutoScalingGroupARN: &g.ARN, MinSize: new(int32(g.Min)), MaxSize: new(int32(g.Max)), DesiredCapacity: new(int32(g.Desired)),
+		LaunchTemplate: &g.Template, NewInstancesProtectedFromScaleIn: &g.Protect, Tags: g.Tags, CreatedTime: &g.Created, DefaultCooldown: &g.Cooldown, HealthCheckGracePeriod: &g.Grace,
+		HealthCheckType: &g.Check, TerminationPolicies: g.Policies, AvailabilityZones: g.Zones,
+	}
+	if len(v.TerminationPolicies) == 0 {
+		v.TerminationPolicies = []string{"Default"}
+	}
+	if len(g.Subnets) > 0 {
+		v.VPCZoneIdentifier = new(strings.Join(g.Subnets, ","))
+		v.AvailabilityZones = nil
+		if places, err := a.deps.Machines.Places(scope, g.Subnets, nil); err == nil {
+			for _, p := range places {
+				if !slices.Contains(v.AvailabilityZones, p.Zone) {
+					v.AvailabilityZones = append(v.AvailabilityZones, p.Zone)
+				}
+			}
+		}
+	}
+	if g.Deleting {
+		v.Status = new("Delete in progress")
+	}
+	for _, m := range a.membersOf(tx, scope, g.Name) {
+		v.Instances = append(v.Instances, types.Instance{
+			InstanceId: &m.ID, InstanceType: &m.Type, AvailabilityZone: &m.Zone, LifecycleState: m.State, HealthStatus: new("Healthy"), ProtectedFromScaleIn: &m.Protected, LaunchTemplate: m.template(),
+		})
+	}
+	return v
+}
+
+func (m member) template() *types.LaunchTemplateSpecification {
+	return &types.LaunchTemplateSpecification{LaunchTemplateId: &m.TemplateID, LaunchTemplateName: &m.TemplateName, Version: new("1")}
+}
+
+// DescribeScalingActivities tells what groups did, newest first.
+func (a *API) DescribeScalingActivities(ctx context.Context, in *autoscaling.DescribeScalingActivitiesInput) (*autoscaling.DescribeScalingActivitiesOutput, error) {
+	call := wire.From(ctx)
+	var list []activity
+	byID := map[string]types.Activity{}
+	a.store.View(func(tx *store.Tx) {
+		for _, x := range a.activities.Scan(tx, call.Scope.Key("")) {
+			if (in.AutoScalingGroupName == nil || x.Group == *in.AutoScalingGroupName) && (in.ActivityIds == nil || slices.Contains(in.ActivityIds, x.ID)) {
+				list = append(list, x)
+				byID[x.ID] = a.activityView(tx, call.Scope, x)
+			}
+		}
+	})
+	slices.SortFunc(list, func(x, y activity) int { return cmp.Or(y.Start.Compare(x.Start), cmp.Compare(x.ID, y.ID)) })
+	list, next, err := page(list, func(x activity) string { return x.ID }, in.NextToken, in.MaxRecords, 100)
+	out := &autoscaling.DescribeScalingActivitiesOutput{NextToken: next}
+	for _, x := range list {
+		out.Activities = append(out.Activities, byID[x.ID])
+	}
+	return out, err
+}
+
+func (a *API) activityView(tx *store.Tx, scope arn.Scope, x activity) types.Activity {
+	g, _ := a.groups.Get(tx, scope.Key(x.Group))
+	v := types.Activity{
+		ActivityId: &x.ID, AutoScalingGroupName: &x.Group, AutoScalingGroupARN: &g.ARN, Cause: &x.Cause, Description: &x.Description, Details: &x.Details, StartTime: &x.Start, StatusCode: x.Status, Progress: new(int32(50)),
+	}
+	if x.Said != "" {
+		v.StatusMessage = &x.Said
+	}
+	if !x.End.IsZero() {
+		v.EndTime, v.Progress = &x.End, new(int32(100))
+	}
+	return v
+}

@@ -1,0 +1,11 @@
+package autoscalingd
+
+// notPerformed are the operations that AWS has and the stage does not. A test
+// holds them and those registered against the SDK's client.
+const notPerformed = "AttachInstances AttachLoadBalancerTargetGroups AttachLoadBalancers AttachTrafficSources BatchDeleteScheduledAction BatchPutScheduledUpdateGroupAction CancelInstanceRefresh CompleteLifecycleAction CreateLaunchConfiguration " +
+	"CreateOrUpdateTags DeleteLaunchConfiguration DeleteLifecycleHook DeleteNotificationConfiguration DeletePolicy DeleteScheduledAction DeleteTags DeleteWarmPool DescribeAccountLimits " +
+	"DescribeAccountSettings DescribeAdjustmentTypes DescribeAutoScalingNotificationTypes DescribeInstanceRefreshes DescribeLaunchConfigurations DescribeLifecycleHookTypes DescribeLifecycleHooks DescribeLoadBalancerTargetGroups DescribeLoadBalancers " +
+	"DescribeMetricCollectionTypes DescribeNotificationConfigurations DescribePolicies DescribeScalingProcessTypes DescribeScheduledActions DescribeTags DescribeTerminationPolicyTypes DescribeTrafficSources DescribeWarmPool " +
+	"DetachInstances DetachLoadBalancerTargetGroups DetachLoadBalancers DetachTrafficSources DisableMetricsCollection EnableMetricsCollection EnterStandby ExecutePolicy ExitStandby " +
+	"GetPredictiveScalingForecast LaunchInstances PutAccountSetting PutLifecycleHook PutNotificationConfiguration PutScalingPolicy PutScheduledUpdateGroupAction PutWarmPool RecordLifecycleActionHeartbeat " +
+	"ResumeProcesses RollbackInstanceRefresh SetInstanceHealth StartInstanceRefresh SuspendProcesses"
