@@ -44,6 +44,32 @@ on this machine.`,
 	a.targetFlags(c)
 	a.outputFlag(c)
 	c.Flags().StringVar(&cluster, "cluster", "default", "cluster's name")
+	c.AddCommand(a.impair())
+	return c
+}
+
+func (a *app) impair() *cobra.Command {
+	var region, check string
+	c := &cobra.Command{
+		Use:   "impair INSTANCE",
+		Short: "Have a check of an instance's health fail on the stage",
+		Long: `Have a check of a simulated instance's health fail: CONTAINER_RUNTIME,
+ACCELERATED_COMPUTE where it has GPUs, or AGENT_CONNECTIVITY. A Managed Instances
+provider whose auto repair is not disabled drains and replaces it.`,
+		Args: exactly("INSTANCE", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var said map[string]string
+			query := url.Values{"instance": {args[0]}, "type": {check}, "region": {region}}
+			if err := a.ask(c.Context(), "POST", "/_serin/instances/impair?"+query.Encode(), "", &said); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%s of %s is IMPAIRED\n", check, args[0])
+			return nil
+		},
+	}
+	a.endpointFlag(c)
+	c.Flags().StringVar(&region, "region", "", "the instance's region")
+	c.Flags().StringVar(&check, "type", "CONTAINER_RUNTIME", "the check that fails")
 	return c
 }
 

@@ -20,6 +20,8 @@ func TestWhatCapacityCommandsRefuse(t *testing.T) {
 	}{
 		{"spot interrupt", exitUsage, "INSTANCE must be given"},
 		{"spot interrupt i-0123", exitFailed, "there is no instance i-0123 in us-east-1"},
+		{"instances impair", exitUsage, "INSTANCE must be given"},
+		{"instances impair i-0123", exitFailed, "there is no instance i-0123 in us-east-1"},
 		{"capacity deny", exitUsage, "TYPE must be given"},
 		{"capacity deny g6.xlrage", exitFailed, `there is no instance type "g6.xlrage"`},
 		{"capacity deny g6.xlarge", exitOK, "EC2 has no g6.xlarge any more"},

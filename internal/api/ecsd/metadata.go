@@ -36,7 +36,7 @@ type Asker struct {
 	Task        string // ARN
 	Cluster     string
 	Credentials string // id of its role's; empty: it has none
-	Host        Host   // zero where its task is on no instance
+	Host        Home   // zero where its task is on no instance
 	Faults      bool   // it may ask for faults in its network
 
 	key        string
@@ -48,8 +48,8 @@ type Asker struct {
 	vpc        string
 }
 
-// Host is the container instance that a task is on.
-type Host struct {
+// Home is the container instance that a task is on.
+type Home struct {
 	ARN, EC2 string
 	Profile  string // ARN of the instance profile that it was launched with
 }
@@ -67,7 +67,7 @@ func (a *API) Asker(metadata string) (q Asker, ok bool) {
 			q = Asker{Scope: scope, Task: taskARN(scope, t), Cluster: t.Cluster, Credentials: t.Credentials, Faults: aws.ToBool(d.EnableFaultInjection), key: key, row: t, at: at, definition: d}
 			if i, on := a.instances.Get(tx, instanceKey(scope, t.Cluster, t.Instance)); on && t.Instance != "" {
 				p, _ := a.providers.Get(tx, providerKey(scope, i.Cluster, i.Provider))
-				q.Host = Host{ARN: instanceARN(scope, i), EC2: i.EC2}
+				q.Host = Home{ARN: instanceARN(scope, i), EC2: i.EC2}
 				if l := p.Managed.InstanceLaunchTemplate; l != nil {
 					q.Host.Profile = aws.ToString(l.Ec2InstanceProfileArn)
 				}
