@@ -378,7 +378,9 @@ func TestStrategiesAndConstraintsOfLaunchTypeEC2(t *testing.T) {
 				}
 			}
 			w.must(w.ecs.DeleteService(t.Context(), &ecs.DeleteServiceInput{Service: new("s"), Force: new(true)}))
-			w.must(nil, w.eventually("nothing runs", func() bool { return strings.Count(w.shape(), "ACTIVE 0") == 4 }))
+			w.must(nil, w.eventually("nothing is left of it", func() bool {
+				return strings.Count(w.shape(), "ACTIVE 0") == 4 && *w.service().Status == "INACTIVE"
+			}))
 		}
 		err := w.ask("f", small, 1, zones, func(in *ecs.CreateServiceInput) {
 			in.PlacementStrategy = []types.PlacementStrategy{{Type: types.PlacementStrategyTypeBinpack, Field: new("disk")}}
