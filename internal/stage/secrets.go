@@ -3,7 +3,6 @@ package stage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -56,8 +55,8 @@ func (s Secrets) find(names ...string) (value string, ok bool) {
 // secrets is Parameter Store and Secrets Manager as ECS's agent asks them.
 type secrets struct{ s *Stage }
 
-// notFound is Secrets Manager's text, observed.
-const notFound = "ResourceNotFoundException: Secrets Manager can't find the specified secret."
+// errNoSecret is in Secrets Manager's words, observed.
+var errNoSecret = &wire.Error{Code: "ResourceNotFoundException", Message: "Secrets Manager can't find the specified secret."}
 
 // randomEnd is what Secrets Manager adds to a secret's name in its ARN.
 var randomEnd = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
@@ -90,7 +89,7 @@ func (x secrets) Secret(ctx context.Context, secretARN string, as ecsd.Actor) (s
 	}
 	value, ok := x.s.config.Secrets.find(whole, parts[1], randomEnd.ReplaceAllString(parts[1], ""))
 	if !ok {
-		return "", fetching(x.missing(errors.New(notFound)))
+		return "", fetching(x.missing(denial(errNoSecret)))
 	}
 	if len(parts) < 3 || parts[2] == "" {
 		return value, nil
