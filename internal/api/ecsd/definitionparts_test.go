@@ -190,6 +190,7 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 		{"a Neuron device", requirements(types.ResourceRequirement{Type: types.ResourceTypeNeuronDevice, Value: new("ALL")}, gpu("1")), "Serin performs the resource requirement GPU; 'NeuronDevice' of container 'web' is not performed."},
 
 		{"the host's processes", func(i input) { i.PidMode = types.PidModeHost }, "Serin does not perform the pidMode 'host'"},
+		{"a share of a GPU", func(input) {}, "Serin does not place tasks by shares of GPUs yet"},
 		{"the host's memory", func(i input) { i.IpcMode = types.IpcModeHost }, "Serin does not perform the ipcMode 'host'"},
 		{"faults", func(i input) { i.EnableFaultInjection = new(true) }, "Serin does not perform enableFaultInjection"},
 		{"privileges", ofWeb(func(c *part) { c.Privileged = new(true) }), "Serin does not perform privileged, which container 'web' has"},
@@ -203,6 +204,11 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 	} {
 		i := whole()
 		c.change(i)
+		for n := range i.ContainerDefinitions {
+			if own := i.ContainerDefinitions[n].ResourceRequirements; c.want == "" && len(own) > 0 { // shares are checked, and not performed
+				i.ContainerDefinitions[n].ResourceRequirements = []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("1")}}
+			}
+		}
 		if err := checkDefinition("111111111111", i); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

@@ -59,6 +59,8 @@ func notDoneOf(c types.ContainerDefinition) error {
 		switch {
 		case r.Type != types.ResourceTypeGpu:
 			return client("Serin performs the resource requirement GPU; '%s' of container '%s' is not performed.", r.Type, *c.Name)
+		case mpsOf(r) != nil:
+			return client("Serin does not place tasks by shares of GPUs yet; 'sharingStrategy' of container '%s' is not performed.", *c.Name)
 		case value == "ALL":
 			return client("Serin performs whole numbers of GPUs; 'ALL' of container '%s' is not performed.", *c.Name)
 		case slices.Contains(fractions, value):
