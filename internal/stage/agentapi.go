@@ -169,7 +169,7 @@ type rate struct {
 }
 
 // take counts a request of a task; one too many is answered as the agent does,
-// observed.
+// guessed.
 func (r *rates) take(w http.ResponseWriter, task string) bool {
 	if r.allow(task, time.Now()) {
 		return true

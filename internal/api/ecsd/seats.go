@@ -125,7 +125,7 @@ func (a *API) waitingIn(tx *store.Tx, scope arn.Scope, cluster string) (n int) {
 	return n
 }
 
-// troubleshooting ends the events that say why a task was not placed; observed.
+// troubleshooting ends the events that say why a task was not placed; documented.
 const troubleshooting = " For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
 
 // unplaced is why a service's task was not placed, as its event says; observed.
@@ -200,7 +200,7 @@ func (s *seats) failures(t task) (list []types.Failure) {
 	return list
 }
 
-// noHosts is RunTask's refusal in a cluster whose instances are gone; observed.
+// noHosts is RunTask's refusal in a cluster whose instances are gone; guessed from the event of services.
 func noHosts() error { return invalid("No Container Instances were found in your cluster.") }
 
 // StartTask starts a task on each of the container instances that are named.
