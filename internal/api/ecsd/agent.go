@@ -415,11 +415,13 @@ func (a *API) settle(why serviceAction, fn func(*task)) change {
 		if !ok {
 			return
 		}
-		if t.StopCode == types.TaskStopCodeTaskFailedToStart && t.In != "" {
+		// Also one of which an essential container ended before all had started.
+		failed := t.StopCode == types.TaskStopCodeTaskFailedToStart || t.StopCode == types.TaskStopCodeEssentialContainerExited && t.Times.Started.IsZero()
+		if failed && t.In != "" {
 			a.notMoved(tx, *t, r)
 			return
 		}
-		if t.StopCode == types.TaskStopCodeTaskFailedToStart {
+		if failed {
 			r.FailedToStart++
 			r.LastFailure = t.Times.Stopped
 			a.revisions.Put(tx, revisionKey(r.ARN), r)

@@ -149,8 +149,10 @@ func (g *agent) keep(ctx context.Context, key string, t task, h run.Task, st run
 		g.log.Info("an essential container ended", "task", t.ID)
 		return step{key: key, write: func(tx *store.Tx, t *task) {
 			t.note(st, now)
-			t.Desired, t.Last, t.StopCode, t.StopReason = stopped, stopping, types.TaskStopCodeEssentialContainerExited, "Essential container in task exited"
-			t.Times.Stopping, t.Times.ExecutionStopped = now, now
+			if t.Desired != stopped { // somebody may have stopped it meanwhile, for a reason of theirs
+				t.StopCode, t.StopReason, t.Times.Stopping = types.TaskStopCodeEssentialContainerExited, "Essential container in task exited", now
+			}
+			t.Desired, t.Last, t.Times.ExecutionStopped = stopped, stopping, now
 			g.deregister(tx, *t)
 		}}
 	case len(o.start) > 0:

@@ -162,6 +162,10 @@ func (g *agent) checkContainer(ctx context.Context, key string, h run.Task, w ch
 		if ctx.Err() != nil {
 			return
 		}
+		st, _ = h.State() // it may have ended, and begun again, while it was checked
+		if s := st.Containers[w.at]; st.Ended || s.Starts != w.start || !s.Runs() {
+			return
+		}
 		now := was
 		switch {
 		case why == nil:
@@ -178,6 +182,9 @@ func (g *agent) checkContainer(ctx context.Context, key string, h run.Task, w ch
 		was = now
 		g.log.Debug("a container's health", "task", h.ID(), "container", *w.definition.Name, "health", string(now), "err", why)
 		err := g.update(key, func(_ *store.Tx, t *task) {
+			if t.Containers[w.at].Starts > w.start {
+				return
+			}
 			t.note(st, g.clock.Now())
 			t.Containers[w.at].Health = now
 		})

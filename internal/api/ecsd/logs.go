@@ -168,7 +168,7 @@ func (s *shipping) close() {
 // flush closes the last event, unless more of it may come soon: then it is looked at
 // again.
 func (s *shipping) flush() {
-	if len(s.open) == 0 {
+	if len(s.open) == 0 || len(s.events) > 0 && s.size >= batchBytes { // the next batch reads it again, whole
 		return
 	}
 	st, _ := s.task.State()

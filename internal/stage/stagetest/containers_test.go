@@ -164,6 +164,21 @@ func TestATaskWhoseDependenciesFailDoesNotStart(t *testing.T) {
 	}
 }
 
+// A task of which an essential container ends while another still waits has never
+// run: the circuit breaker counts it.
+func TestATaskThatNeverRanIsCounted(t *testing.T) {
+	composed(t, stage.Config{}, func(t *testing.T, w *world, _ *run.Fake) {
+		out, err := w.ecs.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("512"), ContainerDefinitions: []types.ContainerDefinition{
+			of("web", "1", after("db", types.ContainerConditionHealthy)),
+			of("db", "exits", func(c *types.ContainerDefinition) {
+				c.HealthCheck = &types.HealthCheck{Command: []string{"CMD", "ask"}}
+			}),
+		}})
+		w.must(out, err)
+		w.ends(w.guardedService(*out.TaskDefinition.TaskDefinitionArn), types.ServiceDeploymentStatusRollbackFailed)
+	})
+}
+
 func TestAContainerThatCannotStartEndsItsTask(t *testing.T) {
 	composed(t, stage.Config{}, func(t *testing.T, w *world, _ *run.Fake) {
 		arn, _ := w.runTask(of("web", "1", nil), of("side", "unstartable", helper(nil)))
