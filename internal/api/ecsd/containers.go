@@ -67,7 +67,7 @@ func dependencies(d types.TaskDefinition, t task, st run.State, c types.Containe
 	for _, dep := range c.DependsOn {
 		i := slices.IndexFunc(d.ContainerDefinitions, func(o types.ContainerDefinition) bool { return *o.Name == aws.ToString(dep.ContainerName) })
 		s, row := st.Containers[i], t.Containers[i]
-		ended := s.Starts > 0 && !s.Runs()
+		ended := s.Starts > 0 && !s.Runs() && !restarts(d.ContainerDefinitions[i].RestartPolicy, row, s, now)
 		if dep.Condition == types.ContainerConditionSuccess && ended && s.ExitCode != 0 {
 			return false, fmt.Sprintf("dependency graph: failed to resolve container ordering dependency [%s] for target [%s] as dependency did not exit successfully.", *dep.ContainerName, *c.Name), at
 		}
