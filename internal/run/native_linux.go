@@ -12,12 +12,12 @@ import (
 )
 
 // newHost is the shim's side of a task, by its runtime.
-func newHost(p plan) host {
+func newHost(p plan, children *reaper) host {
 	switch p.Mode {
 	case "native":
 		return &nativeHost{plan: p}
 	case "rootless":
-		return &rootlessHost{redirect: redirect{}}
+		return &rootlessHost{children: children}
 	}
 	return &confinedHost{}
 }

@@ -1,6 +1,8 @@
 package run
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -27,6 +29,27 @@ func (r *reaper) start(cmd *exec.Cmd) (<-chan syscall.WaitStatus, error) {
 	ended := make(chan syscall.WaitStatus, 1)
 	r.of[cmd.Process.Pid] = ended
 	return ended, nil
+}
+
+// output runs a program to its end and returns what it says: a process that reaps
+// cannot wait for one of its children beside that.
+func (r *reaper) output(cmd *exec.Cmd) ([]byte, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = in, in
+	ended, err := r.start(cmd)
+	in.Close()
+	if err != nil {
+		return nil, err
+	}
+	said, err := io.ReadAll(out)
+	if code := codeOf(<-ended); err == nil && code != 0 {
+		err = fmt.Errorf("exit status %d", code)
+	}
+	return said, err
 }
 
 // reap waits for the children that have ended.

@@ -21,8 +21,9 @@ import (
 // machine's, with an address of the task's own as confined tasks have it.
 type rootlessHost struct {
 	redirect
-	users   userMap
-	waiting map[string]*os.File // container → the pipe its init waits on
+	users    userMap
+	children *reaper
+	waiting  map[string]*os.File // container → the pipe its init waits on
 }
 
 func (h *rootlessHost) address() (address string, err error) {
@@ -73,7 +74,7 @@ func asOwner(namespaces uintptr) *syscall.SysProcAttr {
 // started maps the container's users and lets its init go on.
 func (h *rootlessHost) started(c execConfig, cmd *exec.Cmd) error {
 	defer h.waiting[c.Name].Close()
-	return h.users.write(cmd.Process.Pid, c)
+	return h.users.write(cmd.Process.Pid, c, h.children.output)
 }
 
 func (h *rootlessHost) join(string, int) error { return nil }
@@ -129,8 +130,9 @@ func subordinate(file, name, id string) (found string) {
 // that the container asks for.
 func (m userMap) single() bool { return !m.root && m.uid == "" }
 
-// write maps the users of a container's first process.
-func (m userMap) write(pid int, c execConfig) error {
+// write maps the users of a container's first process. What it needs another program
+// for, run runs.
+func (m userMap) write(pid int, c execConfig, run func(*exec.Cmd) ([]byte, error)) error {
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	if m.root || m.single() {
 		uids, gids := "0 0 4294967295", "0 0 4294967295"
@@ -153,7 +155,7 @@ func (m userMap) write(pid int, c execConfig) error {
 	}
 	for tool, ids := range map[string][2]string{"newuidmap": {strconv.Itoa(os.Getuid()), m.uid}, "newgidmap": {strconv.Itoa(os.Getgid()), m.gid}} {
 		args := append([]string{strconv.Itoa(pid), "0", ids[0], "1", "1"}, strings.Fields(ids[1])...)
-		if said, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
+		if said, err := run(exec.Command(tool, args...)); err != nil {
 			return fmt.Errorf("mapping the container's users: %s: %w: %s", tool, err, strings.TrimSpace(string(said)))
 		}
 	}
@@ -229,7 +231,7 @@ func removeAsRoot(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = findUsers().write(cmd.Process.Pid, execConfig{})
+	err = findUsers().write(cmd.Process.Pid, execConfig{}, (*exec.Cmd).CombinedOutput)
 	start.Close()
 	if ended := cmd.Wait(); err == nil && ended != nil {
 		err = fmt.Errorf("%w: %s", ended, strings.TrimSpace(said.String()))

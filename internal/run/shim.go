@@ -174,7 +174,7 @@ func shimMain(dir string) error {
 	for _, c := range s.plan.Configs {
 		s.state.Containers = append(s.state.Containers, ContainerState{Name: c.Name})
 	}
-	s.host = newHost(s.plan)
+	s.host = newHost(s.plan, &s.children)
 	go s.serve(l)
 	// The creator connects when the network is laid; without it there is no task.
 	select {
