@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
@@ -246,6 +247,10 @@ func setUser(c execConfig, who identity) error {
 	if os.Geteuid() != 0 || c.OneUser {
 		return nil // only root can become another, where there is one
 	}
+	var withParent int32 // the signal at the parent's death, which another user would lose
+	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&withParent)), 0, 0, 0); err != nil {
+		return fmt.Errorf("asking what ends with the task's shim: %w", err)
+	}
 	if err := unix.Setgroups(who.groups); err != nil {
 		return fmt.Errorf("setting groups: %w", err)
 	}
@@ -254,6 +259,9 @@ func setUser(c execConfig, who identity) error {
 	}
 	if err := unix.Setresuid(who.uid, who.uid, who.uid); err != nil {
 		return fmt.Errorf("setting the user: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(withParent), 0, 0, 0); err != nil {
+		return fmt.Errorf("ending with the task's shim: %w", err)
 	}
 	return nil
 }
