@@ -77,16 +77,16 @@ func (g *groups) join(container string, pid int) error {
 	return nil
 }
 
-// oom says whether a limit killed something in a container since it was last asked.
+// oom says whether a limit, its own or the task's, killed something in a container
+// since it was last asked: what is killed is counted where it was.
 func (g *groups) oom(container string) bool {
-	var n uint64
-	for _, own := range []cgroups.Manager{g.of[container], g.task} {
-		if own == nil {
-			continue
-		}
-		if more, err := own.OOMKillCount(); err == nil {
-			n += more
-		}
+	own := g.of[container]
+	if own == nil {
+		return false
+	}
+	n, err := own.OOMKillCount()
+	if err != nil {
+		return false
 	}
 	before := g.kills[container]
 	if g.kills == nil {
