@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,18 +74,9 @@ func Leftovers(ctx context.Context) ([]*Leftover, error) {
 		}
 		return found[dir]
 	}
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range lines {
-		raw, err := os.ReadFile(file)
-		args := strings.Split(strings.TrimRight(string(raw), "\x00"), "\x00")
-		if err != nil || len(args) != 3 || args[1] != "serin-shim" {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil { // DIR/tasks/ID
-			l := of(filepath.Dir(filepath.Dir(args[2])))
-			l.Processes = append(l.Processes, pid)
-		}
+	for pid, task := range shims() { // DIR/tasks/ID
+		l := of(filepath.Dir(filepath.Dir(task)))
+		l.Processes = append(l.Processes, pid)
 	}
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), "serin-*", "run", ephemeralFile))
 	for _, file := range dirs {
@@ -108,6 +98,30 @@ func Leftovers(ctx context.Context) ([]*Leftover, error) {
 		list = append(list, l)
 	}
 	return list, err
+}
+
+// shims are the shims that run on this machine, with the directory of each one's
+// task.
+func shims() map[int]string {
+	found := map[int]string{}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if task, ok := shimOf(pid); err == nil && ok {
+			found[pid] = task
+		}
+	}
+	return found
+}
+
+// shimOf is the directory of a shim's task; ok is false for other processes.
+func shimOf(pid int) (task string, ok bool) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	args := strings.Split(strings.TrimRight(string(raw), "\x00"), "\x00")
+	if err != nil || len(args) != 3 || args[1] != "serin-shim" {
+		return "", false
+	}
+	return args[2], true
 }
 
 var bridgeNames = regexp.MustCompile(`^serin[0-9a-f]{8}$`)
@@ -193,7 +207,7 @@ func (l *Leftover) Remove(ctx context.Context) error {
 	} else if l.Kept {
 		errs = append(errs, os.MkdirAll(filepath.Join(l.Dir, "tasks"), 0o755))
 	}
-	return errors.Join(append(errs, emptyGroups())...)
+	return errors.Join(append(errs, emptyGroups(time.Minute))...)
 }
 
 // removeTree removes a directory, and what other users of a container left in it.
@@ -207,20 +221,15 @@ func removeTree(dir string) error {
 
 // endShim ends a task by its shim: asks it, and kills it if it does not hear.
 func endShim(ctx context.Context, pid int) error {
-	proc := fmt.Sprintf("/proc/%d", pid)
-	raw, err := os.ReadFile(proc + "/cmdline")
-	args := bytes.Split(raw, []byte{0})
-	if err != nil || len(args) < 3 || string(args[1]) != "serin-shim" {
+	task, ok := shimOf(pid)
+	if !ok {
 		return nil // it has ended
 	}
 	asked := false
-	if d, err := os.Open(string(args[2])); err == nil {
-		if c, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/sock", d.Fd())); err == nil {
-			defer c.Close()
-			_, err = c.Write([]byte("end\n"))
-			asked = err == nil
-		}
-		d.Close()
+	if c, err := dialSocket(task); err == nil {
+		defer c.Close()
+		_, err = c.Write([]byte("end\n"))
+		asked = err == nil
 	}
 	enough := time.Now().Add(40 * time.Second) // a container has thirty by default
 	for {
@@ -230,7 +239,7 @@ func endShim(ctx context.Context, pid int) error {
 			}
 			return nil
 		}
-		if b, err := os.ReadFile(proc + "/cmdline"); err != nil || len(b) == 0 {
+		if _, ok := shimOf(pid); !ok {
 			return nil
 		}
 		time.Sleep(5 * time.Millisecond) // it is nobody's child who could be told
@@ -264,18 +273,25 @@ func (l *Leftover) removeContainers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// emptyGroups removes cgroups of tasks in which nothing has run for a while.
-func emptyGroups() error {
-	deep, _ := filepath.Glob("/sys/fs/cgroup/*/serin/*/*")
-	flat, _ := filepath.Glob("/sys/fs/cgroup/*/serin/*")
-	unified, _ := filepath.Glob("/sys/fs/cgroup/serin/*")
-	for _, dir := range slices.Concat(deep, flat, unified) {
-		st, err := os.Stat(dir)
-		if err != nil || !st.IsDir() || time.Since(st.ModTime()) < time.Minute {
-			continue
-		}
-		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // in use, gone, another's
-			return fmt.Errorf("removing the cgroup %s: %w", dir, err)
+// emptyGroups removes cgroups of tasks that have no shim any more, if they were not
+// made just now. A task that lives may have an empty one: for a container that waits.
+func emptyGroups(older time.Duration) error {
+	alive := map[string]bool{}
+	for _, task := range shims() {
+		alive[filepath.Base(task)] = true
+	}
+	for _, base := range []string{"/sys/fs/cgroup/*/serin/", "/sys/fs/cgroup/serin/"} {
+		inner, _ := filepath.Glob(base + "*/*") // before what they are in
+		outer, _ := filepath.Glob(base + "*")
+		for _, dir := range slices.Concat(inner, outer) {
+			task, _, _ := strings.Cut(dir[strings.Index(dir, "/serin/")+len("/serin/"):], "/")
+			st, err := os.Stat(dir)
+			if err != nil || !st.IsDir() || alive[task] || time.Since(st.ModTime()) < older {
+				continue
+			}
+			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // in use, gone, another's
+				return fmt.Errorf("removing the cgroup %s: %w", dir, err)
+			}
 		}
 	}
 	return nil
