@@ -77,16 +77,22 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 	sum := sha256.Sum256([]byte(dir))
 	d := &Docker{api: api, dir: dir, lock: taken, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}}
 	d.network = "serin-" + d.owner
-	if err := d.look(ctx); err != nil {
-		api.Close()
-		return nil, err
-	}
-	_, err = api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: d.labels()})
-	if err != nil && !cerrdefs.IsConflict(err) && !strings.Contains(err.Error(), "already exists") {
-		api.Close()
-		return nil, fmt.Errorf("making the tasks' network: %w", err)
+	if err := d.begin(ctx); err != nil {
+		return nil, errors.Join(err, api.Close(), taken.Close())
 	}
 	return d, nil
+}
+
+// begin looks at the daemon and makes the tasks' network.
+func (d *Docker) begin(ctx context.Context) error {
+	if err := d.look(ctx); err != nil {
+		return err
+	}
+	_, err := d.api.NetworkCreate(ctx, d.network, client.NetworkCreateOptions{Driver: "bridge", Labels: d.labels()})
+	if err != nil && !cerrdefs.IsConflict(err) && !strings.Contains(err.Error(), "already exists") {
+		return fmt.Errorf("making the tasks' network: %w", err)
+	}
+	return nil
 }
 
 // labels are on everything that this runtime makes at the daemon.
@@ -149,11 +155,10 @@ func (d *Docker) Create(ctx context.Context, spec Spec) (Task, error) {
 		d.adopt(t)
 		return t, nil
 	}
-	again := context.WithoutCancel(ctx)
-	if !errors.Is(err, ErrExists) {
-		err = errors.Join(err, t.clear(again))
+	if errors.Is(err, ErrExists) {
+		t.spec.Volumes = nil // they are the other's
 	}
-	return nil, &Error{CannotCreate, err}
+	return nil, &Error{CannotCreate, errors.Join(err, t.clear(context.WithoutCancel(ctx)))}
 }
 
 func (d *Docker) create(ctx context.Context, t *dockerTask) error {
