@@ -139,11 +139,11 @@ func helperIn(dir, asked string) (string, error) {
 	if err == nil {
 		program, err = io.ReadAll(r)
 	}
-	if err == nil {
-		err = writeFile(at, program)
+	if err == nil { // whole and startable, or not there
+		err = os.WriteFile(at+".tmp", program, 0o755)
 	}
 	if err == nil {
-		err = os.Chmod(at, 0o755)
+		err = os.Rename(at+".tmp", at)
 	}
 	if err != nil {
 		return "", fmt.Errorf("writing the runtime's helper: %w", err)
