@@ -193,8 +193,8 @@ func (n *nativeNet) close(empty bool) error {
 	if err != nil {
 		return nil
 	}
-	if n.closed == nil {
-		err = closeEgress(n.bridge)
+	if err = closeEgress(n.bridge); n.closed != nil {
+		err = nil // as much as there was
 	}
 	return errors.Join(err, netlink.LinkDel(link))
 }

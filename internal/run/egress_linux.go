@@ -50,22 +50,22 @@ func throughInterface(by expr.MetaKey, is expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: by, Register: 1}, &expr.Cmp{Op: is, Register: 1, Data: append([]byte(name), 0)}}
 }
 
-// droppers are the chains of others that drop what is forwarded unless it is said
-// otherwise.
-func droppers(c *nftables.Conn) (list []*nftables.Chain) {
+// forwards are the chains of others through which what is forwarded goes.
+func forwards(c *nftables.Conn) (list []*nftables.Chain) {
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
 		return nil
 	}
 	for _, chain := range chains {
-		if chain.Hooknum != nil && *chain.Hooknum == *nftables.ChainHookForward && chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
+		if chain.Hooknum != nil && *chain.Hooknum == *nftables.ChainHookForward {
 			list = append(list, chain)
 		}
 	}
 	return list
 }
 
-// passDroppers accepts what a bridge's tasks send, and the answers. The rules are as
+// passDroppers accepts what a bridge's tasks send, and the answers, in chains that
+// drop unless it is said otherwise. The rules are as
 // iptables writes its own, or it would not read the chain any more, and Docker with
 // it.
 func passDroppers(c *nftables.Conn, bridge string) error {
@@ -73,7 +73,10 @@ func passDroppers(c *nftables.Conn, bridge string) error {
 	answers := &expr.Match{Name: "conntrack", Rev: 3, Info: &xt.ConntrackMtinfo3{ConntrackMtinfo2: xt.ConntrackMtinfo2{
 		ConntrackMtinfoBase: xt.ConntrackMtinfoBase{MatchFlags: uint16(xt.ConntrackState)}, StateMask: establishedOrRelated,
 	}}}
-	for _, chain := range droppers(c) {
+	for _, chain := range forwards(c) {
+		if chain.Policy == nil || *chain.Policy != nftables.ChainPolicyDrop {
+			continue
+		}
 		for by, also := range map[expr.MetaKey][]expr.Any{expr.MetaKeyIIFNAME: nil, expr.MetaKeyOIFNAME: {answers}} { // into the bridge only what was asked for
 			match := append(throughInterface(by, expr.CmpOpEq, bridge), also...)
 			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: append(match, &expr.Match{Name: "comment", Info: &note}, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})})
@@ -106,7 +109,7 @@ func closeEgress(bridge string) error {
 	if err != nil {
 		return fmt.Errorf("closing the way out of %s: %w", bridge, err)
 	}
-	for _, chain := range droppers(c) {
+	for _, chain := range forwards(c) { // whatever their policy is by now
 		rules, err := c.GetRules(chain.Table, chain)
 		if err != nil {
 			continue
@@ -118,6 +121,9 @@ func closeEgress(bridge string) error {
 				}
 			}
 		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("closing the way out of %s: %w", bridge, err)
 	}
 	c.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: bridge})
 	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
