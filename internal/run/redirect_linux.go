@@ -154,7 +154,7 @@ func (h *redirect) supervise(listener *os.File) {
 			continue // its process was killed meanwhile
 		}
 		r := notificationResponse{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		if err := h.handle(&n); err != 0 {
+		if err := h.handle(fd, &n); err != 0 {
 			r.flags, r.err = 0, -int32(err)
 		}
 		ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
@@ -169,12 +169,15 @@ func ioctl(fd int, request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-func (h *redirect) handle(n *notification) unix.Errno {
+func (h *redirect) handle(fd int, n *notification) unix.Errno {
 	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", n.pid), os.O_RDWR, 0)
 	if err != nil {
 		return unix.EPERM
 	}
 	defer mem.Close()
+	if ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&n.id)) != nil {
+		return 0 // the process was killed, and its number may be another's by now
+	}
 	switch int(n.nr) {
 	case unix.SYS_SETSOCKOPT:
 		var value [4]byte
