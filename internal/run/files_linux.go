@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,16 +110,20 @@ func mountKernel(c execConfig, root string) error {
 		{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
 		{"tmpfs", "dev/shm", "tmpfs", strict, fmt.Sprintf("mode=1777,size=%d", shared)},
 	} {
-		to := filepath.Join(root, m.target)
-		if err := os.MkdirAll(to, 0o755); err != nil {
+		to, err := place(root, m.target)
+		if err != nil {
 			return err
 		}
 		if err := unix.Mount(m.source, to, m.kind, m.flags, m.data); err != nil {
 			return fmt.Errorf("mounting /%s: %w", m.target, err)
 		}
 	}
+	dev, err := place(root, "dev")
+	if err != nil {
+		return err
+	}
 	for _, device := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		to := filepath.Join(root, "dev", device)
+		to := filepath.Join(dev, device)
 		if err := os.WriteFile(to, nil, 0o666); err != nil {
 			return err
 		}
@@ -127,7 +132,7 @@ func mountKernel(c execConfig, root string) error {
 		}
 	}
 	for link, to := range map[string]string{"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
-		if err := os.Symlink(to, filepath.Join(root, "dev", link)); err != nil {
+		if err := os.Symlink(to, filepath.Join(dev, link)); err != nil {
 			return err
 		}
 	}
@@ -165,23 +170,16 @@ func mountVolumes(c execConfig, root string) error {
 }
 
 // place is a directory inside the container that something is mounted at; it is made
-// where it is not there, and the image's own links do not lead out.
+// where it is not there. The image's links lead where they do for the container.
 func place(root, at string) (string, error) {
-	r, err := os.OpenRoot(root)
-	if err != nil {
-		return "", err
+	to, err := securejoin.SecureJoin(root, at)
+	if err == nil {
+		err = os.MkdirAll(to, 0o755)
 	}
-	defer r.Close()
-	inside := strings.TrimPrefix(filepath.Clean(at), "/")
-	if err := r.MkdirAll(inside, 0o755); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("making %s: %w", at, err)
 	}
-	d, err := r.Open(inside)
-	if err != nil {
-		return "", fmt.Errorf("opening %s: %w", at, err)
-	}
-	defer d.Close()
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
+	return to, nil
 }
 
 // tmpfsOptions are mount(8)'s words as mount(2) has them; like Docker's, a tmpfs is
