@@ -286,7 +286,7 @@ func volumes(t *testing.T, r Runtime, image string) {
 			{Name: "writes", Image: image, Command: []string{"write", "/data/word", "hello"}, Mounts: []Mount{{Volume: "own", Path: "/data"}}},
 			{Name: "reads", Image: image, Command: []string{"read", "/in/word"}, Mounts: []Mount{{Volume: "own", Path: "/in", ReadOnly: true}}},
 			{Name: "may not", Image: image, Command: []string{"write", "/in/word", "again"}, Mounts: []Mount{{Volume: "own", Path: "/in", ReadOnly: true}}},
-			{Name: "shares", Image: image, Command: []string{"append", "/all/letters"}, Mounts: []Mount{{Volume: "all", Path: "/all"}}},
+			{Name: "shares", Image: image, Command: []string{"append", "/link/all/letters"}, Mounts: []Mount{{Volume: "all", Path: "/link/all"}}}, // below a link to /srv
 		},
 	}
 	spec.Containers[2].Name = "maynot"
@@ -425,6 +425,9 @@ func memoryOfEach(t *testing.T, r Runtime, image string) {
 	u, err := task.Usage(t.Context())
 	if err != nil || u.Containers["web"].Memory == 0 || u.Containers["hog"].Memory > 32<<20 {
 		t.Errorf("they use %+v, %v", u, err)
+	}
+	if c := end(t, task).Containers[0]; c.OOM {
+		t.Errorf("the other ended as %+v", c)
 	}
 }
 

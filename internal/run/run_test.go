@@ -113,6 +113,7 @@ func pushWith(t testing.TB, signal string) string {
 		for _, d := range []string{"etc/", "srv/"} {
 			w.WriteHeader(&tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755})
 		}
+		w.WriteHeader(&tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "/srv"})
 		w.WriteHeader(&tar.Header{Name: "etc/passwd", Mode: 0o644, Size: 17})
 		w.Write([]byte("joe:x:77:78::/:/\n"))
 		w.WriteHeader(&tar.Header{Name: "app", Mode: 0o755, Size: int64(len(program))})
@@ -390,7 +391,7 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, nil)
-		gone := start(t, r, "b", image, nil)
+		gone := start(t, r, "b", image, func(c *Container) { c.User = "joe" }) // who would lose the signal at the shim's death
 		get(t, task)
 		first, local := r.(*Local)
 		if !local {
@@ -624,6 +625,73 @@ func TestWhatACrashLeftIsFoundAndRemoved(t *testing.T) {
 		os.MkdirAll(filepath.Join(dir, "tasks"), 0o755) // for the test's own end
 		until(t, task, func(st State) bool { return st.Idle() || st.Ended })
 	})
+}
+
+// A container that waits for another has a cgroup that nothing is in.
+func TestTheLimitsOfATaskThatLivesAreNotLeftOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups are root's")
+	}
+	on(t, "native", push(t), func(t *testing.T, r Runtime, image string) {
+		task := made(t, r, Spec{Containers: []Container{{Name: "web", Image: image}, {Name: "waits", Image: image, Command: []string{"hog"}, Memory: 32 << 20}}})
+		get(t, task)
+		if err := emptyGroups(0); err != nil {
+			t.Fatal(err)
+		}
+		begin(t, task, "waits")
+		if c := finished(t, task, 1); !c.OOM {
+			t.Errorf("it has lost its limit: %+v", c)
+		}
+	})
+}
+
+// Links of an image lead where they do inside, not where they do for the machine.
+func TestMountsFollowLinksInside(t *testing.T) {
+	outside := t.TempDir()
+	root := filepath.Join(outside, "root")
+	if err := os.MkdirAll(root+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"absolute": "/run", "out": "../..", "machine": outside} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at, want := range map[string]string{"/absolute/secrets": "/run/secrets", "/out/x": "/x", "/machine/y": outside + "/y", "/new/../dir": "/dir"} {
+		if got, err := place(root, at); err != nil || got != root+want {
+			t.Errorf("%s is at %s, %v, want %s", at, got, err, root+want)
+		}
+	}
+	if left, _ := filepath.Glob(outside + "/*"); len(left) != 1 {
+		t.Errorf("outside there is %q", left)
+	}
+}
+
+// Whoever reaps every child reaps those that are waited for, too.
+func TestAProgramsEndIsNotLostToTheReaper(t *testing.T) {
+	r := &reaper{of: map[int]chan syscall.WaitStatus{}}
+	over := make(chan struct{})
+	var reaping sync.WaitGroup
+	reaping.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				r.reap()
+			}
+		}
+	})
+	for n := range 50 {
+		if said, err := r.output(exec.Command("/proc/self/exe", probeVerb)); err != nil || string(said) != "ok\n" {
+			t.Errorf("run %d said %q, %v", n, said, err)
+		}
+	}
+	if _, err := r.output(exec.Command("/proc/self/exe", "-test.nothing")); err == nil {
+		t.Error("a failure was not told")
+	}
+	close(over)
+	reaping.Wait()
 }
 
 func TestADirectoryIsOneProgramsAtATime(t *testing.T) {
