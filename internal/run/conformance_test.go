@@ -47,6 +47,8 @@ var properties = []struct {
 	{"sysctls of the network", sysctls, "rootless confined", "systemControls"},
 	{"a terminal", terminal, "", ""},
 	{"an open input", openInput, "", ""},
+	{"commands that read their input", commandInput, "", ""},
+	{"commands on a terminal that changes its size", commandTerminal, "", ""},
 	{"the image's signal", imageSignal, "", ""},
 	{"a way out to the machine's network", wayOut, "", ""},
 	{"nothing left of a program that forks away", forkAway, "", ""},
@@ -217,7 +219,7 @@ func localhost(t *testing.T, r Runtime, image string) {
 		}
 	}
 	var out strings.Builder
-	if code, err := task.Exec(t.Context(), "web", []string{"/app", "ask", "localhost:8080"}, &out); err != nil || code != 0 || !strings.Contains(out.String(), "/srv") {
+	if code, err := task.Exec(t.Context(), "web", Command{Args: []string{"/app", "ask", "localhost:8080"}, Out: &out}); err != nil || code != 0 || !strings.Contains(out.String(), "/srv") {
 		t.Errorf("a command ended with %d, %v: %q", code, err, out.String())
 	}
 }

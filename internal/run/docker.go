@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
@@ -676,32 +674,6 @@ func withoutFiles(used uint64, stats map[string]uint64) int64 {
 		files = stats["inactive_file"]
 	}
 	return int64(used - min(files, used))
-}
-
-// Exec has the daemon run a command.
-func (t *dockerTask) Exec(ctx context.Context, name string, args []string, out io.Writer) (int, error) {
-	at, err := t.at(name)
-	if err != nil {
-		return 0, err
-	}
-	made, err := t.runtime.api.ExecCreate(ctx, t.ids[at], client.ExecCreateOptions{Cmd: args, AttachStdout: true, AttachStderr: true})
-	if err != nil {
-		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
-	}
-	stream, err := t.runtime.api.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
-	if err != nil {
-		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
-	}
-	defer stream.Close()
-	defer context.AfterFunc(ctx, stream.Close)()
-	if _, err := stdcopy.StdCopy(out, out, stream.Reader); err != nil || ctx.Err() != nil {
-		return 0, cmp.Or(ctx.Err(), err)
-	}
-	ended, err := t.runtime.api.ExecInspect(ctx, made.ID, client.ExecInspectOptions{})
-	if err != nil {
-		return 0, fmt.Errorf("running a command in container %s: %w", name, err)
-	}
-	return ended.ExitCode, nil
 }
 
 // Stop has the daemon send a container its signal, and SIGKILL after its time.

@@ -5,13 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -236,24 +234,6 @@ func (t *fakeTask) End(ctx context.Context) error {
 	}
 	t.change(func(*State) {})
 	return nil
-}
-
-// Exec says its arguments; "exit" and a number ends with that, and anything with 1
-// in a task whose image's tag is "sick".
-func (t *fakeTask) Exec(_ context.Context, container string, args []string, out io.Writer) (code int, err error) {
-	st, _ := t.State()
-	at := t.at(container)
-	if at < 0 || !st.Containers[at].Runs() {
-		return 0, fmt.Errorf("the container %s does not run", container)
-	}
-	if t.tags[at] == "sick" {
-		return 1, nil
-	}
-	if len(args) == 2 && args[0] == "exit" {
-		return strconv.Atoi(args[1])
-	}
-	_, err = fmt.Fprintln(out, strings.Join(args, " "))
-	return 0, err
 }
 
 // Say has a container of a task write a line.

@@ -74,7 +74,8 @@ func codeOf(st syscall.WaitStatus) int {
 // It comes with its descriptors: standard input, output and error, the report pipe
 // and the way to hand a filter over.
 type rootlessCall struct {
-	Config string // an execConfig
+	Config   string // an execConfig
+	Terminal bool   // the standard input is one, and the program's own
 }
 
 // commands starts the commands that come.
@@ -105,7 +106,7 @@ func (r *reaper) command(c *net.UnixConn) {
 	cmd := exec.Command("/proc/self/exe", "serin-program")
 	cmd.Env = []string{"SERIN_INIT=" + call.Config}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = files[0], files[1], files[2], files[3:]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: call.Terminal}
 	ended, err := r.start(cmd)
 	if err != nil {
 		fmt.Fprint(files[3], err)
@@ -118,10 +119,11 @@ func (r *reaper) command(c *net.UnixConn) {
 	go func() { c.Read(make([]byte, 1)); close(gone) }()
 	select {
 	case st := <-ended:
+		endFamily(cmd.Process.Pid) // what it left in its session
 		json.NewEncoder(c).Encode(codeOf(st))
 	case <-gone:
+		endFamily(cmd.Process.Pid)
 	}
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 }
 
 // send writes a value and descriptors to a socket, receive reads them.

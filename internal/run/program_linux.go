@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -78,6 +79,9 @@ func become(c execConfig, below string, drop bool) error {
 	if err != nil {
 		return err
 	}
+	if c.Terminal {
+		os.Stdin.Chown(who.uid, -1) // so that it may be opened again by its name, as Docker does
+	}
 	workdir := filepath.Join(below+"/", c.Workdir)
 	if err := os.Chdir(workdir); err != nil {
 		if err := os.MkdirAll(workdir, 0o755); err != nil {
@@ -104,6 +108,8 @@ func become(c execConfig, below string, drop bool) error {
 		}
 	}
 	unix.Umask(0o022)
+	// What the shim ignores would be ignored by the program, too; what is caught is not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP)
 	// The descriptors of this helper stay behind; the report pipe closes with exec.
 	err = unix.Exec(program, c.Args, c.Env)
 	return fmt.Errorf("exec %q: %w", c.Args[0], err)

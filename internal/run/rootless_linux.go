@@ -263,7 +263,7 @@ func execRootless(c execConfig, report *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := send(door, rootlessCall{string(raw)}, os.Stdin, os.Stdout, os.Stderr, report, filters); err != nil {
+	if err := send(door, rootlessCall{string(raw), c.Terminal}, os.Stdin, os.Stdout, os.Stderr, report, filters); err != nil {
 		return fmt.Errorf("entering the container: %w", err)
 	}
 	report.Close()

@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"path"
@@ -150,10 +149,10 @@ type Task interface {
 	// End asks every container to end; when none runs any more the task has ended. It
 	// does not wait.
 	End(ctx context.Context) error
-	// Exec runs a command in a container that runs, with the container's user,
-	// environment and working directory, writes what it says to out, and returns its
-	// exit code. The end of ctx ends the command.
-	Exec(ctx context.Context, container string, args []string, out io.Writer) (code int, err error)
+	// Exec runs a command in a container that runs, with the container's environment
+	// and working directory, and returns its exit code. The end of ctx ends the
+	// command and what it started.
+	Exec(ctx context.Context, container string, c Command) (code int, err error)
 	// Logs gives each line that the container has written after offset, until take
 	// returns false. It does not wait.
 	Logs(container string, offset int64, take func(Line) (more bool)) error

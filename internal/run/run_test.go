@@ -281,7 +281,7 @@ func TestACommandRunsInAContainer(t *testing.T) {
 		task := start(t, r, "a", image, func(c *Container) { c.Env = []string{"GREETING=mine"} })
 		get(t, task)
 		var out bytes.Buffer
-		code, err := task.Exec(t.Context(), "main", []string{"/app", "where", task.Address().String()}, &out)
+		code, err := task.Exec(t.Context(), "main", Command{Args: []string{"/app", "where", task.Address().String()}, Out: &out})
 		said := strings.Fields(out.String()) // greeting, directory, user, whether it sees its files
 		sees, own := true, "0"
 		if r.Name() == "confined" && os.Geteuid() != 0 {
@@ -291,22 +291,22 @@ func TestACommandRunsInAContainer(t *testing.T) {
 			t.Errorf("it ended with %d, %v and said %q", code, err, said)
 		}
 		// What there is not, is said; what is cut off, ends.
-		if _, err := task.Exec(t.Context(), "other", []string{"/app"}, io.Discard); err == nil || !strings.Contains(err.Error(), "no container other") {
+		if _, err := task.Exec(t.Context(), "other", Command{Args: []string{"/app"}, Out: io.Discard}); err == nil || !strings.Contains(err.Error(), "no container other") {
 			t.Errorf("in a container that is not there: %v", err)
 		}
-		code, err = task.Exec(t.Context(), "main", []string{"/none"}, io.Discard)
+		code, err = task.Exec(t.Context(), "main", Command{Args: []string{"/none"}, Out: io.Discard})
 		if err == nil && code == 0 { // Docker tells it by the code alone
 			t.Error("a program that is not there ran")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		wrote := make(chan struct{})
 		go func() { <-wrote; cancel() }()
-		if _, err := task.Exec(ctx, "main", []string{"/app", "sleep"}, onWrite(func() { close(wrote) })); !errors.Is(err, context.Canceled) {
+		if _, err := task.Exec(ctx, "main", Command{Args: []string{"/app", "sleep"}, Out: onWrite(func() { close(wrote) })}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a command that was cut off: %v", err)
 		}
 		get(t, task) // is not disturbed
 		end(t, task)
-		if _, err := task.Exec(t.Context(), "main", []string{"/app", "exit"}, io.Discard); err == nil {
+		if _, err := task.Exec(t.Context(), "main", Command{Args: []string{"/app", "exit"}, Out: io.Discard}); err == nil {
 			t.Error("a command ran in a task that has ended")
 		}
 	})

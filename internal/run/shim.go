@@ -35,7 +35,7 @@ import (
 // A connection to sock gets the state as a line of JSON, again at each change
 // and when output has been written, and its end when the task has ended. The
 // first line says what the task has used, too. The words "start NAME", "stop NAME"
-// and "end" are what it is told, "exec" asks for a command in a container
+// and "end" are what it is told, "exec" and "input" are about a command in a container
 // (exec_linux.go).
 
 // plan is what the creator tells the shim.
@@ -90,7 +90,8 @@ type shim struct {
 // process is the main process of a container.
 type process struct {
 	*exec.Cmd
-	asked bool // to end
+	asked bool          // to end
+	over  chan struct{} // closed at its end
 }
 
 // host is what differs between the runtimes.
@@ -303,13 +304,15 @@ func (s *shim) start(c execConfig) (func() int, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	s.running[c.Name] = &process{Cmd: cmd}
+	p := &process{Cmd: cmd, over: make(chan struct{})}
+	s.running[c.Name] = p
 	if s.ending { // asked while it was being started
 		s.ask(c.Name)
 	}
 	s.mu.Unlock()
 	return func() int {
 		st := <-exited
+		close(p.over)
 		// What it left behind in its session goes with it.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		streams.close()

@@ -56,7 +56,7 @@ func openStreams(c execConfig, cmd *exec.Cmd) (s *streams, err error) {
 
 // terminal gives a process a terminal of its own for input and output.
 func (s *streams) terminal(cmd *exec.Cmd) error {
-	ours, theirs, err := openTerminal()
+	ours, theirs, err := openTerminal("/")
 	if err != nil {
 		return err
 	}
@@ -70,24 +70,37 @@ func (s *streams) terminal(cmd *exec.Cmd) error {
 	return nil
 }
 
-// openTerminal makes a pseudo-terminal: our side and the side of a program.
-func openTerminal() (ours, theirs *os.File, err error) {
-	if ours, err = os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0); err != nil {
-		return nil, nil, fmt.Errorf("making a terminal: %w", err)
-	}
-	number, err := unix.IoctlGetInt(int(ours.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		var unlocked int32
-		err = ioctl(int(ours.Fd()), unix.TIOCSPTLCK, unsafe.Pointer(&unlocked))
-	}
-	if err == nil {
-		theirs, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	}
+// openTerminal makes a pseudo-terminal below a root directory, so that it has a name
+// there: of a container's own where its files are kept apart, else of the machine.
+// It is our side and the side of a program.
+func openTerminal(root string) (ours, theirs *os.File, err error) {
+	defer func() {
+		if err != nil {
+			ours.Close()
+			ours, err = nil, fmt.Errorf("making a terminal: %w", err)
+		}
+	}()
+	dir, err := os.OpenRoot(root) // the container's own links must not lead out
 	if err != nil {
-		ours.Close()
-		return nil, nil, fmt.Errorf("making a terminal: %w", err)
+		return nil, nil, err
 	}
-	return ours, theirs, nil
+	defer dir.Close()
+	if ours, err = dir.OpenFile("dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		return nil, nil, err
+	}
+	number := 0
+	err = control(ours, func(fd int) error {
+		var unlocked int32
+		if err := ioctl(fd, unix.TIOCSPTLCK, unsafe.Pointer(&unlocked)); err != nil {
+			return err
+		}
+		number, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
+		return err
+	})
+	if err == nil {
+		theirs, err = dir.OpenFile(fmt.Sprintf("dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	return ours, theirs, err
 }
 
 // started lets go of the process's ends.

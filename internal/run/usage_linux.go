@@ -38,6 +38,8 @@ const tick = time.Second / 100
 // bookkept is one line of the machine's bookkeeping.
 type bookkept struct {
 	pid, parent int
+	session     int
+	zombie      bool          // it has ended, and nobody waited for it yet
 	cpu         time.Duration // its own and that of its children that were waited for
 }
 
@@ -108,7 +110,7 @@ func readProcess(file string) (p bookkept, ok bool) {
 	if _, err := fmt.Sscanf(file, "/proc/%d/stat", &p.pid); err != nil {
 		return p, false
 	}
-	p.parent = number(fields[1])
+	p.parent, p.session, p.zombie = number(fields[1]), number(fields[3]), fields[0][0] == 'Z'
 	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
 		p.cpu += time.Duration(number(f)) * tick
 	}

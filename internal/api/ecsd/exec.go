@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"serin/internal/arn"
+	"serin/internal/run"
 	"serin/internal/store"
 )
 
@@ -51,5 +52,5 @@ func (a *API) Exec(ctx context.Context, scope arn.Scope, c Command, out io.Write
 	if h == nil {
 		return 0, fmt.Errorf("the task %s is not followed yet", t.ID)
 	}
-	return h.Exec(ctx, c.Container, c.Args, out)
+	return h.Exec(ctx, c.Container, run.Command{Args: c.Args, Out: out})
 }

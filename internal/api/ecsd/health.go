@@ -199,7 +199,7 @@ func (g *agent) checkOnce(ctx context.Context, h run.Task, name string, command 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var said bytes.Buffer
-	code, err := h.Exec(ctx, name, command, &limited{&said, 4096})
+	code, err := h.Exec(ctx, name, run.Command{Args: command, Out: &limited{&said, 4096}})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -71,6 +72,26 @@ var verbs = map[string]func(args []string){
 		fmt.Println("asleep")
 		time.Sleep(time.Hour)
 	},
+	"echo": func([]string) { // says its input again, and how it ended
+		n, err := io.Copy(os.Stdout, os.Stdin)
+		fmt.Println(n, err)
+	},
+	"terminal": func([]string) { terminal() }, // what a program knows of its terminal; each line is a word to it
+	"family": func(args []string) { // a child in a session of its own, and one that has another parent
+		for _, verb := range []string{"sleep", "orphan"} {
+			c := again(verb)
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: verb == "sleep"}
+			check(c.Start())
+			if verb == "orphan" {
+				c.Wait()
+			}
+		}
+		fmt.Println("family")
+		if len(args) == 0 {
+			time.Sleep(time.Hour)
+		}
+	},
+	"orphan": func([]string) { check(again("sleep").Start()) },
 	"stubborn": func([]string) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
@@ -149,11 +170,7 @@ var verbs = map[string]func(args []string){
 		}
 	},
 	"fork": func([]string) { // away: a child in a session of its own that stays
-		program := "/app"
-		if _, err := os.Stat(program); err != nil {
-			program = "/proc/self/exe"
-		}
-		cmd := exec.Command(program, "sleep")
+		cmd := again("sleep")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		check(cmd.Start())
 		fmt.Println("forked")
@@ -173,6 +190,15 @@ var verbs = map[string]func(args []string){
 		}
 		w.Flush()
 	},
+}
+
+// again is this program, which is not everywhere at one place.
+func again(verb string) *exec.Cmd {
+	program := "/app"
+	if _, err := os.Stat(program); err != nil {
+		program = "/proc/self/exe"
+	}
+	return exec.Command(program, verb)
 }
 
 func read(file string) {
@@ -196,5 +222,45 @@ func check(err error) {
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
+	}
+}
+
+// size is the terminal's, rows and columns.
+func size() (s struct{ Rows, Columns, X, Y uint16 }, ok bool) {
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&s)))
+	return s, errno == 0
+}
+
+func terminal() {
+	s, ok := size()
+	name, err := os.Readlink("/proc/self/fd/0")
+	if err != nil {
+		name = err.Error()
+	}
+	fmt.Println(ok, s.Columns, s.Rows, os.Getenv("TERM"), os.Getuid(), name)
+	changed, interrupted := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	signal.Notify(interrupted, syscall.SIGINT)
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			lines <- in.Text()
+		}
+	}()
+	for {
+		select {
+		case <-changed:
+			s, _ := size()
+			fmt.Println("size", s.Columns, s.Rows)
+		case <-interrupted:
+			fmt.Println("interrupted")
+		case line, more := <-lines:
+			if !more {
+				fmt.Println("the end")
+				os.Exit(9)
+			}
+			fmt.Println("read " + line)
+		}
 	}
 }
