@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/events":  {"internal/store", "internal/arn", "internal/id"},
 	"internal/metric":  {},
+	"internal/session": {},
 	"internal/memnet":  {},
 	"internal/formula": {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
@@ -80,7 +81,7 @@ var allowed = map[string][]string{
 	"internal/stage/stagetest": {"internal/stage", "internal/run", "internal/memnet"},
 }
 
-var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric", "internal/events", "internal/formula", "internal/catalogue", "internal/place"}
+var mechanisms = []string{"internal/clock", "internal/arn", "internal/id", "internal/store", "internal/wire", "internal/run", "internal/balance", "internal/registry", "internal/oidc", "internal/sigv4", "internal/policy", "internal/rollout", "internal/tags", "internal/metric", "internal/events", "internal/formula", "internal/catalogue", "internal/place", "internal/session"}
 
 func mayImport(from, to string) bool {
 	switch {
