@@ -170,7 +170,11 @@ func (r roles) Check(as ecsd.Actor, action, resource string) error {
 	if err != nil || action == "" {
 		return err
 	}
-	a, err := arn.Parse(resource)
+	where := resource
+	if where == "*" { // it has no region: that of what the service acts for is meant
+		where = as.Source
+	}
+	a, err := arn.Parse(where)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Handler is the stage's one port: the registry at /v2/, what an ECS
-// agent tells its tasks, the stage's own introspection at /_serin/, and the services
+// agent tells its tasks, sessions in containers, the stage's own introspection at /_serin/, and the services
 // everywhere else.
 func (s *Stage) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -22,6 +22,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET "+ecrd.DownloadPath, s.ecr.ServeDownload)
 	mux.HandleFunc("GET "+credentialsPath+"{id}", s.taskCredentials) // no repository's path has just one word
 	s.agentPages(mux)
+	mux.HandleFunc("GET "+sessionPath+"{session}", s.attend)
 	mux.HandleFunc("GET /_serin/health", s.health)
 	mux.HandleFunc("GET /_localstack/health", s.health)
 	mux.HandleFunc("GET /_serin/status", s.status)

@@ -124,7 +124,8 @@ type Stage struct {
 	learned    learned
 	down       chan struct{}
 	once       sync.Once
-	ending     chan struct{} // closed when Run ends: streams end, too
+	attended   sync.WaitGroup // sessions
+	ending     chan struct{}  // closed when Run ends: streams end, too
 }
 
 // meta is what the stage remembers of itself.
@@ -199,7 +200,7 @@ func (s *Stage) open() (err error) {
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
 		Traffic: traffic{s.elb}, Images: images{s}, Logs: logDriver{s}, Secrets: secrets{s}, Roles: roles{s}, Alarms: alarms{s.cw}, Inside: s.inside, Function: c.Function, Events: s.events,
-		Machines: machines{s.ec2}, Groups: groups{s.asg}, SpotInterruptions: c.SpotInterruptions,
+		Machines: machines{s.ec2}, Groups: groups{s.asg}, SpotInterruptions: c.SpotInterruptions, Stream: s.streamURL,
 	})
 	if err = s.store.Load(); err != nil {
 		return err
@@ -339,6 +340,7 @@ func (s *Stage) Run(ctx context.Context, l net.Listener) error {
 		g.Go(func() error { return s.events.Deliver(ctx, s.config.EventsTo, http.DefaultTransport, s.log) })
 	}
 	err := g.Wait()
+	s.attended.Wait() // the server does not know them
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}

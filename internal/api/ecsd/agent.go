@@ -499,7 +499,7 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 		return err
 	}
 	role := execution(d, scope, t)
-	for _, as := range []Actor{role, {aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}} {
+	for _, as := range []Actor{role, taskRole(d, scope, t)} {
 		if as.Role == "" {
 			continue
 		}
@@ -601,6 +601,11 @@ func execution(d types.TaskDefinition, scope arn.Scope, t task) Actor {
 	return Actor{aws.ToString(d.ExecutionRoleArn), tasksService, t.ID, taskARN(scope, t)}
 }
 
+// taskRole is a task acting as its role.
+func taskRole(d types.TaskDefinition, scope arn.Scope, t task) Actor {
+	return Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}
+}
+
 // tasksService is who assumes the roles of tasks.
 const tasksService = "ecs-tasks.amazonaws.com"
 
@@ -611,7 +616,7 @@ func (a *API) TaskRole(credentials string) (as Actor, ok bool) {
 		for key, t := range a.tasksBy.Scan(tx, credentialsLabel+credentials) {
 			scope, _ := arn.ParseKey(key)
 			if d, found := a.definitionOf(tx, scope, t); found {
-				as, ok = Actor{aws.ToString(d.TaskRoleArn), tasksService, t.ID, taskARN(scope, t)}, true
+				as, ok = taskRole(d, scope, t), true
 			}
 			return
 		}

@@ -50,6 +50,7 @@ type API struct {
 	denials     *store.Table[denial]
 	hosts       *store.Table[host]
 	started     *store.Table[started]
+	sessions    *store.Table[execSession]
 	tags        *tags.Table
 	naming      *wire.Naming // of events
 
@@ -71,6 +72,7 @@ type cluster struct {
 	Created   time.Time
 	Providers []string // that are associated, of whatever kind
 	Strategy  []types.CapacityProviderStrategyItem
+	Exec      *types.ExecuteCommandConfiguration
 	Hosts     bool // instances of Auto Scaling groups have registered: tasks of launch type EC2 run on such
 }
 
@@ -92,6 +94,7 @@ type service struct {
 	Created        time.Time
 	CreatedBy      string
 	ManagedTags    bool
+	Exec           bool // its new tasks have an agent that runs commands
 	PropagateTags  types.PropagateTags
 	Request        string // tells the request that made it from others
 	Deployment     string // ARN of the newest service deployment
@@ -192,6 +195,7 @@ type task struct {
 	Move                 string    // zone that another is started in before this one stops
 	Protected            time.Time // until when it is not stopped to scale in
 	Attachment           string
+	Exec                 bool   // its containers have an agent that runs commands
 	Credentials          string // id by which its containers get its role's credentials
 }
 
@@ -236,6 +240,7 @@ func New(s *store.Store, c *clock.Clock, log *slog.Logger, r run.Runtime, d Deps
 		denials:     store.NewTable[denial](s, "ecs/denials"),
 		hosts:       store.NewTable[host](s, "ecs/hosts"),
 		started:     store.NewTable[started](s, "ecs/started"),
+		sessions:    store.NewTable[execSession](s, "ecs/sessions"),
 		tags:        tags.NewTable(s, "ecs/tags", tags.Exact),
 		naming:      &wire.Naming{Lower: true, ISO: true, Unions: unions()},
 

@@ -1,6 +1,8 @@
 package ecsd
 
 import (
+	"fmt"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 
@@ -72,7 +74,7 @@ func (a *API) capacityOps() []*wire.Op {
 // startOp is StartTask, with what it needs permission for.
 func (a *API) startOp() *wire.Op {
 	return wire.Handle("StartTask", a.StartTask, func(c *wire.Call, in *ecs.StartTaskInput) []wire.Check {
-		checks := []wire.Check{{Action: "ecs:StartTask", Resource: definitionResource(c, aws.ToString(in.TaskDefinition)), Context: map[string][]string{"ecs:cluster": {clusterARN(c.Scope, clusterName(in.Cluster))}}}}
+		checks := []wire.Check{{Action: "ecs:StartTask", Resource: definitionResource(c, aws.ToString(in.TaskDefinition)), Context: map[string][]string{"ecs:cluster": {clusterARN(c.Scope, clusterName(in.Cluster))}, "ecs:enable-execute-command": {fmt.Sprint(in.EnableExecuteCommand)}}}}
 		checks = append(checks, tagged(c, in.Tags, c.ARN("task/"+clusterName(in.Cluster)+"/*"))...)
 		if o := in.Overrides; o != nil {
 			checks = append(append(checks, passRole(c, o.TaskRoleArn, tasksService)...), passRole(c, o.ExecutionRoleArn, tasksService)...)

@@ -29,6 +29,10 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 	if err != nil {
 		return nil, err
 	}
+	exec, err := execConfiguration(in.Configuration)
+	if err != nil {
+		return nil, err
+	}
 	if err := a.deps.Roles.LinkedRole(call); err != nil {
 		return nil, err
 	}
@@ -36,7 +40,7 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 	err = a.store.Update(func(tx *store.Tx) error {
 		c, ok := a.clusters.Get(tx, call.Scope.Key(name))
 		if !ok || c.Status != "ACTIVE" {
-			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now()}
+			c = cluster{Name: name, Status: "ACTIVE", Created: a.clock.Now(), Exec: exec}
 			if err := a.associate(tx, call.Scope, &c, in.CapacityProviders, in.DefaultCapacityProviderStrategy); err != nil {
 				return err
 			}
@@ -44,6 +48,7 @@ func (a *API) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*e
 			a.tags.Set(tx, clusterARN(call.Scope, name), labels)
 		}
 		view = a.clusterView(tx, call.Scope, c)
+		view.Configuration = c.configuration()
 		return nil
 	})
 	if err != nil {
@@ -92,6 +97,9 @@ func (a *API) DescribeClusters(ctx context.Context, in *ecs.DescribeClustersInpu
 			v := a.clusterView(tx, call.Scope, c)
 			if !slices.Contains(in.Include, types.ClusterFieldTags) {
 				v.Tags = []types.Tag{}
+			}
+			if slices.Contains(in.Include, types.ClusterFieldConfigurations) {
+				v.Configuration = c.configuration()
 			}
 			if slices.Contains(in.Include, types.ClusterFieldStatistics) {
 				v.Statistics = a.statistics(tx, call.Scope, c)

@@ -29,6 +29,8 @@ type Deps struct {
 	// Inside is what a container finds in its environment: where the stage is, what
 	// it tells the container of itself, and its role's credentials, if it has a role.
 	Inside func(Keys) []string
+	// Stream is the URL at which a session's client finds it.
+	Stream func(session string) string
 	// Function invokes what stands in for a Lambda function, by its ARN.
 	Function func(ctx context.Context, functionARN string, payload []byte) ([]byte, error)
 }
@@ -162,7 +164,7 @@ type Host struct {
 // Roles is IAM and STS as ECS itself uses them.
 type Roles interface {
 	// Check returns why a service cannot act as a role, or may not do what it
-	// must, in AWS's words; nil when it may.
+	// must, in AWS's words; nil when it may. The resource is * where none can be named.
 	Check(as Actor, action, resource string) error
 	// MayLaunch returns why ECS, as an infrastructure role, may not launch instances
 	// of a profile, in EC2's words; nil when it may.

@@ -3,7 +3,6 @@ package ecsd
 import (
 	"cmp"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
@@ -114,9 +113,6 @@ func (s *service) update(in *ecs.UpdateServiceInput) error {
 	if err := s.keepController(in.DeploymentController); err != nil {
 		return err
 	}
-	if aws.ToBool(in.EnableExecuteCommand) {
-		return invalid("Serin does not perform enableExecuteCommand yet; it can only be false.")
-	}
 	if in.DesiredCount != nil {
 		if err := checkDesired(*in.DesiredCount); err != nil {
 			return err
@@ -131,6 +127,9 @@ func (s *service) update(in *ecs.UpdateServiceInput) error {
 	s.Grace = cmp.Or(in.HealthCheckGracePeriodSeconds, s.Grace)
 	if in.EnableECSManagedTags != nil {
 		s.ManagedTags = *in.EnableECSManagedTags
+	}
+	if in.EnableExecuteCommand != nil {
+		s.Exec = *in.EnableExecuteCommand
 	}
 	s.PropagateTags = cmp.Or(in.PropagateTags, s.PropagateTags)
 	s.Rebalance = cmp.Or(in.AvailabilityZoneRebalancing, s.Rebalance)

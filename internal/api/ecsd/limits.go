@@ -11,10 +11,10 @@ import (
 const notPerformed = "AssociateGatewayWithCluster CreateDaemon CreateExpressGatewayService CreateGateway " +
 	"DeleteAccountSetting DeleteAttributes DeleteDaemon DeleteDaemonTaskDefinition DeleteExpressGatewayService DeleteGateway " +
 	"DescribeDaemon DescribeDaemonDeployments DescribeDaemonRevisions DescribeDaemonTaskDefinition " +
-	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint ExecuteCommand " +
+	"DescribeExpressGatewayService DescribeGateway DescribeGatewayResources DescribeGatewayRoute DisassociateGatewayFromCluster DiscoverPollEndpoint " +
 	"ListAccountSettings ListAttributes ListDaemonDeployments ListDaemonTaskDefinitions ListDaemons ListGatewayClusterAssociations ListGatewayRoutes ListGateways ListServicesByNamespace " +
 	"PutAccountSetting PutAccountSettingDefault PutAttributes RegisterContainerInstance RegisterDaemonTaskDefinition " +
-	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateCluster UpdateClusterSettings UpdateContainerAgent " +
+	"SubmitAttachmentStateChanges SubmitContainerStateChange SubmitTaskStateChange UpdateClusterSettings UpdateContainerAgent " +
 	"UpdateDaemon UpdateExpressGatewayService UpdateGateway"
 
 // buckets are the token buckets of ECS's API, documented: calls at once and calls

@@ -112,8 +112,6 @@ func checkRun(in *ecs.RunTaskInput) error {
 		return invalid("group must have between 1 and 255 characters without blanks, got '%s'.", *in.Group)
 	case in.PropagateTags == types.PropagateTagsService:
 		return invalid("propagateTags must be TASK_DEFINITION or NONE: a task of its own has no service.")
-	case in.EnableExecuteCommand:
-		return invalid("Serin does not perform enableExecuteCommand yet; it can only be false.")
 	case err != nil || len(raw) > mostOverrides:
 		return invalid("overrides can have at most %d characters, got %d.", mostOverrides, len(raw))
 	}
@@ -141,7 +139,7 @@ func (a *API) firstTask(tx *store.Tx, scope arn.Scope, c cluster, in *ecs.RunTas
 		return t, d, err
 	}
 	t = task{
-		Cluster: c.Name, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
+		Cluster: c.Name, Exec: in.EnableExecuteCommand, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy, TaskDefinition: *d.TaskDefinitionArn, StartedBy: aws.ToString(in.StartedBy), Group: cmp.Or(aws.ToString(in.Group), "family:"+*d.Family), Network: network, LaunchType: launch,
 	}
 	if in.Overrides != nil {
 		over := *in.Overrides
@@ -149,6 +147,9 @@ func (a *API) firstTask(tx *store.Tx, scope arn.Scope, c cluster, in *ecs.RunTas
 		over.Cpu, over.Memory = normalSize(over.Cpu, 1024, "vcpu"), normalSize(over.Memory, 1024, "gb")
 		t.Overrides = &over
 		err = checkOverrides(scope, d, over)
+	}
+	if err == nil && t.Exec && aws.ToString(overridden(d, t.Overrides).TaskRoleArn) == "" { // observed
+		err = invalid("The execute command failed because a valid task role is not being used. Specify a valid task role in your task definition or as a task override and try again.")
 	}
 	return t, d, err
 }

@@ -212,6 +212,7 @@ func (c *control) launch(r revision, n int, leave []task) {
 		t := newTask(scope, c.s.Cluster, d, c.now)
 		t.Service, t.Revision, t.StartedBy, t.Group = c.s.Name, r.ARN, r.Legacy, "service:"+c.s.Name
 		t.Network, t.LaunchType, t.Constraints, t.Placement = r.Network, r.LaunchType, c.s.Constraints, c.s.Placement
+		t.Exec = c.s.Exec
 		if len(r.Capacity) > 0 {
 			t.Provider = nextProvider(r.Capacity, have)
 			t.LaunchType = c.launchTypeOf(c.tx, scope, c.s.Cluster, t.Provider)

@@ -283,6 +283,7 @@ func (s *seats) startOn(name string, first task, d types.TaskDefinition) (task, 
 func (s *seats) newOf(first task, d types.TaskDefinition) task {
 	t := newTask(s.scope, s.cluster, overridden(d, first.Overrides), s.now)
 	t.StartedBy, t.Group, t.Network, t.LaunchType, t.Overrides, t.Constraints, t.Placement = first.StartedBy, first.Group, first.Network, first.LaunchType, first.Overrides, first.Constraints, first.Placement
+	t.Exec = first.Exec
 	return t
 }
 

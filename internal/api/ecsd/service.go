@@ -53,7 +53,10 @@ func (a *API) Service() *wire.Service {
 	s.Register(
 		wire.Handle("CreateCluster", a.CreateCluster, func(c *wire.Call, in *ecs.CreateClusterInput) []wire.Check {
 			return append(one("CreateCluster", c, cluster(in.ClusterName)(c)), tagged(c, in.Tags, cluster(in.ClusterName)(c))...)
-		}, wire.Members{Performed: "clusterName tags capacityProviders defaultCapacityProviderStrategy", Refused: "configuration serviceConnectDefaults settings"}),
+		}, wire.Members{Performed: "clusterName configuration tags capacityProviders defaultCapacityProviderStrategy", Refused: "serviceConnectDefaults settings"}),
+		wire.Handle("UpdateCluster", a.UpdateCluster, func(c *wire.Call, in *ecs.UpdateClusterInput) []wire.Check {
+			return one("UpdateCluster", c, cluster(in.Cluster)(c))
+		}, wire.Members{Performed: "cluster configuration", Refused: "serviceConnectDefaults settings"}),
 		wire.Handle("DescribeClusters", a.DescribeClusters, func(c *wire.Call, in *ecs.DescribeClustersInput) []wire.Check {
 			var checks []wire.Check
 			for _, name := range orDefault(in.Clusters) {
@@ -106,9 +109,9 @@ func (a *API) Service() *wire.Service {
 				in.ServiceConnectConfiguration != nil && in.ServiceConnectConfiguration.Enabled, len(in.VpcLatticeConfigurations) > 0, len(in.VolumeConfigurations) > 0}.fill(c, checks[0].Context)
 			return append(checks, passDeploymentRoles(c, in.LoadBalancers, in.DeploymentConfiguration)...)
 		}, wire.Members{
-			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing placementConstraints placementStrategy",
+			Performed: "serviceName cluster taskDefinition desiredCount loadBalancers deploymentConfiguration healthCheckGracePeriodSeconds clientToken deploymentController schedulingStrategy tags enableECSManagedTags propagateTags capacityProviderStrategy availabilityZoneRebalancing placementConstraints placementStrategy enableExecuteCommand",
 			Recorded:  "networkConfiguration launchType",
-			Refused:   "platformVersion enableExecuteCommand gatewayConnectors monitoring role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
+			Refused:   "platformVersion gatewayConnectors monitoring role serviceConnectConfiguration serviceRegistries volumeConfigurations vpcLatticeConfigurations"}),
 		wire.Handle("UpdateService", a.UpdateService, func(c *wire.Call, in *ecs.UpdateServiceInput) []wire.Check {
 			checks := onService("UpdateService", c, in.Service, in.Cluster)
 			serviceKeys{in.TaskDefinition, in.CapacityProviderStrategy, in.NetworkConfiguration, in.EnableECSManagedTags, in.EnableExecuteCommand, in.PropagateTags,
@@ -234,6 +237,7 @@ func (a *API) Service() *wire.Service {
 		}, wire.Members{Performed: "resourceArn"}),
 	)
 	s.Register(a.capacityOps()...)
+	s.Register(a.execOp())
 	return s
 }
 
@@ -323,6 +327,9 @@ var memberTypes = map[string]wire.Members{
 	"LinearConfiguration":                         {Performed: "stepBakeTimeInMinutes stepPercent"},
 	"DeploymentCircuitBreaker":                    {Performed: "enable rollback resetOnHealthyTask thresholdConfiguration"},
 	"ThresholdConfiguration":                      {Performed: "type value"},
+	"ClusterConfiguration":                        {Performed: "executeCommandConfiguration", Refused: "managedStorageConfiguration"},
+	"ExecuteCommandConfiguration":                 {Performed: "logConfiguration logging", Refused: "kmsKeyId"},
+	"ExecuteCommandLogConfiguration":              {Performed: "cloudWatchLogGroupName", Refused: "cloudWatchEncryptionEnabled s3BucketName s3EncryptionEnabled s3KeyPrefix"},
 	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
 		Performed: "command cpu dependsOn dnsSearchDomains dnsServers dockerSecurityOptions entryPoint environment essential extraHosts healthCheck hostname image interactive linuxParameters logConfiguration " +

@@ -56,6 +56,9 @@ func (a *API) CreateService(ctx context.Context, in *ecs.CreateServiceInput) (*e
 				return err
 			}
 			s.TaskDefinition = *d.TaskDefinitionArn
+			if err := s.checkExec(d, "created"); err != nil {
+				return err
+			}
 			if err := a.checkService(tx, call.Scope, s, d, true); err != nil {
 				return err
 			}
@@ -88,7 +91,7 @@ func (a *API) newService(call *wire.Call, in *ecs.CreateServiceInput) (s service
 	s = service{
 		Name: *in.ServiceName, Status: "ACTIVE", Controller: controller, Desired: int(aws.ToInt32(in.DesiredCount)), LoadBalancers: balancersIn(in.LoadBalancers),
 		Network: networkIn(in.NetworkConfiguration), Capacity: in.CapacityProviderStrategy, Grace: in.HealthCheckGracePeriodSeconds, Created: a.clock.Now(), CreatedBy: call.Principal.ARN,
-		ManagedTags: in.EnableECSManagedTags, PropagateTags: in.PropagateTags, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy,
+		ManagedTags: in.EnableECSManagedTags, Exec: in.EnableExecuteCommand, PropagateTags: in.PropagateTags, Constraints: in.PlacementConstraints, Placement: in.PlacementStrategy,
 	}
 	switch {
 	case s.external():
@@ -566,17 +569,9 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		if err := s.update(in); err != nil {
 			return err
 		}
-		name := s.TaskDefinition
-		if in.TaskDefinition != nil {
-			name = *in.TaskDefinition
-		}
-		d, ok := a.definition(tx, call.Scope, name)
-		if in.TaskDefinition != nil {
-			if d, err = a.deployable(tx, call.Scope, name); err != nil {
-				return err
-			}
-		} else if !ok {
-			return client("TaskDefinition not found.")
+		d, err := a.updatedDefinition(tx, call.Scope, s, in)
+		if err != nil {
+			return err
 		}
 		s.TaskDefinition = *d.TaskDefinitionArn
 		if in.LoadBalancers != nil {
@@ -605,6 +600,21 @@ func (a *API) UpdateService(ctx context.Context, in *ecs.UpdateServiceInput) (*e
 		return nil, err
 	}
 	return &ecs.UpdateServiceOutput{Service: &view}, nil
+}
+
+// updatedDefinition is the task definition that a service is to have.
+func (a *API) updatedDefinition(tx *store.Tx, scope arn.Scope, s service, in *ecs.UpdateServiceInput) (d types.TaskDefinition, err error) {
+	if in.TaskDefinition != nil {
+		d, err = a.deployable(tx, scope, *in.TaskDefinition)
+	} else if found, ok := a.definition(tx, scope, s.TaskDefinition); ok {
+		d = found
+	} else {
+		err = client("TaskDefinition not found.")
+	}
+	if err != nil {
+		return d, err
+	}
+	return d, s.checkExec(d, "updated")
 }
 
 // differs compares configurations as they are stored.
@@ -739,7 +749,7 @@ func (a *API) serviceView(tx *store.Tx, key string, s service) types.Service {
 		NetworkConfiguration: s.Network, DeploymentConfiguration: new(attached(s.Config, s.HookDetails)), CapacityProviderStrategy: s.Capacity, LaunchType: s.LaunchType,
 		HealthCheckGracePeriodSeconds: s.Grace, CreatedAt: new(s.Created), CreatedBy: new(s.CreatedBy), Tags: a.tagsOut(tx, serviceARN(scope, s.Cluster, s.Name)),
 		SchedulingStrategy: types.SchedulingStrategyReplica, ResourceManagementType: types.ResourceManagementTypeCustomer, DeploymentController: &types.DeploymentController{Type: cmp.Or(s.Controller, types.DeploymentControllerTypeEcs)},
-		EnableECSManagedTags: s.ManagedTags, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
+		EnableECSManagedTags: s.ManagedTags, EnableExecuteCommand: s.Exec, PropagateTags: cmp.Or(s.PropagateTags, types.PropagateTagsNone),
 		AvailabilityZoneRebalancing: cmp.Or(s.Rebalance, types.AvailabilityZoneRebalancingDisabled),
 		ServiceRegistries:           []types.ServiceRegistry{}, PlacementConstraints: orEmpty(s.Constraints), PlacementStrategy: orEmpty(s.Placement),
 		Events: make([]types.ServiceEvent, 0, len(s.Events)), Deployments: []types.Deployment{},

@@ -182,6 +182,9 @@ func (a *API) setRevision(tx *store.Tx, key string, s service, ts taskSet, in *e
 	if err != nil {
 		return r, err
 	}
+	if err := s.checkExec(d, "updated"); err != nil {
+		return r, err
+	}
 	r.TaskDefinition = *d.TaskDefinitionArn
 	c, _ := a.clusters.Get(tx, scope.Key(s.Cluster))
 	if err := a.checkStrategy(tx, scope, c, r.Capacity, inRequest); err != nil {

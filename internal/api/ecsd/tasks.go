@@ -142,7 +142,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		DesiredStatus: new(t.Desired), LastStatus: new(t.Last), Group: new(t.Group), StartedBy: new(t.StartedBy), Version: t.Version,
 		LaunchType: t.LaunchType, CreatedAt: new(t.Times.Created), HealthStatus: types.HealthStatusUnknown,
 		Overrides: cmp.Or(t.Overrides, &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}), Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
-		Attachments: []types.Attachment{}, StopCode: t.StopCode,
+		Attachments: []types.Attachment{}, StopCode: t.StopCode, EnableExecuteCommand: t.Exec,
 	}
 	if t.Provider != "" {
 		v.CapacityProviderName = new(t.Provider)
@@ -184,6 +184,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		w := types.Container{
 			ContainerArn: new(containerARN(scope, t, c)), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
 			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+			ManagedAgents: t.agents(c),
 		}
 		if c.Digest != "" {
 			w.ImageDigest = new(c.Digest)

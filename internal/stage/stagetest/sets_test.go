@@ -357,7 +357,6 @@ func TestWhatTaskSetsMayNotBe(t *testing.T) {
 		"Unable to update task definition on services with an EXTERNAL":    update(&ecs.UpdateServiceInput{TaskDefinition: new("web")}),
 		"Unable to update network parameters on services with an EXTERNAL": update(&ecs.UpdateServiceInput{NetworkConfiguration: network}),
 		"Cannot force a new deployment":                                    update(&ecs.UpdateServiceInput{ForceNewDeployment: true}),
-		"enableExecuteCommand yet":                                         update(&ecs.UpdateServiceInput{EnableExecuteCommand: new(true)}),
 		"from EXTERNAL to ECS":                                             update(&ecs.UpdateServiceInput{DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerTypeEcs}}),
 		"Serin does not perform the deployment controller CODE_DEPLOY":     update(&ecs.UpdateServiceInput{DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerTypeCodeDeploy}}),
 
