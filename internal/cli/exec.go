@@ -1,65 +1,102 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
-	"serin/internal/api/ecsd"
+	"serin/internal/run"
 	"serin/internal/stage"
 )
 
 func (a *app) exec() *cobra.Command {
-	var in struct {
-		ecsd.Command
-		Region string
-	}
+	var call stage.ExecCall
 	c := &cobra.Command{
 		Use:   "exec [flags] TASK -- COMMAND [ARG…]",
 		Short: "Run a command in a container of a task on the stage",
 		Long: `Run a command in a container of a running task on the stage, with its user,
-environment and files, and end with the command's exit code. There is no terminal.
-On AWS, aws ecs execute-command does it.`,
+environment and files, and end with the command's exit code. -i gives the command
+what is typed, -t a terminal; with both, a shell is at hand:
+
+  serin exec -it TASK -- sh
+
+The task needs neither enableExecuteCommand nor a role. It is for the stage alone:
+on AWS, and on the stage too, aws ecs execute-command does it.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usage("TASK and COMMAND must be given, got %d arguments", len(args))
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error {
-			in.Task, in.Args = args[0], args[1:]
-			raw, err := json.Marshal(in)
-			if err != nil {
-				return err
-			}
-			a.code, err = a.runExec(c.Context(), raw)
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			call.Task, call.Args = args[0], args[1:]
+			a.code, err = a.runExec(c.Context(), call)
 			return err
 		},
 	}
 	a.endpointFlag(c)
-	c.Flags().StringVar(&in.Cluster, "cluster", "default", "cluster's name")
-	c.Flags().StringVar(&in.Container, "container", "", "container's name, where the task has several")
-	c.Flags().StringVar(&in.Region, "region", "", "the task's region")
+	c.Flags().StringVar(&call.Cluster, "cluster", "default", "cluster's name")
+	c.Flags().StringVar(&call.Container, "container", "", "container's name, where the task has several")
+	c.Flags().StringVar(&call.Region, "region", "", "the task's region")
+	c.Flags().StringVarP(&call.User, "user", "u", "", "another user than the container's")
+	c.Flags().BoolVarP(&call.Input, "interactive", "i", false, "give the command this command's input")
+	c.Flags().BoolVarP(&call.Terminal, "tty", "t", false, "give the command a terminal")
 	return c
 }
 
-func (a *app) runExec(ctx context.Context, command []byte) (code int, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.stageURL()+"/_serin/exec", bytes.NewReader(command))
+func (a *app) runExec(ctx context.Context, call stage.ExecCall) (code int, err error) {
+	body, send := io.Pipe()
+	defer body.Close()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.stageURL()+"/_serin/exec", body)
 	if err != nil {
 		return 0, usage("the endpoint %q is not a URL: %v", a.target.endpoint, err)
 	}
+	lines := &inputLines{to: json.NewEncoder(send)}
+	if call.Terminal {
+		restore, err := ownTerminal(&call)
+		if err != nil {
+			return 0, err
+		}
+		defer restore()
+	}
+	over := make(chan struct{})
+	defer close(over)
+	go func() { // to the request's end: the pipe is closed then
+		if lines.say(call) != nil {
+			return
+		}
+		if call.Terminal {
+			go lines.sizes(over)
+		}
+		switch {
+		case call.Input:
+			io.Copy(lines, os.Stdin)
+			lines.say(stage.ExecInput{End: true})
+		case !call.Terminal:
+			send.Close()
+		}
+	}()
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, fmt.Errorf("calling the stage: %w", err)
 	}
 	defer resp.Body.Close()
-	for lines := json.NewDecoder(resp.Body); ; {
+	return a.readExec(resp.Body)
+}
+
+// readExec says what a command says, and how it ended.
+func (a *app) readExec(said io.Reader) (code int, err error) {
+	for lines := json.NewDecoder(said); ; {
 		var l stage.ExecLine
 		if err := lines.Decode(&l); errors.Is(err, io.EOF) {
 			return 0, errors.New("the stage ended before the command did")
@@ -74,6 +111,61 @@ func (a *app) runExec(ctx context.Context, command []byte) (code int, err error)
 		}
 		if _, err := a.out.Write(l.Out); err != nil {
 			return 0, err
+		}
+	}
+}
+
+// ownTerminal gives the command this command's terminal: its size, and where there is
+// an input every key. restore puts the terminal back.
+func ownTerminal(call *stage.ExecCall) (restore func(), err error) {
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, usage("--tty wants a terminal, and the input is none")
+	}
+	call.Size = terminalSize()
+	if !call.Input {
+		return func() {}, nil
+	}
+	was, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, fmt.Errorf("taking over the terminal: %w", err)
+	}
+	return func() { term.Restore(fd, was) }, nil
+}
+
+func terminalSize() (s run.Size) {
+	if w, h, err := term.GetSize(int(os.Stdin.Fd())); err == nil {
+		s = run.Size{Columns: uint16(w), Rows: uint16(h)}
+	}
+	return s
+}
+
+// inputLines writes the lines of a request, each whole.
+type inputLines struct {
+	mu sync.Mutex
+	to *json.Encoder
+}
+
+func (l *inputLines) say(line any) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Encode(line)
+}
+
+func (l *inputLines) Write(b []byte) (int, error) { return len(b), l.say(stage.ExecInput{In: b}) }
+
+// sizes says each new size of the terminal until the command is over.
+func (l *inputLines) sizes(over <-chan struct{}) {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	defer signal.Stop(changed)
+	for {
+		select {
+		case <-changed:
+			s := terminalSize()
+			l.say(stage.ExecInput{Size: &s})
+		case <-over:
+			return
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 )
@@ -27,11 +28,12 @@ type insider struct {
 	task ecstypes.Task
 }
 
-// insideATask runs one as a service's only task, with a role that may protect it.
-func insideATask(t *testing.T, runtime string) insider {
+// programmed is a stage with a definition of a program of testdata, whose tasks have a
+// role that may do some actions.
+func programmed(t *testing.T, program, runtime, actions string) (endpoint string, d *demo, in *ecs.RegisterTaskDefinitionInput) {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "asker")
-	build := exec.Command("go", "build", "-o", program, "./testdata/asker")
+	built := filepath.Join(t.TempDir(), program)
+	build := exec.Command("go", "build", "-o", built, "./testdata/"+program)
 	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
 	must := func(err error) {
 		t.Helper()
@@ -40,19 +42,26 @@ func insideATask(t *testing.T, runtime string) insider {
 		}
 	}
 	must(build.Run())
-	_, endpoint := up(t, "--port", "0", "--ephemeral", "--runtime", runtime, "--account", "123456789012", "--speed", "60")
-	d := path(t, endpoint)
-	d.program = program
+	_, endpoint = up(t, "--port", "0", "--ephemeral", "--runtime", runtime, "--account", "123456789012", "--speed", "60")
+	d = path(t, endpoint)
+	d.program = built
 	ctx, i := t.Context(), iam.NewFromConfig(d.admin)
 	must(d.clickTogether(ctx))
 	_, err := i.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("shop"), AssumeRolePolicyDocument: new(serviceTrust("ecs-tasks.amazonaws.com"))})
 	must(err)
-	_, err = i.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: new("shop"), PolicyName: new("own"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecs:*TaskProtection","Resource":"*"}]}`)})
+	_, err = i.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: new("shop"), PolicyName: new("own"), PolicyDocument: new(fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":%q,"Resource":"*"}]}`, actions))})
 	must(err)
 	must(d.push(ctx, "1"))
-	in, err := d.definition("1")
+	in, err = d.definition("1")
 	must(err)
 	in.TaskRoleArn = new(d.role("shop"))
+	return endpoint, d, in
+}
+
+// insideATask runs one as a service's only task, with a role that may protect it.
+func insideATask(t *testing.T, runtime string) insider {
+	t.Helper()
+	_, d, in := programmed(t, "asker", runtime, "ecs:*TaskProtection")
 	task := oneTask(t, d, in)
 	return insider{t, "http://" + *task.Containers[0].NetworkInterfaces[0].PrivateIpv4Address + ":8080/", task}
 }

@@ -1,12 +1,37 @@
 package stage
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"math"
 	"net/http"
+	"sync"
 
 	"serin/internal/api/ecsd"
 	"serin/internal/arn"
+	"serin/internal/run"
 )
+
+// ExecCall is the first line of a request to run a command: which, where and how.
+type ExecCall struct {
+	ecsd.Target
+	Region   string `json:",omitempty"`
+	Args     []string
+	User     string   `json:",omitempty"`
+	Input    bool     `json:",omitempty"` // it has one
+	Terminal bool     `json:",omitempty"`
+	Size     run.Size // of the terminal
+}
+
+// ExecInput is a line that follows it as the command goes on: input, its end, or the
+// terminal's new size.
+type ExecInput struct {
+	In   []byte    `json:"in,omitempty"`
+	End  bool      `json:"end,omitempty"`
+	Size *run.Size `json:"size,omitempty"`
+}
 
 // ExecLine is a line of what a command says and how it ended: output, then the
 // exit code, or an error.
@@ -16,27 +41,72 @@ type ExecLine struct {
 	Error string `json:"error,omitempty"`
 }
 
-// exec answers POST /_serin/exec: a Command in JSON, and a region. The answer is
-// lines of JSON as the command goes on; the end of the request ends the command.
+// longestCall is the most bytes of a command.
+const longestCall = 1 << 20
+
+// exec answers POST /_serin/exec: an ExecCall, and ExecInputs as the command goes on.
+// The answer is ExecLines; the end of the connection ends the command.
 func (s *Stage) exec(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		ecsd.Command
-		Region string
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&in); err != nil {
+	response := http.NewResponseController(w)
+	response.EnableFullDuplex() // a server that cannot reads while it writes anyway
+	limit := &io.LimitedReader{R: r.Body, N: longestCall}
+	lines := json.NewDecoder(limit)
+	var call ExecCall
+	if err := lines.Decode(&call); err != nil {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "reading the command: " + err.Error()})
 		return
 	}
-	if in.Region == "" {
-		in.Region = s.config.Region
+	if call.Region == "" {
+		call.Region = s.config.Region
 	}
-	lines := execLines{json.NewEncoder(w), http.NewResponseController(w)}
-	code, err := s.ecs.Exec(r.Context(), arn.Scope{Account: s.config.Account, Region: in.Region}, in.Command, lines)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := execLines{json.NewEncoder(w), response}
+	command := run.Command{Args: call.Args, User: call.User, Terminal: call.Terminal, Out: out}
+	sizes := make(chan run.Size, 1)
+	sizes <- call.Size
+	command.Resize = sizes
+	in, write := io.Pipe()
+	if call.Input {
+		command.In = in
+	}
+	var feeding sync.WaitGroup
+	defer feeding.Wait()
+	defer r.Body.Close()
+	defer in.Close()
+	feeding.Go(func() { // to its end, or the server does not look whether the client is there
+		limit.N = math.MaxInt64
+		if err := feed(lines, write, sizes); !errors.Is(err, io.EOF) {
+			cancel() // it is gone
+		}
+	})
+	code, err := s.ecs.Exec(ctx, arn.Scope{Account: s.config.Account, Region: call.Region}, call.Target, command)
 	last := ExecLine{Code: &code}
 	if err != nil {
 		last = ExecLine{Error: err.Error()}
 	}
-	lines.say(last)
+	out.say(last)
+}
+
+// feed hands on what comes, and returns why there is no more.
+func feed(lines *json.Decoder, in *io.PipeWriter, sizes chan run.Size) error {
+	for {
+		var l ExecInput
+		if err := lines.Decode(&l); err != nil {
+			return err
+		}
+		if l.Size != nil {
+			select { // only the last one counts
+			case <-sizes:
+			default:
+			}
+			sizes <- *l.Size
+		}
+		in.Write(l.In) // a command that does not read any more is none of the client's
+		if l.End {
+			in.Close()
+		}
+	}
 }
 
 // execLines makes a line of each write.
