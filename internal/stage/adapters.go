@@ -222,11 +222,15 @@ func (r roles) LinkedRole(call *wire.Call) error { return r.s.linkedRole(call, "
 // linkedRole makes a service's own role in the caller's account, where the
 // caller may; where not, the call goes on without, documented for CreateCluster.
 func (s *Stage) linkedRole(call *wire.Call, service string) error {
-	check := wire.Check{Action: "iam:CreateServiceLinkedRole", Resource: iamd.LinkedRoleARN(call.Scope.Account, service), Context: map[string][]string{"iam:AWSServiceName": {service}}}
-	if !s.may(call, check) {
+	if !s.may(call, linkedRoleCheck(call, service)) {
 		return nil
 	}
 	return s.iam.LinkedRole(call.Scope.Account, service)
+}
+
+// linkedRoleCheck is the permission that it takes to make a service's own role.
+func linkedRoleCheck(call *wire.Call, service string) wire.Check {
+	return wire.Check{Action: "iam:CreateServiceLinkedRole", Resource: iamd.LinkedRoleARN(call.Scope.Account, service), Context: map[string][]string{"iam:AWSServiceName": {service}}}
 }
 
 // registrySession is ECR acting as a role of a template or a cache rule.

@@ -119,7 +119,14 @@ func raw(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op string)
 // answer sends an operation without members as a signed form.
 func answer(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op string) string {
 	t.Helper()
-	body := url.Values{"Action": {op}, "Version": {service.Version}}.Encode()
+	return form(t, s, c, service, url.Values{"Action": {op}})
+}
+
+// form sends a signed form and returns the answer.
+func form(t *testing.T, s *Stage, c aws.Config, service *wire.Service, values url.Values) string {
+	t.Helper()
+	values.Set("Version", service.Version)
+	body := values.Encode()
 	r, _ := http.NewRequest("POST", "http://localhost:4566/", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	k, err := c.Credentials.Retrieve(t.Context())

@@ -10,6 +10,7 @@
 package autoscalingd
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -48,6 +49,11 @@ type Machines interface {
 	// is none to be had.
 	Launch(tx *store.Tx, scope arn.Scope, m Machine) (string, error)
 	Terminate(tx *store.Tx, scope arn.Scope, id string, at time.Time)
+	// MayLaunch returns why who calls may not launch instances of a template in
+	// places, or why nobody can, in EC2's words; nil when it may.
+	MayLaunch(ctx context.Context, call *wire.Call, t Template, places []Place) error
+	// LinkedRole makes Auto Scaling's own role in the account, where there is none.
+	LinkedRole(ctx context.Context, call *wire.Call) error
 }
 
 // Template is what a launch template says of instances.
@@ -57,6 +63,7 @@ type Template struct {
 	Profile, UserData string
 	SecurityGroups    []string
 	Tags              []tags.Tag
+	Asked             string // the id or name that it was asked for by
 }
 
 // Place is a subnet and its zone.

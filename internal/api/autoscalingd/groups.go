@@ -3,6 +3,7 @@ package autoscalingd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -71,10 +72,17 @@ func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Create
 	for _, t := range in.Tags {
 		g.Tags = append(g.Tags, types.TagDescription{Key: t.Key, Value: t.Value, PropagateAtLaunch: new(aws.ToBool(t.PropagateAtLaunch)), ResourceId: new(name), ResourceType: new("auto-scaling-group")})
 	}
-	if err := a.check(call.Scope, &g); err != nil {
+	t, places, err := a.check(call.Scope, &g)
+	if err != nil {
 		return nil, err
 	}
-	err := a.store.Update(func(tx *store.Tx) error {
+	if err := a.mayLaunch(ctx, t, places); err != nil {
+		return nil, err
+	}
+	if err := a.deps.Machines.LinkedRole(ctx, call); err != nil {
+		return nil, err
+	}
+	err = a.store.Update(func(tx *store.Tx) error {
 		if _, ok := a.groups.Get(tx, call.Scope.Key(name)); ok {
 			return &types.AlreadyExistsFault{Message: new("AutoScalingGroup by this name already exists - A group with the name " + name + " already exists")}
 		}
@@ -97,36 +105,44 @@ func split(list *string) (out []string) {
 	return out
 }
 
-// check refuses a group that cannot be, and fills in its template's id and name.
-func (a *API) check(scope arn.Scope, g *group) error {
+// check refuses a group that cannot be, and fills in its template's id and name. It
+// returns the template, and where the group launches.
+func (a *API) check(scope arn.Scope, g *group) (t Template, places []Place, err error) {
 	switch {
 	case g.Min < 0 || g.Max < 0:
-		return invalid("MinSize and MaxSize must not be less than 0.")
+		return t, nil, invalid("MinSize and MaxSize must not be less than 0.")
 	case g.Min > g.Max:
-		return invalid("Min size:%d can not be greater than max size:%d", g.Min, g.Max)
-	case g.Desired < g.Min:
-		return invalid("Desired capacity:%d must be between the specified min size:%d and max size:%d", g.Desired, g.Min, g.Max)
-	case g.Desired > g.Max:
-		return invalid("Desired capacity:%d must be between the specified min size:%d and max size:%d", g.Desired, g.Min, g.Max)
+		return t, nil, invalid("Min size:%d can not be greater than max size:%d", g.Min, g.Max)
+	case g.Desired < g.Min || g.Desired > g.Max:
+		return t, nil, invalid("Desired capacity:%d must be between the specified min size:%d and max size:%d", g.Desired, g.Min, g.Max)
 	case len(g.Zones) == 0 && len(g.Subnets) == 0:
-		return invalid("At least one Availability Zone or VPC Subnet is required.")
+		return t, nil, invalid("At least one Availability Zone or VPC Subnet is required.")
 	}
-	t, err := a.template(scope, *g)
-	if err != nil {
-		return err
+	if t, err = a.template(scope, *g); err != nil {
+		return t, nil, err
 	}
 	if t.Type == "" {
-		return invalid("You must use a valid fully-formed launch template. The request must contain the parameter InstanceType")
+		return t, nil, invalid("You must use a valid fully-formed launch template. The request must contain the parameter InstanceType")
 	}
 	g.Template = types.LaunchTemplateSpecification{LaunchTemplateId: &t.ID, LaunchTemplateName: &t.Name, Version: g.Template.Version}
-	places, err := a.deps.Machines.Places(scope, g.Subnets, g.Zones)
+	places, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones)
 	switch {
 	case err != nil:
-		return invalid("%v", err)
+		return t, nil, invalid("%v", err)
 	case len(places) == 0:
-		return invalid("The availability zones of the specified subnets and the AutoScalingGroup do not match")
+		return t, nil, invalid("The availability zones of the specified subnets and the AutoScalingGroup do not match")
 	}
-	return nil
+	return t, places, nil
+}
+
+// mayLaunch asks whether who calls may launch what a group is to launch: that is
+// asked when the group gets its template, documented, and not again.
+func (a *API) mayLaunch(ctx context.Context, t Template, places []Place) error {
+	err := a.deps.Machines.MayLaunch(ctx, wire.From(ctx), t, places)
+	if _, said := errors.AsType[*wire.Error](err); err != nil && !said {
+		return invalid("You must use a valid fully-formed launch template. %v", err)
+	}
+	return err
 }
 
 func (a *API) template(scope arn.Scope, g group) (Template, error) {
@@ -172,8 +188,14 @@ func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Update
 		if in.TerminationPolicies != nil {
 			g.Policies = in.TerminationPolicies
 		}
-		if err := a.check(call.Scope, &g); err != nil {
+		t, places, err := a.check(call.Scope, &g)
+		if err != nil {
 			return err
+		}
+		if in.LaunchTemplate != nil {
+			if err := a.mayLaunch(ctx, t, places); err != nil {
+				return err
+			}
 		}
 		a.groups.Put(tx, call.Scope.Key(g.Name), g)
 		return nil

@@ -247,6 +247,7 @@ func (a *API) DeleteRole(ctx context.Context, in *iam.DeleteRoleInput) (*iam.Del
 // linkedRoles is whose service-linked roles are made here: service → name and
 // policy. Documented per service.
 var linkedRoles = map[string][2]string{
+	"autoscaling.amazonaws.com":          {"AWSServiceRoleForAutoScaling", "AutoScalingServiceRolePolicy"},
 	"ecs.amazonaws.com":                  {"AWSServiceRoleForECS", "AmazonECSServiceRolePolicy"},
 	"elasticloadbalancing.amazonaws.com": {"AWSServiceRoleForElasticLoadBalancing", "AWSElasticLoadBalancingServiceRolePolicy"},
 }
@@ -263,7 +264,7 @@ func linkedRole(service string) (policyName, path, name string) {
 func (a *API) CreateServiceLinkedRole(ctx context.Context, in *iam.CreateServiceLinkedRoleInput) (*iam.CreateServiceLinkedRoleOutput, error) {
 	account, service := wire.From(ctx).Scope.Account, aws.ToString(in.AWSServiceName)
 	if _, ok := linkedRoles[service]; !ok {
-		return nil, &types.InvalidInputException{Message: new("Serin makes the service-linked roles of ecs.amazonaws.com and elasticloadbalancing.amazonaws.com; '" + service + "' is not performed yet")}
+		return nil, &types.InvalidInputException{Message: new("Serin makes the service-linked roles of autoscaling.amazonaws.com, ecs.amazonaws.com and elasticloadbalancing.amazonaws.com; '" + service + "' is not performed yet")}
 	}
 	out := &iam.CreateServiceLinkedRoleOutput{}
 	err := a.store.Update(func(tx *store.Tx) error {
