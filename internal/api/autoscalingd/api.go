@@ -193,8 +193,9 @@ func (a *API) membersOf(tx *store.Tx, scope arn.Scope, name string) (list []memb
 // leaving says that a member is on its way out.
 func (m member) leaving() bool { return strings.HasPrefix(string(m.State), "Terminating") }
 
-func page[T any](items []T, key func(T) string, token *string, size *int32, most int) ([]T, *string, error) {
-	limit := 50
+// page is a page of items: as many as are asked for, or as usual.
+func page[T any](items []T, key func(T) string, token *string, size *int32, usual, most int) ([]T, *string, error) {
+	limit := usual
 	if size != nil {
 		if *size < 1 || int(*size) > most {
 			return nil, nil, invalid("1 validation error detected: Value '%d' at 'maxRecords' failed to satisfy constraint: Member must have value between 1 and %d", *size, most)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -278,7 +280,7 @@ func (a *API) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.Des
 	if err != nil {
 		return nil, err
 	}
-	list, next, err := page(list, func(g types.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.NextToken, in.MaxRecords, 100)
+	list, next, err := page(list, func(g types.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.NextToken, in.MaxRecords, 50, 100)
 	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: list, NextToken: next}, err
 }
 
@@ -353,8 +355,8 @@ func (a *API) DescribeScalingActivities(ctx context.Context, in *autoscaling.Des
 			}
 		}
 	})
-	slices.SortFunc(list, func(x, y activity) int { return cmp.Or(y.Start.Compare(x.Start), cmp.Compare(x.ID, y.ID)) })
-	list, next, err := page(list, func(x activity) string { return x.ID }, in.NextToken, in.MaxRecords, 100)
+	newest := func(x activity) string { return fmt.Sprintf("%019d/%s", math.MaxInt64-x.Start.UnixNano(), x.ID) }
+	list, next, err := page(list, newest, in.NextToken, in.MaxRecords, 100, 100)
 	out := &autoscaling.DescribeScalingActivitiesOutput{NextToken: next}
 	for _, x := range list {
 		out.Activities = append(out.Activities, byID[x.ID])

@@ -49,7 +49,7 @@ func (a *API) DescribeAutoScalingInstances(ctx context.Context, in *autoscaling.
 			}
 		}
 	})
-	list, next, err := page(list, func(m member) string { return m.ID }, in.NextToken, in.MaxRecords, 50)
+	list, next, err := page(list, func(m member) string { return m.ID }, in.NextToken, in.MaxRecords, 50, 50)
 	out := &autoscaling.DescribeAutoScalingInstancesOutput{NextToken: next}
 	for _, m := range list {
 		out.AutoScalingInstances = append(out.AutoScalingInstances, types.AutoScalingInstanceDetails{
