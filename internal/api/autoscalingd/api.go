@@ -124,7 +124,7 @@ func New(s *store.Store, c *clock.Clock, d Deps) *API {
 	}
 }
 
-// Keys: groups NAME; members ID; activities GROUP/ID.
+// Keys: groups NAME; members ID; activities GROUP:ID, as a name has no colon.
 
 // Service is Auto Scaling on the wire.
 func (a *API) Service() *wire.Service {

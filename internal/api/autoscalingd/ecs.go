@@ -34,7 +34,10 @@ type Member struct {
 
 // Find finds a group by its name or ARN.
 func (a *API) Find(tx *store.Tx, scope arn.Scope, nameOrARN string) (Group, bool) {
-	name := nameOrARN[strings.LastIndexByte(nameOrARN, '/')+1:]
+	name := nameOrARN
+	if arn.Is(nameOrARN) {
+		_, name, _ = strings.Cut(nameOrARN, ":autoScalingGroupName/")
+	}
 	g, ok := a.groups.Get(tx, scope.Key(name))
 	if !ok || g.Deleting || arn.Is(nameOrARN) && g.ARN != nameOrARN {
 		return Group{}, false

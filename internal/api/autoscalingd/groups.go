@@ -52,7 +52,8 @@ func (a *API) groupOps() []*wire.Op {
 	}
 }
 
-var groupNames = regexp.MustCompile(`^[^:\x00-\x1f]{1,255}$`)
+// groupNames are of ASCII's characters from 33 to 126 but the colon, documented.
+var groupNames = regexp.MustCompile(`^[!-9;-~]{1,255}$`)
 
 // CreateAutoScalingGroup makes a group; its members come by themselves.
 func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.CreateAutoScalingGroupInput) (*autoscaling.CreateAutoScalingGroupOutput, error) {
@@ -60,7 +61,7 @@ func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Create
 	name := aws.ToString(in.AutoScalingGroupName)
 	switch {
 	case !groupNames.MatchString(name):
-		return nil, invalid("1 validation error detected: Value '%s' at 'autoScalingGroupName' failed to satisfy constraint: Member must have length between 1 and 255 and no colon", name)
+		return nil, invalid("1 validation error detected: Value '%s' at 'autoScalingGroupName' failed to satisfy constraint: Member must have between 1 and 255 characters of ASCII, without spaces and colons", name) // guessed
 	case in.MinSize == nil || in.MaxSize == nil:
 		return nil, invalid("MinSize and MaxSize must be specified.")
 	case in.LaunchTemplate == nil:

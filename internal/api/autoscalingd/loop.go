@@ -91,7 +91,7 @@ func (k *keeping) keep(g group) {
 	}
 	if g.Deleting && left == 0 {
 		k.groups.Delete(k.tx, k.scope.Key(g.Name))
-		for key := range k.activities.Scan(k.tx, k.scope.Key(g.Name+"/")) {
+		for key := range k.activities.Scan(k.tx, k.scope.Key(g.Name+":")) {
 			k.activities.Delete(k.tx, key)
 		}
 		return
@@ -138,7 +138,7 @@ func (k *keeping) step(g group, m member) (after member, there bool) {
 
 // done ends a member's activity.
 func (k *keeping) done(m member) {
-	key := k.scope.Key(m.Group + "/" + m.Activity)
+	key := k.scope.Key(m.Group + ":" + m.Activity)
 	if x, ok := k.activities.Get(k.tx, key); ok {
 		x.Status, x.End = types.ScalingActivityStatusCodeSuccessful, k.now
 		k.activities.Put(k.tx, key, x)
@@ -172,7 +172,7 @@ func (k *keeping) launch(g group, live []member, missing int) {
 		}
 		if err != nil {
 			x.Status, x.Said, x.End = types.ScalingActivityStatusCodeFailed, err.Error()+" Launching EC2 instance failed.", k.now
-			k.activities.Put(k.tx, k.scope.Key(g.Name+"/"+x.ID), x)
+			k.activities.Put(k.tx, k.scope.Key(g.Name+":"+x.ID), x)
 			g.Retry = k.now.Add(again)
 			k.groups.Put(k.tx, k.scope.Key(g.Name), g)
 			k.due(g.Retry)
@@ -180,7 +180,7 @@ func (k *keeping) launch(g group, live []member, missing int) {
 		}
 		x.Description += ": " + ec2
 		x.Details = fmt.Sprintf(`{"Subnet ID":"%s","Availability Zone":"%s"}`, p.Subnet, p.Zone)
-		k.activities.Put(k.tx, k.scope.Key(g.Name+"/"+x.ID), x)
+		k.activities.Put(k.tx, k.scope.Key(g.Name+":"+x.ID), x)
 		m := member{
 			ID: ec2, Group: g.Name, Type: t.Type, Image: t.Image, Zone: p.Zone, Subnet: p.Subnet, Profile: t.Profile, UserData: t.UserData, TemplateID: t.ID, TemplateName: t.Name,
 			State: types.LifecycleStatePending, Protected: g.Protect, Launched: k.now, Due: k.now.Add(starting), Activity: x.ID,
@@ -236,12 +236,12 @@ func (a *API) end(tx *store.Tx, scope arn.Scope, g group, m member, why string) 
 	if g.Drain {
 		m.State, m.Due, x.Status = types.LifecycleStateTerminatingWait, now.Add(longestWait), types.ScalingActivityStatusCodeMidLifecycleAction
 	}
-	for key, old := range a.activities.Scan(tx, scope.Key(g.Name+"/")) {
+	for key, old := range a.activities.Scan(tx, scope.Key(g.Name+":")) {
 		if now.Sub(old.Start) > keepActivities {
 			a.activities.Delete(tx, key)
 		}
 	}
-	a.activities.Put(tx, scope.Key(g.Name+"/"+x.ID), x)
+	a.activities.Put(tx, scope.Key(g.Name+":"+x.ID), x)
 	a.members.Put(tx, scope.Key(m.ID), m)
 	return m
 }

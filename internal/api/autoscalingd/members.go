@@ -116,7 +116,7 @@ func (a *API) TerminateInstanceInAutoScalingGroup(ctx context.Context, in *autos
 		if !m.leaving() {
 			m = a.end(tx, call.Scope, g, m, "an instance was taken out of service in response to a user request.")
 		}
-		x, _ := a.activities.Get(tx, call.Scope.Key(m.Group+"/"+m.Activity))
+		x, _ := a.activities.Get(tx, call.Scope.Key(m.Group+":"+m.Activity))
 		view = a.activityView(tx, call.Scope, x)
 		return nil
 	})

@@ -103,7 +103,9 @@ func (a *API) createGroupProvider(tx *store.Tx, scope arn.Scope, name string, in
 // manage marks the provider's group as ECS's, which drains its instances or not.
 func (a *API) manage(tx *store.Tx, scope arn.Scope, p provider) {
 	drains := p.Status == types.CapacityProviderStatusActive && p.Group.ManagedDraining == types.ManagedDrainingEnabled && len(a.clustersOfProvider(tx, scope, p.Name)) > 0
-	a.deps.Groups.Manage(tx, scope, lastPart(*p.Group.AutoScalingGroupArn), drains)
+	if g, ok := a.deps.Groups.Find(tx, scope, *p.Group.AutoScalingGroupArn); ok {
+		a.deps.Groups.Manage(tx, scope, g.Name, drains)
+	}
 }
 
 // clustersOfProvider is the clusters that a provider is associated with.

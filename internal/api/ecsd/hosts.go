@@ -110,7 +110,11 @@ func (k *keeping) register(h Host, config agentConfig) instance {
 // that registered before it was associated, too, is guessed.
 func (k *keeping) providerOfGroup(group string) string {
 	for _, name := range slices.Sorted(maps.Keys(k.providers)) {
-		if p := k.providers[name]; p.Group != nil && lastPart(*p.Group.AutoScalingGroupArn) == group {
+		p := k.providers[name]
+		if p.Group == nil {
+			continue
+		}
+		if g, ok := k.deps.Groups.Find(k.tx, k.scope, *p.Group.AutoScalingGroupArn); ok && g.Name == group {
 			return name
 		}
 	}

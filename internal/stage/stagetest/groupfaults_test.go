@@ -2,12 +2,15 @@ package stagetest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
 
 // activities is what a group did, page after page.
@@ -37,4 +40,45 @@ func TestWhatAGroupDidIsToldNewestFirst(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Names of groups may have slashes, which ARNs have, too.
+func TestAGroupsNameMayHaveASlash(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.groupRole()
+		w.template("team", "m5.large", intoDefault)
+		w.template("team/web", "m5.large", intoDefault)
+		w.scalingGroup("team", 1, 1, zones, nil)
+		w.scalingGroup("team/web", 0, 4, zones, nil)
+		w.must(w.ecs.CreateCapacityProvider(t.Context(), &ecs.CreateCapacityProviderInput{Name: new("web"), AutoScalingGroupProvider: &types.AutoScalingGroupProvider{AutoScalingGroupArn: w.groupOf("team/web").AutoScalingGroupARN,
+			ManagedScaling: &types.ManagedScaling{Status: types.ManagedScalingStatusEnabled}}}))
+		w.must(w.ecs.PutClusterCapacityProviders(t.Context(), &ecs.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: []string{"web"}, DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{}}))
+		if tags := w.groupOf("team/web").Tags; len(tags) != 1 || *tags[0].Key != "AmazonECSManaged" {
+			t.Errorf("the group of the provider has the tags %+v", tags)
+		}
+		w.on("s", w.taskOf("web", "1024", "3072", onEC2), 1, zones, "web")
+		w.until("its task runs", func() bool { return w.service().RunningCount == 1 })
+		w.must(w.autoscaling().DeleteAutoScalingGroup(t.Context(), &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: new("team"), ForceDelete: new(true)}))
+		time.Sleep(5 * time.Minute)
+		if list := w.activities("team/web", 100); len(list) != 1 {
+			t.Errorf("another group took %d activities with it", 1-len(list))
+		}
+		for _, name := range []string{"two words", "a:b", "ü"} {
+			if err := w.tryGroup(name, zones, nil); err == nil {
+				t.Errorf("a group may be named %q", name)
+			}
+		}
+	})
+}
+
+// tryGroup makes a group of the template team.
+func (w *world) tryGroup(name string, subnets []string, change func(*autoscaling.CreateAutoScalingGroupInput)) error {
+	in := &autoscaling.CreateAutoScalingGroupInput{AutoScalingGroupName: &name, MinSize: new(int32(0)), MaxSize: new(int32(1)), VPCZoneIdentifier: new(strings.Join(subnets, ",")), LaunchTemplate: &astypes.LaunchTemplateSpecification{LaunchTemplateName: new("team")}}
+	if change != nil {
+		change(in)
+	}
+	_, err := w.autoscaling().CreateAutoScalingGroup(w.t.Context(), in)
+	return err
 }
