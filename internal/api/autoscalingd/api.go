@@ -179,6 +179,15 @@ func (a *API) group(tx *store.Tx, scope arn.Scope, name *string) (group, error) 
 	return g, nil
 }
 
+// changeable finds a group that is not being deleted; the words are observed.
+func (a *API) changeable(tx *store.Tx, scope arn.Scope, name *string) (group, error) {
+	g, err := a.group(tx, scope, name)
+	if err == nil && g.Deleting {
+		err = invalid("The AutoScaling group may not be modified while it is pending delete")
+	}
+	return g, err
+}
+
 // membersOf is a group's members, oldest first.
 func (a *API) membersOf(tx *store.Tx, scope arn.Scope, name string) (list []member) {
 	for _, m := range a.members.Scan(tx, scope.Key("")) {

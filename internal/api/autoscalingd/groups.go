@@ -165,7 +165,7 @@ func (a *API) template(scope arn.Scope, g group) (Template, error) {
 func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.UpdateAutoScalingGroupInput) (*autoscaling.UpdateAutoScalingGroupOutput, error) {
 	call := wire.From(ctx)
 	err := a.store.Update(func(tx *store.Tx) error {
-		g, err := a.group(tx, call.Scope, in.AutoScalingGroupName)
+		g, err := a.changeable(tx, call.Scope, in.AutoScalingGroupName)
 		if err != nil {
 			return err
 		}
@@ -213,7 +213,7 @@ func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Update
 func (a *API) SetDesiredCapacity(ctx context.Context, in *autoscaling.SetDesiredCapacityInput) (*autoscaling.SetDesiredCapacityOutput, error) {
 	call := wire.From(ctx)
 	err := a.store.Update(func(tx *store.Tx) error {
-		g, err := a.group(tx, call.Scope, in.AutoScalingGroupName)
+		g, err := a.changeable(tx, call.Scope, in.AutoScalingGroupName)
 		if err != nil {
 			return err
 		}

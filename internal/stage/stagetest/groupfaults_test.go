@@ -82,3 +82,33 @@ func (w *world) tryGroup(name string, subnets []string, change func(*autoscaling
 	_, err := w.autoscaling().CreateAutoScalingGroup(w.t.Context(), in)
 	return err
 }
+
+// A group that is being deleted launches nothing any more, whatever is asked of it.
+func TestAGroupThatIsBeingDeletedIsNotChanged(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.hosts(2, w.subnets()[:1], nil)
+		w.becomes("m5.large a ACTIVE 0, m5.large a ACTIVE 0")
+		a, ctx := w.autoscaling(), t.Context()
+		w.must(a.DeleteAutoScalingGroup(ctx, &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: new("asg"), ForceDelete: new(true)}))
+		const pending = "ValidationError: The AutoScaling group may not be modified while it is pending delete"
+		_, err := a.UpdateAutoScalingGroup(ctx, &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("asg"), MinSize: new(int32(1)), DesiredCapacity: new(int32(1))})
+		w.refused("an update", err, pending)
+		_, err = a.SetDesiredCapacity(ctx, &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(1))})
+		w.refused("a number", err, pending)
+		w.must(a.DeleteAutoScalingGroup(ctx, &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: new("asg"), ForceDelete: new(true)}))
+		w.must(nil, w.eventually("it is gone", func() bool {
+			out, err := a.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{})
+			w.must(out, err)
+			return len(out.AutoScalingGroups) == 0
+		}))
+		w.becomes("")
+	})
+}
+
+func (w *world) refused(what string, err error, want string) {
+	w.t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		w.t.Errorf("%s: %v, want %s", what, err, want)
+	}
+}
