@@ -196,13 +196,10 @@ func (k *keeping) hostsOf(group string) (ids []string) {
 // keepGroup places a group provider's waiting tasks, and moves the number of its
 // instances to what they take.
 func (k *keeping) keepGroup(p provider) {
-	g, ok := k.deps.Groups.Find(k.tx, k.scope, *p.Group.AutoScalingGroupArn)
-	if !ok {
-		return // its tasks wait until they have waited too long
-	}
 	left, _ := k.placeTasks(p)
 	left = k.expire(p, left)
-	if !p.scaled() {
+	g, ok := k.deps.Groups.Find(k.tx, k.scope, *p.Group.AutoScalingGroupArn)
+	if !ok || !p.scaled() { // tasks of a group that is gone have waited for nothing
 		return
 	}
 	// Of the tasks that fit on no instance, some fit on those that come.

@@ -112,3 +112,26 @@ func (w *world) refused(what string, err error, want string) {
 		w.t.Errorf("%s: %v, want %s", what, err, want)
 	}
 }
+
+// Tasks of a provider whose group is gone wait as long as others, and no longer.
+func TestTasksDoNotWaitForAGroupThatIsGone(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.hosts(0, zones, nil)
+		w.groupProvider(nil)
+		w.must(w.autoscaling().DeleteAutoScalingGroup(t.Context(), &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: new("asg")}))
+		began := time.Now()
+		w.on("s", w.taskOf("web", "1024", "3072", onEC2), 1, zones, "asg")
+		w.told("(service s) was unable to place a task. Reason: TaskFailedToStart: EMPTY CAPACITY PROVIDER")
+		if d := time.Since(began); d < 14*time.Minute || d > 16*time.Minute {
+			t.Errorf("it waited %v", d)
+		}
+		w.scalingGroup("asg", 1, 1, zones, nil)
+		w.becomes("m5.large a ACTIVE 0")
+		time.Sleep(5 * time.Minute)
+		if p := w.fleet()[0].CapacityProviderName; p != nil {
+			t.Errorf("an instance of another group of that name is of %s", *p)
+		}
+	})
+}
