@@ -16,8 +16,12 @@ import (
 // launchTemplate makes a launch template by EC2's form.
 func launchTemplate(t *testing.T, s *Stage, admin aws.Config, name, profile string) {
 	t.Helper()
-	said := form(t, s, admin, s.ec2.Service(), url.Values{"Action": {"CreateLaunchTemplate"}, "LaunchTemplateName": {name}, "LaunchTemplateData.InstanceType": {"m5.large"}, "LaunchTemplateData.IamInstanceProfile.Name": {profile},
-		"LaunchTemplateData.TagSpecification.1.ResourceType": {"instance"}, "LaunchTemplateData.TagSpecification.1.Tag.1.Key": {"team"}, "LaunchTemplateData.TagSpecification.1.Tag.1.Value": {"web"}})
+	values := url.Values{"Action": {"CreateLaunchTemplate"}, "LaunchTemplateName": {name}, "LaunchTemplateData.InstanceType": {"m5.large"},
+		"LaunchTemplateData.TagSpecification.1.ResourceType": {"instance"}, "LaunchTemplateData.TagSpecification.1.Tag.1.Key": {"team"}, "LaunchTemplateData.TagSpecification.1.Tag.1.Value": {"web"}}
+	if profile != "" {
+		values.Set("LaunchTemplateData.IamInstanceProfile.Name", profile)
+	}
+	said := form(t, s, admin, s.ec2.Service(), values)
 	if !strings.Contains(said, "<launchTemplateId>") {
 		t.Fatal(said)
 	}
@@ -90,4 +94,36 @@ func TestWhoMakesAGroupMustBeAllowedToLaunchItsInstances(t *testing.T) {
 	refused("a template in an update", update(&autoscaling.UpdateAutoScalingGroupInput{LaunchTemplate: &types.LaunchTemplateSpecification{LaunchTemplateName: new("web")}}), "AccessDenied", "You are not authorized to use launch template: web")
 	allow(groups, run, label, pass)
 	must(nil, update(&autoscaling.UpdateAutoScalingGroupInput{LaunchTemplate: &types.LaunchTemplateSpecification{LaunchTemplateName: new("web")}}))
+}
+
+// The policy of AWS's own page: groups with a tag, and no others.
+func TestAPolicyMaySpeakOfAGroupsTags(t *testing.T) {
+	s, admin := account(t, Enforce)
+	launchTemplate(t, s, admin, "web", "")
+	c := user(t, admin, "someone")
+	ctx := t.Context()
+	if _, err := iam.NewFromConfig(admin).PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: new("someone"), PolicyName: new("p"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":["autoscaling:CreateAutoScalingGroup","autoscaling:UpdateAutoScalingGroup","autoscaling:DeleteAutoScalingGroup"],"Resource":"*","Condition":{"StringEquals":{"autoscaling:ResourceTag/purpose":"testing"}}},
+		{"Effect":"Allow","Action":["autoscaling:Describe*","ec2:RunInstances","ec2:CreateTags","iam:CreateServiceLinkedRole"],"Resource":"*"}]}`)}); err != nil {
+		t.Fatal(err)
+	}
+	create := func(config aws.Config, name, purpose string) error {
+		_, err := autoscaling.NewFromConfig(config).CreateAutoScalingGroup(ctx, &autoscaling.CreateAutoScalingGroupInput{AutoScalingGroupName: &name, MinSize: new(int32(0)), MaxSize: new(int32(1)), AvailabilityZones: []string{"us-east-1a"},
+			LaunchTemplate: &types.LaunchTemplateSpecification{LaunchTemplateName: new("web")}, Tags: []types.Tag{{Key: new("purpose"), Value: &purpose}}})
+		return err
+	}
+	if err := create(c, "mine", "testing"); err != nil {
+		t.Error(err)
+	}
+	if err := create(c, "theirs", "serving"); code(err) != "AccessDenied" {
+		t.Errorf("a group of another purpose: %v", err)
+	}
+	if err := create(admin, "theirs", "serving"); err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]string{"mine": "", "theirs": "AccessDenied"} {
+		if _, err := autoscaling.NewFromConfig(c).DeleteAutoScalingGroup(ctx, &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: &name}); code(err) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

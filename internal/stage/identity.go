@@ -370,6 +370,8 @@ func (s *Stage) tagsOf(resource arn.ARN) map[string]string {
 		return s.ecr.Tags(resource.String())
 	case "cloudwatch":
 		return s.cw.Tags(resource.String())
+	case "autoscaling":
+		return s.asg.Tags(resource.String())
 	}
 	return nil
 }

@@ -149,9 +149,12 @@ func invalid(format string, args ...any) error {
 	return &wire.Error{Code: "ValidationError", Message: fmt.Sprintf(format, args...)}
 }
 
+// nameOf is what stands before a group's name in its ARN.
+const nameOf = ":autoScalingGroupName/"
+
 // groupARN is the ARN of a group; its id is part of it.
 func groupARN(scope arn.Scope, id, name string) string {
-	return scope.For("autoscaling", "autoScalingGroup:"+id+":autoScalingGroupName/"+name).String()
+	return scope.For("autoscaling", "autoScalingGroup:"+id+nameOf+name).String()
 }
 
 // onGroup is the permission check of an operation on a group, whose id who asks

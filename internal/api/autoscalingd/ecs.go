@@ -36,7 +36,7 @@ type Member struct {
 func (a *API) Find(tx *store.Tx, scope arn.Scope, nameOrARN string) (Group, bool) {
 	name := nameOrARN
 	if arn.Is(nameOrARN) {
-		_, name, _ = strings.Cut(nameOrARN, ":autoScalingGroupName/")
+		_, name, _ = strings.Cut(nameOrARN, nameOf)
 	}
 	g, ok := a.groups.Get(tx, scope.Key(name))
 	if !ok || g.Deleting || arn.Is(nameOrARN) && g.ARN != nameOrARN {

@@ -17,6 +17,7 @@ import (
 	"serin/internal/arn"
 	"serin/internal/id"
 	"serin/internal/store"
+	"serin/internal/tags"
 	"serin/internal/wire"
 )
 
@@ -31,7 +32,13 @@ const (
 func (a *API) groupOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateAutoScalingGroup", a.CreateAutoScalingGroup, func(c *wire.Call, in *autoscaling.CreateAutoScalingGroupInput) []wire.Check {
-			return a.onGroup(c, "CreateAutoScalingGroup", in.AutoScalingGroupName)
+			checks := a.onGroup(c, "CreateAutoScalingGroup", in.AutoScalingGroupName)
+			checks[0].Context = map[string][]string{} // a group has the tags that it is made with, documented
+			for key, value := range c.Tags {
+				checks[0].Context["autoscaling:ResourceTag/"+key] = []string{value}
+				checks[0].Context["aws:ResourceTag/"+key] = []string{value}
+			}
+			return checks
 		}, wire.Members{Performed: performedOfGroups + " Tags", Recorded: recordedOfGroups,
 			Refused: refusedOfGroups + " InstanceId LifecycleHookSpecificationList LoadBalancerNames Operator TargetGroupARNs TrafficSources"}),
 		wire.Handle("UpdateAutoScalingGroup", a.UpdateAutoScalingGroup, func(c *wire.Call, in *autoscaling.UpdateAutoScalingGroupInput) []wire.Check {
@@ -66,6 +73,9 @@ func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Create
 		return nil, invalid("MinSize and MaxSize must be specified.")
 	case in.LaunchTemplate == nil:
 		return nil, invalid("Valid requests must contain either LaunchTemplate, LaunchConfigurationName, InstanceId or MixedInstancesPolicy parameter.")
+	}
+	if err := tags.Check(tags.In(in.Tags), tags.Exact); err != nil {
+		return nil, invalid("%v", err)
 	}
 	g := group{
 		Name: name, ARN: groupARN(call.Scope, id.UUID(), name), Min: int(*in.MinSize), Max: int(*in.MaxSize), Desired: int(aws.ToInt32(cmp.Or(in.DesiredCapacity, in.MinSize))),
@@ -283,6 +293,23 @@ func (a *API) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.Des
 	}
 	list, next, err := page(list, func(g types.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.NextToken, in.MaxRecords, 50, 100)
 	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: list, NextToken: next}, err
+}
+
+// Tags is a group's tags by its ARN, for conditions on them.
+func (a *API) Tags(groupARN string) map[string]string {
+	of, err := arn.Parse(groupARN)
+	if err != nil {
+		return nil
+	}
+	list := map[string]string{}
+	a.store.View(func(tx *store.Tx) {
+		_, name, _ := strings.Cut(of.Resource, nameOf)
+		g, _ := a.groups.Get(tx, of.Scope().Key(name))
+		for _, t := range g.Tags {
+			list[*t.Key] = aws.ToString(t.Value)
+		}
+	})
+	return list
 }
 
 // fits says that a group passes the filters, which are of its tags.

@@ -1,6 +1,7 @@
 package stagetest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +133,31 @@ func TestTasksDoNotWaitForAGroupThatIsGone(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		if p := w.fleet()[0].CapacityProviderName; p != nil {
 			t.Errorf("an instance of another group of that name is of %s", *p)
+		}
+	})
+}
+
+func TestAGroupsTagsAreThoseThatTagsMayBe(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.groupRole()
+		w.template("team", "m5.large", intoDefault)
+		zones := w.subnets()[:1]
+		tag := func(key string) astypes.Tag { return astypes.Tag{Key: &key, Value: new("x")} }
+		for what, tags := range map[string][]astypes.Tag{
+			"aws's own": {tag("aws:x")}, "the same twice": {tag("k"), tag("k")}, "a long key": {tag(strings.Repeat("k", 129))}, "none": {tag("")},
+			"too many": slices.Collect(func(yield func(astypes.Tag) bool) {
+				for n := range 51 {
+					if !yield(tag(fmt.Sprint("k", n))) {
+						return
+					}
+				}
+			}),
+		} {
+			w.refused(what, w.tryGroup("g", zones, func(in *autoscaling.CreateAutoScalingGroupInput) { in.Tags = tags }), "ValidationError")
+		}
+		said := w.signed("autoscaling", "Version=2011-01-01&Action=CreateAutoScalingGroup&AutoScalingGroupName=g&MinSize=0&MaxSize=1&LaunchTemplate.LaunchTemplateName=team&VPCZoneIdentifier="+zones[0]+"&Tags.member.1.Value=x", "application/x-www-form-urlencoded", "")
+		if !strings.Contains(said, "<Code>ValidationError</Code>") {
+			t.Errorf("a tag without a key: %s", said)
 		}
 	})
 }
