@@ -99,7 +99,11 @@ func (a alarms) Alarm(scope arn.Scope, name string) (firing bool, evaluation tim
 type machines struct{ *ec2d.API }
 
 func (m machines) Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error) {
-	if zones, vpc, err = m.API.Network(scope, subnets, groups); err != nil {
+	zones, vpc, err = m.API.Network(scope, subnets, groups)
+	if e, ok := errors.AsType[*ec2d.MissingError](err); ok {
+		err = fmt.Errorf("Error retrieving %s information for [%s]: %w (ErrorCode: %s)", e.What, e.ID, e, e.Code())
+	}
+	if err != nil {
 		return nil, "", message(err)
 	}
 	return zones, vpc, nil

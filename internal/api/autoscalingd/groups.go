@@ -139,14 +139,36 @@ func (a *API) check(scope arn.Scope, g *group) (t Template, places []Place, err 
 	}
 	g.Template = types.LaunchTemplateSpecification{LaunchTemplateId: &t.ID, LaunchTemplateName: &t.Name, Version: g.Template.Version}
 	places, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = g.zonesAre(places)
+	}
+	if err != nil {
 		return t, nil, invalid("%v", err)
-	case len(places) == 0:
-		return t, nil, invalid("The availability zones of the specified subnets and the AutoScalingGroup do not match")
 	}
 	return t, places, nil
 }
+
+// zonesAre refuses zones that are not, or are not those of the group's subnets.
+func (g group) zonesAre(places []Place) error {
+	its := map[string]bool{}
+	for _, p := range places {
+		its[p.Zone] = true
+	}
+	for _, z := range g.Zones {
+		if !its[z] && len(g.Subnets) == 0 {
+			return fmt.Errorf("Invalid availability zones: [%s]", z) // guessed
+		}
+		if !its[z] {
+			return errZones
+		}
+	}
+	if len(g.Subnets) > 0 && g.Zones != nil && len(its) != len(g.Zones) {
+		return errZones
+	}
+	return nil
+}
+
+var errZones = errors.New("The availability zones of the specified subnets and the AutoScalingGroup do not match")
 
 // mayLaunch asks whether who calls may launch what a group is to launch: that is
 // asked when the group gets its template, documented, and not again.

@@ -37,6 +37,24 @@ type Machine struct {
 	Tags               []tags.Tag
 }
 
+// MissingError is a subnet or security group that is not there.
+type MissingError struct{ What, ID string }
+
+func (e *MissingError) Error() string {
+	if e.What == "subnet" {
+		return "The subnet ID '" + e.ID + "' does not exist"
+	}
+	return "The " + e.What + " '" + e.ID + "' does not exist"
+}
+
+// Code is EC2's.
+func (e *MissingError) Code() string {
+	if e.What == "subnet" {
+		return "InvalidSubnetID.NotFound"
+	}
+	return "InvalidGroup.NotFound"
+}
+
 // Network is the zone of each subnet, and the VPC that they and the groups are of.
 func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error) {
 	zones = map[string]string{}
@@ -45,7 +63,7 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 			s, ok := a.subnets.Get(tx, scope.Key(name))
 			switch {
 			case !ok:
-				err = fail("InvalidSubnetID.NotFound", "Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", name, name)
+				err = &MissingError{"subnet", name}
 			case vpc != "" && vpc != s.VPC:
 				err = fail("InvalidParameterValue", "The subnets %s are not all of one VPC.", strings.Join(subnets, ", "))
 			}
@@ -58,7 +76,7 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 			g, ok := a.groups.Get(tx, scope.Key(name))
 			switch {
 			case !ok:
-				err = fail("InvalidGroup.NotFound", "Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", name, name)
+				err = &MissingError{"security group", name}
 			case g.VPC != vpc:
 				err = fail("InvalidParameterValue", "Security group %s does not appear to belong to the same VPC as the input subnets.", name)
 			}

@@ -161,3 +161,26 @@ func TestAGroupsTagsAreThoseThatTagsMayBe(t *testing.T) {
 		}
 	})
 }
+
+func TestAGroupsZonesAreThoseOfItsSubnets(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.groupRole()
+		w.template("team", "m5.large", intoDefault)
+		all := w.subnets()
+		in := func(zones ...string) func(*autoscaling.CreateAutoScalingGroupInput) {
+			return func(in *autoscaling.CreateAutoScalingGroupInput) { in.AvailabilityZones = zones }
+		}
+		const differ = "ValidationError: The availability zones of the specified subnets and the AutoScalingGroup do not match"
+		w.refused("another zone", w.tryGroup("g", all[:1], in("us-east-1b")), differ)
+		w.refused("a zone more", w.tryGroup("g", all[:1], in("us-east-1a", "us-east-1b")), differ)
+		w.refused("a zone that is none", w.tryGroup("g", nil, in("us-east-1a", "us-east-1z")), "ValidationError: Invalid availability zones: [us-east-1z]")
+		w.refused("a subnet that is none", w.tryGroup("g", []string{"subnet-00000000"}, nil), "ValidationError: The subnet ID 'subnet-00000000' does not exist")
+		w.must(nil, w.tryGroup("g", all[:2], in("us-east-1a", "us-east-1b")))
+		_, err := w.autoscaling().UpdateAutoScalingGroup(t.Context(), &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("g"), AvailabilityZones: []string{"us-east-1c"}, VPCZoneIdentifier: &all[0]})
+		w.refused("an update", err, differ)
+		w.must(w.autoscaling().UpdateAutoScalingGroup(t.Context(), &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("g"), VPCZoneIdentifier: &all[0]}))
+		if g := w.groupOf("g"); len(g.AvailabilityZones) != 1 || g.AvailabilityZones[0] != "us-east-1a" {
+			t.Errorf("it is in %v", g.AvailabilityZones)
+		}
+	})
+}
