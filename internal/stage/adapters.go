@@ -109,8 +109,9 @@ func (m machines) Network(scope arn.Scope, subnets, groups []string) (zones map[
 	return zones, vpc, nil
 }
 
-func (m machines) Launch(tx *store.Tx, scope arn.Scope, w ecsd.Machine) string {
-	return m.API.Launch(tx, scope, ec2d.Machine{Type: w.Type, Zone: w.Zone, Subnet: w.Subnet, Groups: w.Groups, Spot: w.Spot, At: w.At, Tags: w.Tags})
+func (m machines) Launch(tx *store.Tx, scope arn.Scope, w ecsd.Machine) (string, error) {
+	ec2, err := m.API.Launch(tx, scope, ec2d.Machine{Type: w.Type, Zone: w.Zone, Subnet: w.Subnet, Groups: w.Groups, Spot: w.Spot, At: w.At, Tags: w.Tags})
+	return ec2, denial(err)
 }
 
 // images finds images for the runtime: those of the stage's registry with a

@@ -42,8 +42,8 @@ func (m groupMachines) Template(scope arn.Scope, id, name, version string) (auto
 	return out, message(err)
 }
 
-func (m groupMachines) Places(scope arn.Scope, subnets, zones []string) (list []autoscalingd.Place, err error) {
-	places, err := m.s.ec2.Places(scope, subnets, zones)
+func (m groupMachines) Places(scope arn.Scope, subnets, zones, groups []string) (list []autoscalingd.Place, err error) {
+	places, err := m.s.ec2.Places(scope, subnets, zones, groups)
 	for _, p := range places {
 		list = append(list, autoscalingd.Place(p))
 	}
@@ -56,7 +56,8 @@ func (m groupMachines) Launch(tx *store.Tx, scope arn.Scope, w autoscalingd.Mach
 	if m.s.ecs.Denied(tx, scope, w.Type) {
 		return "", errors.New("We currently do not have sufficient " + w.Type + " capacity in the Availability Zone you requested (" + w.Zone + "). Our system will be working on provisioning additional capacity.")
 	}
-	return m.s.ec2.Launch(tx, scope, ec2d.Machine{Group: w.Group, Type: w.Type, Zone: w.Zone, Subnet: w.Subnet, Groups: w.SecurityGroups, At: w.At, Tags: w.Tags}), nil
+	ec2, err := m.s.ec2.Launch(tx, scope, ec2d.Machine{Group: w.Group, Type: w.Type, Zone: w.Zone, Subnet: w.Subnet, Groups: w.SecurityGroups, At: w.At, Tags: w.Tags})
+	return ec2, message(err)
 }
 
 // LinkedRole makes Auto Scaling's own role where there is none. A caller who may not

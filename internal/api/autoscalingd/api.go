@@ -43,8 +43,9 @@ type Deps struct{ Machines Machines }
 type Machines interface {
 	// Template is a version of a launch template; an error has EC2's words.
 	Template(scope arn.Scope, id, name, version string) (Template, error)
-	// Places is the subnets with their zones, or the default subnets of zones.
-	Places(scope arn.Scope, subnets, zones []string) ([]Place, error)
+	// Places is the subnets with their zones, or the default subnets of zones; an
+	// error has EC2's words: for security groups, too, that their VPC does not have.
+	Places(scope arn.Scope, subnets, zones, groups []string) ([]Place, error)
 	// Launch makes an instance and returns its id, or says in EC2's words why there
 	// is none to be had.
 	Launch(tx *store.Tx, scope arn.Scope, m Machine) (string, error)

@@ -47,7 +47,7 @@ func (a *API) Find(tx *store.Tx, scope arn.Scope, nameOrARN string) (Group, bool
 		out.Type = t.Type
 	}
 	if len(out.Subnets) == 0 {
-		places, _ := a.deps.Machines.Places(scope, nil, g.Zones) // none: it can launch nothing either
+		places, _ := a.deps.Machines.Places(scope, nil, g.Zones, nil) // none: it can launch nothing either
 		for _, p := range places {
 			out.Subnets = append(out.Subnets, p.Subnet)
 		}

@@ -138,12 +138,15 @@ func (a *API) check(scope arn.Scope, g *group) (t Template, places []Place, err 
 		return t, nil, invalid("You must use a valid fully-formed launch template. The request must contain the parameter InstanceType")
 	}
 	g.Template = types.LaunchTemplateSpecification{LaunchTemplateId: &t.ID, LaunchTemplateName: &t.Name, Version: g.Template.Version}
-	places, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones)
+	places, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones, nil)
 	if err == nil {
 		err = g.zonesAre(places)
 	}
 	if err != nil {
 		return t, nil, invalid("%v", err)
+	}
+	if _, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones, t.SecurityGroups); err != nil {
+		return t, nil, invalid("You must use a valid fully-formed launch template. %v", err)
 	}
 	return t, places, nil
 }
@@ -369,7 +372,7 @@ func (a *API) groupView(tx *store.Tx, scope arn.Scope, g group) types.AutoScalin
 	if len(g.Subnets) > 0 {
 		v.VPCZoneIdentifier = new(strings.Join(g.Subnets, ","))
 		v.AvailabilityZones = nil
-		if places, err := a.deps.Machines.Places(scope, g.Subnets, nil); err == nil {
+		if places, err := a.deps.Machines.Places(scope, g.Subnets, nil, nil); err == nil {
 			for _, p := range places {
 				if !slices.Contains(v.AvailabilityZones, p.Zone) {
 					v.AvailabilityZones = append(v.AvailabilityZones, p.Zone)

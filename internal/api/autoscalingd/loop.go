@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -25,6 +26,9 @@ const (
 	// longest of a lifecycle hook.
 	longestWait = 48 * time.Hour
 	again       = time.Minute // after a launch that failed, guessed
+	// atOnce is how many instances a group launches before others have their turn:
+	// those of its other looks follow at once.
+	atOnce = 100
 	// keepActivities is documented: six weeks.
 	keepActivities = 6 * 7 * 24 * time.Hour
 )
@@ -150,9 +154,9 @@ func (k *keeping) launch(g group, live []member, missing int) {
 	t, err := k.template(k.scope, g)
 	var places []Place
 	if err == nil {
-		places, err = k.deps.Machines.Places(k.scope, g.Subnets, g.Zones)
+		places, err = k.deps.Machines.Places(k.scope, g.Subnets, g.Zones, t.SecurityGroups)
 	}
-	for range missing {
+	for range min(missing, atOnce) {
 		var ec2 string
 		x := activity{
 			ID: id.UUID(), Group: g.Name, Description: "Launching a new EC2 instance", Status: types.ScalingActivityStatusCodeInProgress, Start: k.now,
@@ -171,7 +175,8 @@ func (k *keeping) launch(g group, live []member, missing int) {
 			ec2, err = k.deps.Machines.Launch(k.tx, k.scope, Machine{Group: g.Name, Template: what, Place: p, At: k.now})
 		}
 		if err != nil {
-			x.Status, x.Said, x.End = types.ScalingActivityStatusCodeFailed, err.Error()+" Launching EC2 instance failed.", k.now
+			x.Status, x.Said, x.End = types.ScalingActivityStatusCodeFailed, strings.TrimSuffix(err.Error(), ".")+". Launching EC2 instance failed.", k.now
+			x.Description += ".  Status Reason: " + x.Said
 			k.activities.Put(k.tx, k.scope.Key(g.Name+":"+x.ID), x)
 			g.Retry = k.now.Add(again)
 			k.groups.Put(k.tx, k.scope.Key(g.Name), g)

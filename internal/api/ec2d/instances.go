@@ -91,12 +91,9 @@ func (a *API) Network(scope arn.Scope, subnets, groups []string) (zones map[stri
 // keepEnded is how long an ended instance is described; documented as about an hour.
 const keepEnded = time.Hour
 
-// Launch makes an instance with the next address of its subnet.
-func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
+// Launch makes an instance with the next address of its subnet, if there is one.
+func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) (string, error) {
 	s, _ := a.subnets.Get(tx, scope.Key(m.Subnet))
-	row := machine{
-		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Group: m.Group, Groups: m.Groups, Spot: m.Spot, Launched: m.At, Tags: m.Tags,
-	}
 	taken := map[string]bool{}
 	for key, other := range a.machines.Scan(tx, scope.Key("")) {
 		if !other.Ended.IsZero() && m.At.Sub(other.Ended) > keepEnded {
@@ -106,18 +103,32 @@ func (a *API) Launch(tx *store.Tx, scope arn.Scope, m Machine) string {
 			taken[other.Address] = true
 		}
 	}
-	if p, err := netip.ParsePrefix(s.CIDR); err == nil {
-		at := p.Addr()
-		for range 4 { // the first four addresses are AWS's, documented
-			at = at.Next()
-		}
-		for taken[at.String()] && p.Contains(at) {
-			at = at.Next()
-		}
-		row.Address = at.String()
+	address, ok := s.free(taken)
+	if !ok {
+		return "", fail("InsufficientFreeAddressesInSubnet", "There are not enough free addresses in subnet '%s' to satisfy the requested number of instances.", m.Subnet)
+	}
+	row := machine{
+		ID: "i-" + id.Hex(17), Type: m.Type, Zone: m.Zone, Subnet: m.Subnet, VPC: s.VPC, Group: m.Group, Groups: m.Groups, Spot: m.Spot, Address: address, Launched: m.At, Tags: m.Tags,
 	}
 	a.machines.Put(tx, scope.Key(row.ID), row)
-	return row.ID
+	return row.ID, nil
+}
+
+// free is the first address that is not taken: the first four and the last are AWS's,
+// documented.
+func (s subnet) free(taken map[string]bool) (address string, ok bool) {
+	p, err := netip.ParsePrefix(s.CIDR)
+	if err != nil {
+		return "", false
+	}
+	at := p.Addr()
+	for range 4 {
+		at = at.Next()
+	}
+	for taken[at.String()] && p.Contains(at) {
+		at = at.Next()
+	}
+	return at.String(), p.Contains(at.Next())
 }
 
 // Terminate ends an instance.

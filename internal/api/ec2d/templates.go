@@ -377,28 +377,35 @@ func (a *API) Template(scope arn.Scope, id, name, version string) (Template, err
 // Place is a subnet and its zone.
 type Place struct{ Subnet, Zone string }
 
-// Places is the subnets, or else the default subnets of zones.
-func (a *API) Places(scope arn.Scope, subnets, zones []string) (list []Place, err error) {
+// Places is the subnets, or else the default subnets of zones, whose VPC has the
+// security groups.
+func (a *API) Places(scope arn.Scope, subnets, zones, groups []string) (list []Place, err error) {
 	if err := a.ensure(scope); err != nil {
 		return nil, err
 	}
-	in, _, err := a.Network(scope, subnets, nil)
+	if len(subnets) == 0 {
+		a.store.View(func(tx *store.Tx) {
+			for _, s := range a.subnets.Scan(tx, scope.Key("")) {
+				if s.Default && slices.Contains(zones, s.Zone) {
+					list = append(list, Place{s.ID, s.Zone})
+				}
+			}
+		})
+		slices.SortFunc(list, func(x, y Place) int { return cmp.Compare(x.Zone, y.Zone) })
+		for _, p := range list {
+			subnets = append(subnets, p.Subnet)
+		}
+	}
+	if len(subnets) == 0 {
+		return nil, nil
+	}
+	in, _, err := a.Network(scope, subnets, groups)
 	if err != nil {
 		return nil, err
 	}
+	list = nil
 	for _, s := range subnets {
 		list = append(list, Place{s, in[s]})
 	}
-	if len(subnets) > 0 {
-		return list, nil
-	}
-	a.store.View(func(tx *store.Tx) {
-		for _, s := range a.subnets.Scan(tx, scope.Key("")) {
-			if s.Default && slices.Contains(zones, s.Zone) {
-				list = append(list, Place{s.ID, s.Zone})
-			}
-		}
-	})
-	slices.SortFunc(list, func(x, y Place) int { return cmp.Compare(x.Zone, y.Zone) })
 	return list, nil
 }

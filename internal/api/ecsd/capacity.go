@@ -541,7 +541,11 @@ func (k *keeping) buy(p provider, left []waiting, spread map[string]map[string]i
 		for _, at := range b.For {
 			ids = append(ids, left[at].ID)
 		}
-		k.launchInstance(p, b, ids)
+		if err := k.launchInstance(p, b, ids); err != nil {
+			for _, at := range b.For {
+				k.fail(left[at:at+1], launchFailure(p, err.Error()))
+			}
+		}
 	}
 }
 
@@ -625,7 +629,7 @@ func (k *keeping) fail(list []waiting, reason string) {
 }
 
 // launchInstance buys an instance; it registers when it has booted.
-func (k *keeping) launchInstance(p provider, b place.Purchase, tasks []string) {
+func (k *keeping) launchInstance(p provider, b place.Purchase, tasks []string) error {
 	t, _ := catalogue.Find(b.Type)
 	i := instance{
 		ID: id.Hex(32), Cluster: k.cluster, Provider: p.Name, Type: b.Type, Zone: b.Zone.Name, Subnet: b.Subnet, Status: types.ContainerInstanceStatusRegistering, Spot: p.spot(),
@@ -639,15 +643,20 @@ func (k *keeping) launchInstance(p provider, b place.Purchase, tasks []string) {
 		i.Interrupt = k.now.Add(time.Duration(hours * float64(time.Hour)))
 	}
 	labels := k.providerTags(k.tx, k.scope, p)
-	i.EC2 = k.deps.Machines.Launch(k.tx, k.scope, Machine{
+	ec2, err := k.deps.Machines.Launch(k.tx, k.scope, Machine{
 		Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Groups: p.Managed.InstanceLaunchTemplate.NetworkConfiguration.SecurityGroups, Spot: i.Spot, At: k.now,
 		Tags: append(slices.Clone(labels), managedTags(k.cluster, p.Name, i.ID)...),
 	})
+	if err != nil {
+		return err
+	}
+	i.EC2 = ec2
 	k.tags.Set(k.tx, instanceARN(k.scope, i), labels)
 	i = k.putInstance(k.tx, k.scope, i, k.now)
 	k.instances = append(k.instances, i)
 	k.later(i.Due)
 	k.log.Info("an instance is bought", "cluster", k.cluster, "instance", i.EC2, "type", i.Type, "zone", i.Zone, "tasks", len(b.For))
+	return nil
 }
 
 // shrink ends a provider's idle instances, and drains the one that is worth its

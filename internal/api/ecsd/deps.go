@@ -103,8 +103,9 @@ type Machines interface {
 	// Network is the zone of each subnet and the VPC of all; an error says what is
 	// not there, or that they are of several VPCs, in AWS's words.
 	Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error)
-	// Launch makes an instance and returns its id.
-	Launch(tx *store.Tx, scope arn.Scope, m Machine) string
+	// Launch makes an instance and returns its id, or says in EC2's words why there is
+	// none.
+	Launch(tx *store.Tx, scope arn.Scope, m Machine) (string, error)
 	Terminate(tx *store.Tx, scope arn.Scope, id string, at time.Time)
 }
 

@@ -184,3 +184,50 @@ func TestAGroupsZonesAreThoseOfItsSubnets(t *testing.T) {
 		}
 	})
 }
+
+// What EC2 would refuse is told as a group's activity, and asked for again.
+func TestALaunchThatFailsSaysWhy(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.hosts(0, zones, nil)
+		var out struct{}
+		w.ec2("CreateLaunchTemplate&LaunchTemplateName=shut&LaunchTemplateData.InstanceType=m5.large&LaunchTemplateData.SecurityGroupId.1=sg-00000000", &out)
+		w.refused("a security group that is none", w.tryGroup("g", zones, func(in *autoscaling.CreateAutoScalingGroupInput) { in.LaunchTemplate.LaunchTemplateName = new("shut") }),
+			"ValidationError: You must use a valid fully-formed launch template. The security group 'sg-00000000' does not exist")
+		w.must(nil, w.stage.Deny("us-east-1", "m5.large", true))
+		w.must(w.autoscaling().SetDesiredCapacity(t.Context(), &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(1))}))
+		time.Sleep(150 * time.Second)
+		list := w.activities("asg", 100)
+		if len(list) != 3 {
+			t.Errorf("it was tried %d times", len(list))
+		}
+		const why = "We currently do not have sufficient m5.large capacity in the Availability Zone you requested (us-east-1a)."
+		for _, x := range list {
+			if x.StatusCode != astypes.ScalingActivityStatusCodeFailed || !strings.HasPrefix(*x.StatusMessage, why) || !strings.HasPrefix(*x.Description, "Launching a new EC2 instance.  Status Reason: "+why) || x.EndTime == nil {
+				t.Errorf("the activity is %s: %s: %s", x.StatusCode, *x.Description, *x.StatusMessage)
+			}
+		}
+		w.must(nil, w.stage.Deny("us-east-1", "m5.large", false))
+		w.becomes("m5.large a ACTIVE 0")
+	})
+}
+
+// A group that asks for many has them all, each with an address of its own.
+func TestAGroupHasAsManyInstancesAsItAsksFor(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.groupRole()
+		w.template("asg", "m5.large", "#!/bin/bash\necho ECS_CLUSTER=none >> /etc/ecs/ecs.config\n")
+		w.scalingGroup("asg", 250, 250, w.subnets()[:1], nil)
+		time.Sleep(time.Minute)
+		var out struct {
+			Addresses []string `xml:"reservationSet>item>instancesSet>item>privateIpAddress"`
+		}
+		w.ec2("DescribeInstances", &out)
+		slices.Sort(out.Addresses)
+		if n, each := len(out.Addresses), len(slices.Compact(out.Addresses)); n != 250 || each != n {
+			t.Errorf("%d instances have %d addresses", n, each)
+		}
+	})
+}
