@@ -63,6 +63,13 @@ var (
 // documented.
 const mostProviderTags = 45
 
+// mostProviders is how many a cluster may have, documented.
+const mostProviders = 20
+
+func tooManyProviders() error {
+	return &types.LimitExceededException{Message: new("The maximum number of capacity providers per cluster has been exceeded.")} // guessed
+}
+
 // CreateCapacityProvider makes a provider: one of Managed Instances joins its cluster
 // by itself.
 func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacityProviderInput) (*ecs.CreateCapacityProviderOutput, error) {
@@ -111,8 +118,8 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 		} else if ok {
 			return client("The specified capacity provider already exists. To change the configuration of an existing capacity provider, update the capacity provider.")
 		}
-		if len(c.Providers) >= 20 {
-			return &types.LimitExceededException{Message: new("The maximum number of capacity providers per cluster has been exceeded.")}
+		if len(c.Providers) >= mostProviders {
+			return tooManyProviders()
 		}
 		c.Providers = append(slices.Clone(c.Providers), name)
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
@@ -508,6 +515,9 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 		if a.inUse(tx, scope, cluster{Name: c.Name}, name) {
 			return &types.ResourceInUseException{Message: new("The specified capacity provider is in use and cannot be removed.")}
 		}
+	}
+	if len(list) > mostProviders {
+		return tooManyProviders()
 	}
 	before := c.Providers
 	c.Providers, c.Strategy = list, nil

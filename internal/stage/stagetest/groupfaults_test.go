@@ -231,3 +231,27 @@ func TestAGroupHasAsManyInstancesAsItAsksFor(t *testing.T) {
 		}
 	})
 }
+
+func TestAClusterHasTwentyProvidersAtMost(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.groupRole()
+		w.template("team", "m5.large", intoDefault)
+		zones := w.subnets()[:1]
+		var names []string
+		for n := range 21 {
+			name := fmt.Sprint("p", n)
+			w.must(nil, w.tryGroup(name, zones, nil))
+			w.must(w.ecs.CreateCapacityProvider(t.Context(), &ecs.CreateCapacityProviderInput{Name: &name, AutoScalingGroupProvider: &types.AutoScalingGroupProvider{AutoScalingGroupArn: w.groupOf(name).AutoScalingGroupARN}}))
+			names = append(names, name)
+		}
+		put := func(names []string) error {
+			_, err := w.ecs.PutClusterCapacityProviders(t.Context(), &ecs.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: names, DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{}})
+			return err
+		}
+		w.refused("twenty-one", put(names), "LimitExceededException: The maximum number of capacity providers per cluster has been exceeded.")
+		if c, err := w.ecs.DescribeClusters(t.Context(), &ecs.DescribeClustersInput{Clusters: []string{"default"}}); err != nil || len(c.Clusters[0].CapacityProviders) != 0 {
+			t.Errorf("%v; the cluster has %v", err, c.Clusters[0].CapacityProviders)
+		}
+		w.must(nil, put(names[:20]))
+	})
+}
