@@ -199,7 +199,11 @@ func (k *keeping) keepGroup(p provider) {
 	left, _ := k.placeTasks(p)
 	left = k.expire(p, left)
 	g, ok := k.deps.Groups.Find(k.tx, k.scope, *p.Group.AutoScalingGroupArn)
-	if !ok || !p.scaled() { // tasks of a group that is gone have waited for nothing
+	if !ok { // its tasks have waited for nothing
+		return
+	}
+	k.release(g)
+	if !p.scaled() {
 		return
 	}
 	// Of the tasks that fit on no instance, some fit on those that come.
@@ -231,6 +235,20 @@ func (k *keeping) keepGroup(p provider) {
 		}
 	}
 	k.scale(p, g, used, k.more(g, needs))
+}
+
+// release lets those of a group's instances end that wait to be drained and are no
+// container instances, or no more; that ECS does so is guessed.
+func (k *keeping) release(g Group) {
+	for _, h := range k.deps.Groups.Hosts(k.tx, k.scope) {
+		if h.Group != g.Name || !h.Waiting {
+			continue
+		}
+		row, _ := k.API.hosts.Get(k.tx, k.scope.Key(h.ID))
+		if i, ok := k.API.instances.Get(k.tx, instanceKey(k.scope, row.Cluster, row.Instance)); !ok || i.Status == inactiveInstance {
+			k.deps.Groups.Drained(k.tx, k.scope, h.ID)
+		}
+	}
 }
 
 // more is how many instances of the group's type carry tasks that fit nowhere; what

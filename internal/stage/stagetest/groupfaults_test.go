@@ -255,3 +255,26 @@ func TestAClusterHasTwentyProvidersAtMost(t *testing.T) {
 		w.must(nil, put(names[:20]))
 	})
 }
+
+// What is no container instance, or no more, has nothing to be drained of.
+func TestAnInstanceThatNeverRegisteredIsNotWaitedFor(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.hosts(1, zones, nil)
+		w.groupProvider(nil)
+		empty := func(what string) {
+			t.Helper()
+			w.must(w.autoscaling().SetDesiredCapacity(t.Context(), &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(0))}))
+			w.must(nil, w.eventually("the group is empty: "+what, func() bool { return len(w.groupOf("asg").Instances) == 0 }))
+		}
+		w.becomes("m5.large a ACTIVE 0")
+		w.must(w.ecs.DeregisterContainerInstance(t.Context(), &ecs.DeregisterContainerInstanceInput{ContainerInstance: w.fleet()[0].ContainerInstanceArn}))
+		empty("its instance was deregistered")
+		w.template("elsewhere", "m5.large", "#!/bin/bash\necho ECS_CLUSTER=nowhere >> /etc/ecs/ecs.config\n")
+		w.must(w.autoscaling().UpdateAutoScalingGroup(t.Context(), &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(1)),
+			LaunchTemplate: &astypes.LaunchTemplateSpecification{LaunchTemplateName: new("elsewhere")}}))
+		time.Sleep(5 * time.Minute)
+		empty("its instance names another cluster")
+	})
+}
