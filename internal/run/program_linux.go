@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 )
@@ -284,7 +285,7 @@ func lookUser(user, below string) (who identity, err error) {
 	name, group, hasGroup := strings.Cut(cmp.Or(user, "0"), ":")
 	who.uid, err = strconv.Atoi(name)
 	known := false
-	eachLine(below+"/etc/passwd", func(f []string) {
+	eachLine(below, "etc/passwd", func(f []string) {
 		if len(f) > 3 && !known && (f[0] == name || err == nil && f[2] == name) {
 			known = true
 			who.uid, _ = strconv.Atoi(f[2])
@@ -301,7 +302,7 @@ func lookUser(user, below string) (who identity, err error) {
 	if hasGroup {
 		who.gid, err = strconv.Atoi(group)
 		found := err == nil
-		eachLine(below+"/etc/group", func(f []string) {
+		eachLine(below, "etc/group", func(f []string) {
 			if len(f) > 2 && f[0] == group {
 				who.gid, _ = strconv.Atoi(f[2])
 				found = true
@@ -312,7 +313,7 @@ func lookUser(user, below string) (who identity, err error) {
 		}
 		return who, nil
 	}
-	eachLine(below+"/etc/group", func(f []string) {
+	eachLine(below, "etc/group", func(f []string) {
 		if len(f) > 3 && slices.Contains(strings.Split(f[3], ","), name) {
 			if g, err := strconv.Atoi(f[2]); err == nil {
 				who.groups = append(who.groups, g)
@@ -322,7 +323,12 @@ func lookUser(user, below string) (who identity, err error) {
 	return who, nil
 }
 
-func eachLine(file string, do func(fields []string)) {
+// eachLine reads a file of the container, whose links lead where they do for it.
+func eachLine(below, file string, do func(fields []string)) {
+	file, err := securejoin.SecureJoin(below+"/", file)
+	if err != nil {
+		return
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return
