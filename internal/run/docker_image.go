@@ -18,14 +18,14 @@ import (
 
 // Pull has the daemon pull the image, unless it has what the reference names now.
 func (d *Docker) Pull(ctx context.Context, ref string, auth Auth) (Image, error) {
-	parsed, err := name.ParseReference(ref, name.Insecure)
+	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return Image{}, &Error{CannotPull, fmt.Errorf("invalid reference format: %w", err)}
 	}
 	if image, ok := d.present(ctx, ref, parsed, auth); ok {
 		return image, nil
 	}
-	image, err := d.pull(ctx, ref, auth)
+	image, err := d.pull(ctx, ref, parsed, auth)
 	if err != nil && strings.Contains(err.Error(), "HTTP response to HTTPS client") {
 		// Podman asks registries of this machine, too, for TLS.
 		image, err = d.load(ctx, ref, parsed, auth)
@@ -86,7 +86,7 @@ func loadedAs(ref, digest string) string {
 }
 
 // pull has the daemon pull.
-func (d *Docker) pull(ctx context.Context, ref string, auth Auth) (Image, error) {
+func (d *Docker) pull(ctx context.Context, ref string, parsed name.Reference, auth Auth) (Image, error) {
 	options := client.ImagePullOptions{}
 	if auth.Username != "" {
 		encoded, err := authconfig.Encode(registry.AuthConfig{Username: auth.Username, Password: auth.Password})
@@ -107,12 +107,22 @@ func (d *Docker) pull(ctx context.Context, ref string, auth Auth) (Image, error)
 	if err != nil {
 		return Image{}, err
 	}
-	for _, name := range image.RepoDigests {
-		if repo, digest, ok := strings.Cut(name, "@"); ok && strings.HasPrefix(ref, repo) {
-			return Image{Digest: digest, Ref: name}, nil
+	digest, own := digestOf(parsed, image.RepoDigests)
+	if digest == "" {
+		return Image{}, fmt.Errorf("the daemon knows no digest of %s", ref)
+	}
+	return Image{Digest: digest, Ref: own}, nil
+}
+
+// digestOf finds a reference's repository among the daemon's names of an image, which
+// leave docker.io out.
+func digestOf(ref name.Reference, names []string) (digest, own string) {
+	for _, n := range names {
+		if d, err := name.NewDigest(n); err == nil && d.Context().Name() == ref.Context().Name() {
+			return d.DigestStr(), n
 		}
 	}
-	return Image{}, fmt.Errorf("the daemon knows no digest of %s", ref)
+	return "", ""
 }
 
 // load pulls the image itself and gives it to the daemon.
@@ -126,7 +136,7 @@ func (d *Docker) load(ctx context.Context, ref string, parsed name.Reference, au
 		return Image{}, err
 	}
 	own := loadedAs(ref, desc.Digest.String())
-	tag, err := name.NewTag(own, name.Insecure)
+	tag, err := name.NewTag(own)
 	if err != nil {
 		return Image{}, err
 	}

@@ -36,7 +36,7 @@ type images struct {
 
 // pull resolves ref and unpacks its image for this machine, unless it is there.
 func (i *images) pull(ctx context.Context, ref string, auth Auth) (Image, error) {
-	parsed, err := name.ParseReference(ref, name.Insecure)
+	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return Image{}, &Error{CannotPull, fmt.Errorf("invalid reference format: %w", err)}
 	}
