@@ -31,6 +31,7 @@ var properties = []struct {
 	refuse string // a word of what they say; empty: they do not refuse, but run without
 }{
 	{"containers that find each other at localhost", localhost, "", ""},
+	{"ports of the system's choice at localhost", chosenPorts, "", ""},
 	{"datagrams to localhost", datagrams, "", ""},
 	{"a network that outlives its containers", outlives, "", ""},
 	{"a container started again", again, "", ""},
@@ -221,6 +222,13 @@ func localhost(t *testing.T, r Runtime, image string) {
 	var out strings.Builder
 	if code, err := task.Exec(t.Context(), "web", Command{Args: []string{"/app", "ask", "localhost:8080"}, Out: &out}); err != nil || code != 0 || !strings.Contains(out.String(), "/srv") {
 		t.Errorf("a command ended with %d, %v: %q", code, err, out.String())
+	}
+}
+
+// Ports that the system chooses are the task's, too.
+func chosenPorts(t *testing.T, r Runtime, image string) {
+	if out := runs(t, r, Container{Image: image, Command: []string{"late"}}); out != "found" {
+		t.Errorf("at a port of the system's choice is %q", out)
 	}
 }
 
@@ -506,6 +514,9 @@ func wayOut(t *testing.T, r Runtime, image string) {
 	}
 	if out := runs(t, r, Container{Image: image, Command: []string{"ask", address}}); out != "beyond" {
 		t.Errorf("from beyond came %q", out)
+	}
+	if out := runs(t, r, Container{Image: image, Command: []string{"far", address}}); out != "sent" {
+		t.Errorf("a datagram to beyond: %q", out)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -187,7 +189,7 @@ func (h *redirect) handle(fd int, n *notification) unix.Errno {
 			h.mu.Unlock()
 		}
 	case unix.SYS_BIND:
-		return h.rewrite(mem, n.args[1], n.args[2], func(a []byte) unix.Errno { return h.bind(a, socketOf(n)) })
+		return h.rewrite(mem, n.args[1], n.args[2], func(a []byte) unix.Errno { return h.bind(a, n) })
 	case unix.SYS_CONNECT:
 		return h.rewrite(mem, n.args[1], n.args[2], h.connect)
 	case unix.SYS_SENDTO:
@@ -236,9 +238,19 @@ func (h *redirect) rewrite(mem readWriter, at, size uint64, change func([]byte) 
 
 // bind moves a wildcard or loopback address to the task's own. A socket that
 // speaks only IPv6 cannot have it: it gets a port of its own on ::1, out of
-// everybody's way; the IPv4 socket beside it serves.
-func (h *redirect) bind(addr []byte, socket string) unix.Errno {
+// everybody's way; the IPv4 socket beside it serves. One for datagrams that asks for
+// no address and no port is to send them, maybe far, and stays as it is. Another
+// without a port gets a free one here: nobody would know which the kernel chose.
+func (h *redirect) bind(addr []byte, n *notification) unix.Errno {
 	port := binary.NativeEndian.Uint16(addr[2:])
+	if port == 0 {
+		kind := kindOf(n)
+		if kind == unix.SOCK_DGRAM && wildcard(addr) {
+			return 0
+		}
+		port = h.choose(kind)
+		binary.NativeEndian.PutUint16(addr[2:], port)
+	}
 	if binary.NativeEndian.Uint16(addr) == unix.AF_INET {
 		if ip := [4]byte(addr[4:8]); ip != [4]byte{} && ip[0] != 127 {
 			return unix.EADDRNOTAVAIL
@@ -248,7 +260,7 @@ func (h *redirect) bind(addr []byte, socket string) unix.Errno {
 		return 0
 	}
 	h.mu.Lock()
-	only := h.v6only[socket]
+	only := h.v6only[socketOf(n)]
 	h.mu.Unlock()
 	clear(addr[8:24])
 	if only {
@@ -258,6 +270,63 @@ func (h *redirect) bind(addr []byte, socket string) unix.Errno {
 	addr[18], addr[19] = 0xff, 0xff
 	copy(addr[20:24], h.ip[:])
 	h.own(port)
+	return 0
+}
+
+// wildcard says that an address is none in particular.
+func wildcard(addr []byte) bool {
+	if binary.NativeEndian.Uint16(addr) == unix.AF_INET {
+		return [4]byte(addr[4:8]) == [4]byte{}
+	}
+	return net.IP(addr[8:24]).IsUnspecified()
+}
+
+// choose is a free port of the task's address, in the network's order of bytes; 0:
+// there is none, which the kernel will say.
+func (h *redirect) choose(kind int) uint16 {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	if unix.Bind(fd, &unix.SockaddrInet4{Addr: h.ip}) != nil {
+		return 0
+	}
+	at, err := unix.Getsockname(fd)
+	if got, ok := at.(*unix.SockaddrInet4); ok && err == nil {
+		return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, uint16(got.Port)))
+	}
+	return 0
+}
+
+// kindOf is whether the socket of a call is for streams or datagrams.
+func kindOf(n *notification) int {
+	process, err := unix.PidfdOpen(groupOf(n.pid), 0)
+	if err != nil {
+		return unix.SOCK_STREAM
+	}
+	defer unix.Close(process)
+	fd, err := unix.PidfdGetfd(process, int(int32(n.args[0])), 0)
+	if err != nil {
+		return unix.SOCK_STREAM
+	}
+	defer unix.Close(fd)
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return unix.SOCK_STREAM
+	}
+	return kind
+}
+
+// groupOf is the process of a thread.
+func groupOf(thread uint32) int {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	for line := range strings.Lines(string(raw)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			pid, _ := strconv.Atoi(strings.TrimSpace(value)) // 0 is no process
+			return pid
+		}
+	}
 	return 0
 }
 

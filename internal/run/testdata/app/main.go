@@ -134,6 +134,22 @@ var verbs = map[string]func(args []string){
 			time.Sleep(10 * time.Millisecond)
 		}
 	},
+	"late": func([]string) { // find at localhost what listens where the system likes
+		l, err := net.Listen("tcp", ":0")
+		check(err)
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		check(err)
+		_, err = net.Dial("tcp", "localhost:"+port)
+		check(err)
+		fmt.Println("found")
+	},
+	"far": func(args []string) { // a datagram to another machine, without connecting
+		c, err := net.ListenPacket("udp4", ":0")
+		check(err)
+		_, err = c.WriteTo([]byte("hello"), &net.UDPAddr{IP: net.ParseIP(args[0]), Port: 53})
+		check(err)
+		fmt.Println("sent")
+	},
 	"write": func(args []string) { check(os.WriteFile(args[0], []byte(args[1]), 0o644)) },
 	"append": func(args []string) { // a letter, and what there is then
 		f, err := os.OpenFile(args[0], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
