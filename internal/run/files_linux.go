@@ -70,7 +70,9 @@ func mountRoot(c execConfig) (string, error) {
 		return "", fmt.Errorf("making mounts private: %w", err)
 	}
 	root := dirs["root"]
-	options := "lowerdir=" + c.Rootfs + ",upperdir=" + dirs["upper"] + ",workdir=" + dirs["work"]
+	// The kernel splits the options at commas and the directories below at colons.
+	plain := strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`).Replace
+	options := "lowerdir=" + plain(c.Rootfs) + ",upperdir=" + plain(dirs["upper"]) + ",workdir=" + plain(dirs["work"])
 	if c.Mode == "rootless" {
 		options += ",userxattr" // other attributes are not an ordinary user's
 	}

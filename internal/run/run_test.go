@@ -149,10 +149,15 @@ func each(t *testing.T, fn func(t *testing.T, r Runtime, image string)) {
 
 // on runs a test on one runtime.
 func on(t *testing.T, name, ref string, fn func(t *testing.T, r Runtime, image string)) {
+	in(t, "serin", name, ref, fn)
+}
+
+// in runs a test on one runtime whose directory's name begins as it is told.
+func in(t *testing.T, at, name, ref string, fn func(t *testing.T, r Runtime, image string)) {
 	if name == "native" && os.Geteuid() != 0 {
 		t.Skip("native needs root")
 	}
-	dir, err := os.MkdirTemp("/tmp", "serin")
+	dir, err := os.MkdirTemp("/tmp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -646,6 +651,18 @@ func TestTheLimitsOfATaskThatLivesAreNotLeftOver(t *testing.T) {
 }
 
 // Links of an image lead where they do inside, not where they do for the machine.
+// The kernel reads colons, commas and backslashes in a mount's options.
+func TestADirectoryMayHaveAnyName(t *testing.T) {
+	ref := push(t)
+	for _, name := range []string{"native", "rootless", "confined"} {
+		t.Run(name, func(t *testing.T) {
+			in(t, `se:r,i\\:n 'x"`, name, ref, func(t *testing.T, r Runtime, image string) {
+				get(t, start(t, r, "t1", image, nil))
+			})
+		})
+	}
+}
+
 func TestMountsFollowLinksInside(t *testing.T) {
 	outside := t.TempDir()
 	root := filepath.Join(outside, "root")
