@@ -298,6 +298,10 @@ func (g *agent) abandon(ctx context.Context, key string) {
 	})
 }
 
+// removing is how long what a task leaves may take to go, in wall time; what stays is
+// found by "serin gc".
+const removing = time.Minute
+
 // forget lets go of what ran for a task that has ended.
 func (g *agent) forget(ctx context.Context, key string, h run.Task) {
 	g.mu.Lock()
@@ -306,6 +310,8 @@ func (g *agent) forget(ctx context.Context, key string, h run.Task) {
 	delete(g.ships, key)
 	delete(g.due, key)
 	g.mu.Unlock()
+	ctx, enough := context.WithTimeout(ctx, removing)
+	defer enough()
 	if err := h.Remove(ctx); err != nil {
 		g.log.Warn("an ended task could not be removed", "task", h.ID(), "err", err)
 	}

@@ -69,6 +69,12 @@ func Bubble(t testing.TB, f Function) (*stage.Stage, aws.Config, *http.Client) {
 // inBubble is Bubble with what a test says itself of the stage and its tasks.
 func inBubble(t testing.TB, config stage.Config, fake *run.Fake) (*stage.Stage, aws.Config, *http.Client) {
 	t.Helper()
+	return inBubbleOn(t, config, fake, fake)
+}
+
+// inBubbleOn is inBubble with a runtime around the fake one.
+func inBubbleOn(t testing.TB, config stage.Config, fake *run.Fake, r run.Runtime) (*stage.Stage, aws.Config, *http.Client) {
+	t.Helper()
 	n := memnet.New()
 	fake.Listen = n.Listen
 	l, err := n.Listen("127.0.0.1:4566")
@@ -78,7 +84,7 @@ func inBubble(t testing.TB, config stage.Config, fake *run.Fake) (*stage.Stage, 
 	client := n.Client()
 	t.Cleanup(client.CloseIdleConnections)
 	config.Endpoint, config.Speed, config.Network = "127.0.0.1:4566", 1, n
-	s, c, stop := start(t, l, config, fake)
+	s, c, stop := start(t, l, config, r)
 	t.Cleanup(stop)
 	c.HTTPClient = client
 	return s, c, client

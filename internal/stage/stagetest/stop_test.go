@@ -7,10 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/run"
+	"serin/internal/stage"
 )
 
 func (w *world) stop(deployment string, how types.StopServiceDeploymentStopType) error {
@@ -207,5 +211,34 @@ func TestADeletedServiceTakesItsDeploymentsAlong(t *testing.T) {
 		if list, err := w.ecs.ListServices(t.Context(), &ecs.ListServicesInput{}); err != nil || len(list.ServiceArns) != 0 {
 			t.Errorf("%v, %v are listed", list, err)
 		}
+	})
+}
+
+// stuck is a runtime whose tasks cannot be removed.
+type stuck struct{ *run.Fake }
+
+type stuckTask struct{ run.Task }
+
+func (r stuck) Create(ctx context.Context, spec run.Spec) (run.Task, error) {
+	t, err := r.Fake.Create(ctx, spec)
+	return stuckTask{t}, err
+}
+
+func (stuckTask) Remove(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// What a task leaves is gc's in the end: its row does not wait for it for ever.
+func TestATaskThatCannotBeRemovedIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := run.NewFake()
+		s, c, client := inBubbleOn(t, stage.Config{}, fake, stuck{fake})
+		w := worldOf(t, s, c, client, time.Second, time.Hour)
+		w.define("1")
+		arn := w.runs(&ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")})[0].TaskArn
+		w.until("it runs", func() bool { return *w.task(arn).LastStatus == "RUNNING" })
+		w.must(w.ecs.StopTask(t.Context(), &ecs.StopTaskInput{Task: arn}))
+		w.must(nil, w.eventually("it has stopped", func() bool { return *w.task(arn).LastStatus == "STOPPED" }))
 	})
 }
