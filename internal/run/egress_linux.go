@@ -65,9 +65,9 @@ func forwards(c *nftables.Conn) (list []*nftables.Chain) {
 }
 
 // passDroppers accepts what a bridge's tasks send, and the answers, in chains that
-// drop unless it is said otherwise. The rules are as
-// iptables writes its own, or it would not read the chain any more, and Docker with
-// it.
+// drop unless it is said otherwise, behind what others say there: what they drop on
+// purpose stays dropped. The rules are as iptables writes its own, or it would not read
+// the chain any more, and Docker with it.
 func passDroppers(c *nftables.Conn, bridge string) error {
 	note := xt.Comment(bridge)
 	answers := &expr.Match{Name: "conntrack", Rev: 3, Info: &xt.ConntrackMtinfo3{ConntrackMtinfo2: xt.ConntrackMtinfo2{
@@ -79,7 +79,7 @@ func passDroppers(c *nftables.Conn, bridge string) error {
 		}
 		for by, also := range map[expr.MetaKey][]expr.Any{expr.MetaKeyIIFNAME: nil, expr.MetaKeyOIFNAME: {answers}} { // into the bridge only what was asked for
 			match := append(throughInterface(by, expr.CmpOpEq, bridge), also...)
-			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: append(match, &expr.Match{Name: "comment", Info: &note}, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})})
+			c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: append(match, &expr.Match{Name: "comment", Info: &note}, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})})
 		}
 	}
 	if err := c.Flush(); err != nil {
