@@ -339,7 +339,7 @@ func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, err
 		said, _ := os.ReadFile(filepath.Join(dir, "shim.log"))
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said)))
 	}
-	t := l.adopt(dir, p, conn)
+	t, _ := l.adopt(dir, p, conn)
 	if err := t.located(ctx); err != nil {
 		cmd.Process.Kill()
 		t.forget()
@@ -375,18 +375,23 @@ func dialShim(ctx context.Context, dir string, exited <-chan struct{}) (net.Conn
 	}
 }
 
-// adopt follows a task through its shim's connection.
-func (l *Local) adopt(dir string, p plan, conn net.Conn) *localTask {
-	t := &localTask{runtime: l, dir: dir, plan: p, conn: conn, changed: make(chan struct{})}
+// adopt follows a task through its shim's connection; seen is closed when the shim has
+// said how it is.
+func (l *Local) adopt(dir string, p plan, conn net.Conn) (t *localTask, seen <-chan struct{}) {
+	t = &localTask{runtime: l, dir: dir, plan: p, conn: conn, changed: make(chan struct{})}
 	for _, c := range p.Configs {
 		t.state.Containers = append(t.state.Containers, ContainerState{Name: c.Name})
 	}
 	l.mu.Lock()
 	l.tasks[p.Spec.ID] = t
 	l.mu.Unlock()
+	seen = t.changed
 	go t.follow()
-	return t
+	return t, seen
 }
+
+// answering is how long the shim of a task that is found may take to say how it is.
+const answering = 10 * time.Second
 
 // Tasks finds the tasks of earlier programs: those whose shim answers go on,
 // those whose shim is gone have ended, whatever their last state says.
@@ -415,14 +420,25 @@ func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
 			l.net.adopt(p.Spec.ID, p.Address)
 		}
 		conn, err := dialSocket(dir)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrNotExist): // its shim is gone
 			t = &localTask{runtime: l, dir: dir, plan: p, conn: noConn{}, changed: make(chan struct{})}
 			t.lost()
 			l.mu.Lock()
 			l.tasks[p.Spec.ID] = t
 			l.mu.Unlock()
-		} else {
-			t = l.adopt(dir, p, conn)
+		case err != nil:
+			return nil, fmt.Errorf("reaching task %s: %w", p.Spec.ID, err)
+		default: // before its first state nothing seems to have run
+			var seen <-chan struct{}
+			t, seen = l.adopt(dir, p, conn)
+			select {
+			case <-seen:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(answering):
+				return nil, fmt.Errorf("reaching task %s: its shim does not answer", p.Spec.ID)
+			}
 		}
 		found = append(found, t)
 	}

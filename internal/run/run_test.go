@@ -449,6 +449,51 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 }
 
 // foundAgain is the same story where the daemon keeps the tasks.
+// A task is found with the state that it has: nobody starts again what has ended. One
+// that cannot be asked for a reason of this program's has not ended.
+func TestAnEarlierTaskIsFoundAsItIs(t *testing.T) {
+	ref := push(t)
+	on(t, "confined", ref, func(t *testing.T, r Runtime, image string) {
+		first := r.(*Local)
+		task := startSpec(t, r, Spec{ID: "a", Containers: []Container{{Name: "once", Image: image, Command: []string{"exit"}}, {Name: "web", Image: image, StopTimeout: time.Second}}})
+		finished(t, task, 0)
+		first.Close()
+		later := func() *Local {
+			l, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log, Helper: first.helper})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		sock := filepath.Join(first.taskDir("a"), "sock")
+		if err := errors.Join(os.Rename(sock, sock+"et"), os.Symlink("sock", sock)); err != nil {
+			t.Fatal(err)
+		}
+		second := later()
+		if found, err := second.Tasks(t.Context()); err == nil {
+			st, _ := found[0].State()
+			t.Errorf("a task that cannot be asked is %+v", st)
+		}
+		second.Close()
+		if err := os.Rename(sock+"et", sock); err != nil {
+			t.Fatal(err)
+		}
+		third := later()
+		defer third.Close()
+		found, err := third.Tasks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, _ := found[0].State(); st.Containers[0].Starts != 1 || st.Containers[0].ExitCode != 7 || !st.Containers[1].Runs() {
+			t.Errorf("it is found as %+v", st)
+		}
+		end(t, found[0])
+		if err := found[0].Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func foundAgain(t *testing.T, d *Docker, tasks ...Task) {
 	d.mu.Lock()
 	d.tasks = map[string]*dockerTask{} // as a new program knows none
