@@ -101,7 +101,7 @@ type machines struct{ *ec2d.API }
 func (m machines) Network(scope arn.Scope, subnets, groups []string) (zones map[string]string, vpc string, err error) {
 	zones, vpc, err = m.API.Network(scope, subnets, groups)
 	if e, ok := errors.AsType[*ec2d.MissingError](err); ok {
-		err = fmt.Errorf("Error retrieving %s information for [%s]: %w (ErrorCode: %s)", e.What, e.ID, e, e.Code())
+		err = errors.New("Error retrieving " + e.What + " information for [" + e.ID + "]: " + e.Error() + " (ErrorCode: " + e.Code() + ")")
 	}
 	if err != nil {
 		return nil, "", message(err)

@@ -131,7 +131,7 @@ func (m groupMachines) profileRole(scope arn.Scope, profile string) (string, err
 	}
 	role, ok := m.s.iam.ProfileRole(scope.Account, name)
 	if !ok {
-		return "", fmt.Errorf("Value (%s) for parameter iamInstanceProfile.%s is invalid. Invalid IAM Instance Profile %s", profile, member, word)
+		return "", errors.New("Value (" + profile + ") for parameter iamInstanceProfile." + member + " is invalid. Invalid IAM Instance Profile " + word)
 	}
 	return role, nil
 }

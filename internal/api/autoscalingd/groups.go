@@ -139,11 +139,11 @@ func (a *API) check(scope arn.Scope, g *group) (t Template, places []Place, err 
 	}
 	g.Template = types.LaunchTemplateSpecification{LaunchTemplateId: &t.ID, LaunchTemplateName: &t.Name, Version: g.Template.Version}
 	places, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones, nil)
-	if err == nil {
-		err = g.zonesAre(places)
-	}
 	if err != nil {
 		return t, nil, invalid("%v", err)
+	}
+	if err := g.zonesAre(places); err != nil {
+		return t, nil, err
 	}
 	if _, err = a.deps.Machines.Places(scope, g.Subnets, g.Zones, t.SecurityGroups); err != nil {
 		return t, nil, invalid("You must use a valid fully-formed launch template. %v", err)
@@ -153,25 +153,24 @@ func (a *API) check(scope arn.Scope, g *group) (t Template, places []Place, err 
 
 // zonesAre refuses zones that are not, or are not those of the group's subnets.
 func (g group) zonesAre(places []Place) error {
+	const differ = "The availability zones of the specified subnets and the AutoScalingGroup do not match"
 	its := map[string]bool{}
 	for _, p := range places {
 		its[p.Zone] = true
 	}
 	for _, z := range g.Zones {
 		if !its[z] && len(g.Subnets) == 0 {
-			return fmt.Errorf("Invalid availability zones: [%s]", z) // guessed
+			return invalid("Invalid availability zones: [%s]", z) // guessed
 		}
 		if !its[z] {
-			return errZones
+			return invalid(differ)
 		}
 	}
 	if len(g.Subnets) > 0 && g.Zones != nil && len(its) != len(g.Zones) {
-		return errZones
+		return invalid(differ)
 	}
 	return nil
 }
-
-var errZones = errors.New("The availability zones of the specified subnets and the AutoScalingGroup do not match")
 
 // mayLaunch asks whether who calls may launch what a group is to launch: that is
 // asked when the group gets its template, documented, and not again.
