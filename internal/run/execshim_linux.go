@@ -75,7 +75,7 @@ func (s *shim) run(call execCall) (_ *execRun, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL} // as the containers'
 	r := &execRun{main: main, terminal: call.Terminal}
 	theirs, start, err := r.open(call, cmd, s.plan.Mode)
 	if err == nil {
