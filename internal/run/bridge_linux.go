@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,7 +22,8 @@ type nativeNet struct {
 	closed  error        // why tasks cannot reach beyond this machine
 	gateway netip.Prefix // the bridge's address, with the length of its network
 	mu      sync.Mutex
-	leased  map[string]netip.Addr // task id → address
+	leased  map[string]netip.Addr // task, or host or container → address
+	hosts   map[string]*netHost
 	last    netip.Addr            // the one given out last
 }
 
@@ -32,7 +34,7 @@ var candidates = []string{"10.213.", "10.214.", "10.215.", "10.216.", "10.88.", 
 
 func newNativeNet(dir string) (*nativeNet, error) {
 	sum := sha256.Sum256([]byte(dir))
-	n := &nativeNet{bridge: "serin" + hex.EncodeToString(sum[:4]), leased: map[string]netip.Addr{}}
+	n := &nativeNet{bridge: "serin" + hex.EncodeToString(sum[:4]), leased: map[string]netip.Addr{}, hosts: map[string]*netHost{}}
 	link, err := netlink.LinkByName(n.bridge)
 	if err == nil { // left by an earlier program, with its tasks on it
 		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
@@ -101,10 +103,13 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }
 
-// lease gives a task an address.
+// lease gives a task, a host or a container its address, the same one again.
 func (n *nativeNet) lease(id string) (netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if a, ok := n.leased[id]; ok {
+		return a, nil
+	}
 	used := map[netip.Addr]bool{n.gateway.Addr(): true}
 	for _, a := range n.leased {
 		used[a] = true
@@ -123,22 +128,9 @@ func (n *nativeNet) lease(id string) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("the tasks' network %s has no address left", n.gateway.Masked())
 }
 
-func (n *nativeNet) adopt(id, address string) {
-	if a, err := netip.ParseAddr(address); err == nil {
-		n.mu.Lock()
-		n.leased[id] = a
-		n.mu.Unlock()
-	}
-}
-
-func (n *nativeNet) release(id string) {
-	n.mu.Lock()
-	delete(n.leased, id)
-	n.mu.Unlock()
-}
-
-// connect lays a cable from the bridge into the network namespace of pid.
-func (n *nativeNet) connect(pid int, id string) error {
+// connect lays a cable of a name from the bridge into a network, for the address that
+// is leased as id.
+func (n *nativeNet) connect(network *os.File, id, name string) error {
 	n.mu.Lock()
 	address := n.leased[id]
 	n.mu.Unlock()
@@ -146,37 +138,30 @@ func (n *nativeNet) connect(pid int, id string) error {
 	if err != nil {
 		return fmt.Errorf("finding the tasks' bridge: %w", err)
 	}
-	sum := sha256.Sum256([]byte(n.bridge + id))
+	sum := sha256.Sum256([]byte(n.bridge + name))
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MasterIndex = "sv"+hex.EncodeToString(sum[:6]), bridge.Attrs().Index
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(network.Fd())}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("making the task's network: %w", err)
 	}
 	if err := netlink.LinkSetUp(veth); err != nil {
 		return fmt.Errorf("making the task's network: %w", err)
 	}
-	ns, err := netns.GetFromPid(pid)
-	if err != nil {
-		return fmt.Errorf("entering the task's network: %w", err)
-	}
-	defer ns.Close()
-	in, err := netlink.NewHandleAt(ns)
+	in, err := netlink.NewHandleAt(netns.NsHandle(network.Fd()))
 	if err != nil {
 		return fmt.Errorf("entering the task's network: %w", err)
 	}
 	defer in.Close()
-	for _, name := range []string{"lo", "eth0"} {
-		link, err := in.LinkByName(name)
-		if err == nil && name == "eth0" {
-			err = in.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, n.gateway.Bits()))})
-		}
-		if err == nil {
-			err = in.LinkSetUp(link)
-		}
-		if err != nil {
-			return fmt.Errorf("setting up the task's %s: %w", name, err)
-		}
+	link, err := in.LinkByName("eth0")
+	if err == nil {
+		err = in.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, n.gateway.Bits()))})
+	}
+	if err == nil {
+		err = in.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("setting up the task's eth0: %w", err)
 	}
 	if err := in.RouteAdd(&netlink.Route{Gw: n.gateway.Addr().AsSlice()}); err != nil {
 		return fmt.Errorf("setting the task's route: %w", err)
@@ -184,8 +169,17 @@ func (n *nativeNet) connect(pid int, id string) error {
 	return nil
 }
 
-// close removes the bridge when no task is on it any more.
+// close lets go of the hosts' networks, and removes the bridge when no task is on it
+// any more.
 func (n *nativeNet) close(empty bool) error {
+	n.mu.Lock()
+	for _, h := range n.hosts {
+		if h.network != nil {
+			h.network.Close()
+		}
+	}
+	clear(n.hosts)
+	n.mu.Unlock()
 	if !empty {
 		return nil
 	}

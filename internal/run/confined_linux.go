@@ -12,7 +12,7 @@ import (
 
 // confinedHost is the shim's side of a confined task: an address, and nothing that
 // keeps its files and processes apart.
-type confinedHost struct{ redirect }
+type confinedHost struct{ redirects }
 
 func (h *confinedHost) command(c execConfig) (*exec.Cmd, error) {
 	return initCommand("serin-confined-init", c)
@@ -37,7 +37,7 @@ func confinedInit() error {
 // confinedExec becomes the program, among the container's files as far as they are
 // kept apart.
 func confinedExec(c execConfig) error {
-	shim, err := dialFilters()
+	shim, err := dialFilters(c)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,10 @@ var properties = []struct {
 	{"a network that outlives its containers", outlives, "", ""},
 	{"a container started again", again, "", ""},
 	{"containers stopped one by one", oneByOne, "", ""},
+	{"a network for each container, and ports of a host", bridged, "", ""},
+	{"links", linked, "confined", "links"},
+	{"the network of a host", hosted, "docker", "network mode host"},
+	{"no network", unconnected, "rootless confined", "network mode none"},
 	{"volumes, its own and shared ones", volumes, "confined", "volumes"},
 	{"a read-only root and memory to write to", readOnlyRoot, "confined", "read-only root"},
 	{"limits of setrlimit", ulimits, "", ""},
@@ -137,11 +141,14 @@ func TestTheDocumentSaysWhatRuntimesGive(t *testing.T) {
 
 // refusals ask for what a runtime without it refuses.
 var refusals = map[string]Spec{
-	"volumes":        {Volumes: []Volume{{Name: "v"}}, Containers: []Container{{Mounts: []Mount{{Volume: "v", Path: "/v"}}}}},
-	"read-only root": {Containers: []Container{{ReadOnly: true}}},
-	"capabilities":   {Containers: []Container{{Drop: []string{"ALL"}}}},
-	"hosts":          {Containers: []Container{{Hosts: []string{"10.1.2.3 db"}}}},
-	"systemControls": {Sysctls: map[string]string{"net.core.somaxconn": "1"}, Containers: []Container{{}}},
+	"volumes":           {Volumes: []Volume{{Name: "v"}}, Containers: []Container{{Mounts: []Mount{{Volume: "v", Path: "/v"}}}}},
+	"read-only root":    {Containers: []Container{{ReadOnly: true}}},
+	"capabilities":      {Containers: []Container{{Drop: []string{"ALL"}}}},
+	"hosts":             {Containers: []Container{{Hosts: []string{"10.1.2.3 db"}}}},
+	"links":             {Network: BridgeNetwork, Host: "i-1", Containers: []Container{{Name: "main", Links: []Link{{"main", "me"}}}}},
+	"network mode host": {Network: HostNetwork, Host: "i-1", Containers: []Container{{}}},
+	"network mode none": {Network: NoNetwork, Containers: []Container{{}}},
+	"systemControls":    {Sysctls: map[string]string{"net.core.somaxconn": "1"}, Containers: []Container{{}}},
 }
 
 func refuses(t *testing.T, r Runtime, image, word string) {

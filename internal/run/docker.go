@@ -164,7 +164,14 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 	if err != nil {
 		return err
 	}
+	if t.spec.Network == HostNetwork {
+		return errNoHost
+	}
+	t.onHost()
 	network := container.NetworkMode(d.network)
+	if t.spec.Network == NoNetwork {
+		network = "none"
+	}
 	if apart(t.spec) {
 		if t.pause, err = d.startPause(ctx, t.spec, string(raw)); err != nil {
 			return err
@@ -190,7 +197,7 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 		if t.pause != "" { // they are of the network's container
 			config.Hostname, host.DNS, host.DNSSearch, host.ExtraHosts = "", nil, nil, nil
 		}
-		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + t.spec.ID + "-" + c.Name})
+		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, NetworkingConfig: d.links(t.spec, c), Name: containerName(t.spec, c.Name)})
 		if taken(err) {
 			return ErrExists
 		}
@@ -237,6 +244,10 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 			host.Memory = spec.Memory
 		}
 		host.Sysctls = spec.Sysctls
+	}
+	if spec.Network.apart() {
+		host.Sysctls = c.Sysctls
+		config.ExposedPorts, host.PortBindings = d.publish(spec, c)
 	}
 	if c.Init {
 		host.Init = &c.Init
@@ -469,6 +480,7 @@ var errGone = errors.New("the daemon has its containers no more")
 // locate reads where the task is and how its containers are. A container that
 // the daemon has no more has ended.
 func (t *dockerTask) locate(ctx context.Context) error {
+	t.onHost()
 	gone := 0
 	for i, id := range t.ids {
 		name := t.spec.Containers[i].Name
@@ -490,8 +502,12 @@ func (t *dockerTask) locate(ctx context.Context) error {
 	if t.pause != "" {
 		return t.findAddress(ctx, t.pause)
 	}
-	if t.state.Containers[0].Runs() {
-		return t.findAddress(ctx, t.ids[0])
+	for i, id := range t.ids {
+		if t.state.Containers[i].Runs() {
+			if err := t.findAddress(ctx, id); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -506,9 +522,7 @@ func (t *dockerTask) findAddress(ctx context.Context, id string) error {
 		return fmt.Errorf("finding the task's address: %w", err)
 	}
 	if n := r.Container.NetworkSettings; n != nil && n.Networks[t.runtime.network] != nil {
-		t.mu.Lock()
-		t.address = n.Networks[t.runtime.network].IPAddress
-		t.mu.Unlock()
+		t.isAt(id, n.Networks[t.runtime.network].IPAddress)
 	}
 	return nil
 }
@@ -566,8 +580,9 @@ func (t *dockerTask) Start(ctx context.Context, name string) error {
 	}
 	starts := 0
 	t.change(func(st *State) {
-		starts = st.Containers[at].Starts + 1
-		st.Containers[at] = ContainerState{Name: name, Starts: starts, Started: time.Now()}
+		was := st.Containers[at]
+		starts = was.Starts + 1
+		st.Containers[at] = ContainerState{Name: name, Starts: starts, Started: time.Now(), Address: was.Address}
 	})
 	go t.follow(at, starts)
 	return nil

@@ -21,7 +21,9 @@ import (
 const pauseImage = "serin/pause:1"
 
 // apart says whether a task's network is to be held by a container beside its own.
-func apart(spec Spec) bool { return len(spec.Containers) > 1 || spec.Containers[0].Again }
+func apart(spec Spec) bool {
+	return spec.Network == OwnNetwork && (len(spec.Containers) > 1 || spec.Containers[0].Again)
+}
 
 // startPause starts the container that holds a task's network.
 func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id string, err error) {

@@ -210,7 +210,13 @@ func execMain() error {
 		untilJoined()
 		err = amongProcesses(pid, c.Terminal, report)
 	default:
-		if err = setns(pid, "mnt", unix.CLONE_NEWNS); err == nil {
+		if c.Apart {
+			err = setns(pid, "net", unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = setns(pid, "mnt", unix.CLONE_NEWNS)
+		}
+		if err == nil {
 			err = become(c, "", true)
 		}
 	}

@@ -72,13 +72,8 @@ func (f *Fake) Create(_ context.Context, spec Spec) (Task, error) {
 		return nil, &Error{CannotCreate, err}
 	}
 	t := &fakeTask{spec: spec, said: map[string][]Line{}, changed: make(chan struct{}), runtime: f}
-	var l net.Listener
-	for {
-		t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
-		var err error
-		if l, err = f.Listen(netip.AddrPortFrom(t.address, 8080).String()); err == nil {
-			break
-		}
+	if err := t.listen(); err != nil {
+		return nil, &Error{CannotCreate, err}
 	}
 	f.mu.Lock()
 	for _, c := range spec.Containers {
@@ -88,16 +83,65 @@ func (f *Fake) Create(_ context.Context, spec Spec) (Task, error) {
 	}
 	f.tasks[spec.ID] = t
 	f.mu.Unlock()
-	t.server = &http.Server{Handler: http.HandlerFunc(t.serve)}
-	go t.server.Serve(l)
+	for _, s := range t.servers {
+		go s.Serve(s.l)
+	}
 	return t, nil
 }
 
-// serve answers for the first container that runs.
-func (t *fakeTask) serve(w http.ResponseWriter, r *http.Request) {
+// fakeServer is a port of a task.
+type fakeServer struct {
+	http.Server
+	l net.Listener
+}
+
+// listen has the task listen where it is reached: at an address of its own, or at its
+// host's ports.
+func (t *fakeTask) listen() error {
+	open := func(port uint16, container int) error {
+		l, err := t.runtime.Listen(netip.AddrPortFrom(t.address, port).String())
+		if err == nil {
+			t.servers = append(t.servers, &fakeServer{http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.serve(w, r, container) })}, l})
+		}
+		return err
+	}
+	switch t.spec.Network {
+	case NoNetwork:
+		return nil
+	case OwnNetwork:
+		for {
+			t.address = netip.AddrFrom4([4]byte{127, 89, byte(rand.N(256)), byte(1 + rand.N(254))})
+			if open(8080, -1) == nil {
+				return nil
+			}
+		}
+	}
+	t.address = hostAddress("fake", t.spec.Host)
+	for at, c := range t.spec.Containers {
+		for _, p := range c.Ports {
+			if err := open(p.Host, at); err != nil && !p.UDP {
+				t.close()
+				return fmt.Errorf("Bind for 0.0.0.0:%d failed: port is already allocated", p.Host)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *fakeTask) close() {
+	for _, s := range t.servers {
+		s.Close()
+		s.l.Close()
+	}
+}
+
+// serve answers for a container, or for the first one that runs.
+func (t *fakeTask) serve(w http.ResponseWriter, r *http.Request, at int) {
 	st, _ := t.State()
-	at := slices.IndexFunc(st.Containers, ContainerState.Runs)
 	if at < 0 {
+		at = slices.IndexFunc(st.Containers, ContainerState.Runs)
+	}
+	if at < 0 || !st.Containers[at].Runs() {
 		panic(http.ErrAbortHandler) // nobody is there
 	}
 	tag, c := t.tags[at], t.spec.Containers[at]
@@ -133,7 +177,7 @@ type fakeTask struct {
 	tags    []string // of the containers' images
 	spec    Spec
 	address netip.Addr
-	server  *http.Server
+	servers []*fakeServer
 
 	mu      sync.Mutex
 	state   State
@@ -169,7 +213,7 @@ func (t *fakeTask) change(fn func(*State)) {
 	fn(&t.state)
 	if t.ending && t.state.Idle() {
 		t.state.Ended = true
-		t.server.Close()
+		t.close()
 	}
 	close(t.changed)
 	t.changed = make(chan struct{})

@@ -201,7 +201,7 @@ func (l *Local) Create(ctx context.Context, spec Spec) (Task, error) {
 	if err != nil {
 		os.RemoveAll(dir)
 		if l.net != nil {
-			l.net.release(spec.ID)
+			l.net.release(spec)
 		}
 		return nil, &Error{CannotCreate, err}
 	}
@@ -210,8 +210,12 @@ func (l *Local) Create(ctx context.Context, spec Spec) (Task, error) {
 
 // cannot says what a task asks for that a runtime does not have.
 func cannot(mode string, spec Spec) error {
-	if mode != "native" && len(spec.Sysctls) > 0 {
+	own := len(spec.Sysctls) > 0 || slices.ContainsFunc(spec.Containers, func(c Container) bool { return len(c.Sysctls) > 0 })
+	switch {
+	case mode != "native" && own:
 		return fmt.Errorf("the runtime %s gives a task no network of its own to set systemControls of", mode)
+	case mode != "native" && spec.Network == NoNetwork:
+		return fmt.Errorf("the runtime %s cannot keep a task from the machine's network, as the network mode none asks", mode)
 	}
 	if mode != "confined" {
 		return nil
@@ -219,7 +223,7 @@ func cannot(mode string, spec Spec) error {
 	for _, c := range spec.Containers {
 		for what, asked := range map[string]bool{
 			"volumes": len(c.Mounts) > 0, "tmpfs": len(c.Tmpfs) > 0, "a read-only root": c.ReadOnly, "added capabilities": len(c.Add) > 0, "dropped capabilities": len(c.Drop) > 0,
-			"a hostname": c.Hostname != "", "extra hosts": len(c.Hosts) > 0, "DNS servers": len(c.DNS)+len(c.Search) > 0,
+			"a hostname": c.Hostname != "", "extra hosts": len(c.Hosts) > 0, "DNS servers": len(c.DNS)+len(c.Search) > 0, "links": len(c.Links) > 0,
 		} {
 			if asked {
 				return fmt.Errorf("the runtime confined does not keep files apart and has no %s, which container %s asks for", what, c.Name)
@@ -245,13 +249,6 @@ func (l *Local) create(ctx context.Context, dir string, p plan) (*localTask, err
 		}
 		p.Volumes[v.Name] = at
 	}
-	if l.net != nil {
-		address, err := l.net.lease(p.Spec.ID)
-		if err != nil {
-			return nil, err
-		}
-		p.Address, p.Bridge, p.Gateway = address.String(), l.net.bridge, l.net.gateway.String()
-	}
 	oneUser := l.mode == "rootless" && findUsers().single()
 	for _, c := range p.Spec.Containers {
 		image, err := l.images.config(c.Image)
@@ -262,10 +259,35 @@ func (l *Local) create(ctx context.Context, dir string, p plan) (*localTask, err
 		if err != nil {
 			return nil, err
 		}
-		resolved.Mode, resolved.Volumes, resolved.Address, resolved.OneUser = l.mode, p.Volumes, p.Address, oneUser
+		resolved.Mode, resolved.Volumes, resolved.Apart, resolved.OneUser = l.mode, p.Volumes, p.Spec.Network.apart(), oneUser
 		p.Configs = append(p.Configs, resolved)
 	}
+	if err := l.place(&p); err != nil {
+		return nil, err
+	}
 	return l.launch(ctx, dir, p)
+}
+
+// place says where a task and its containers are, as far as that is known before
+// they are made.
+func (l *Local) place(p *plan) error {
+	if l.net == nil {
+		if p.Spec.Host != "" && p.Spec.Network != OwnNetwork {
+			p.Address = hostAddress(l.dir, p.Spec.Host).String()
+		}
+		return nil
+	}
+	p.Bridge, p.Gateway = l.net.bridge, l.net.gateway.String()
+	if err := l.net.board(p); err != nil {
+		return err
+	}
+	for i := range p.Configs {
+		c := &p.Configs[i]
+		if c.Address = cmp.Or(c.Address, p.Address); c.Apart {
+			c.Hostname = cmp.Or(c.Hostname, hostnameAt(c.Address))
+		}
+	}
+	return nil
 }
 
 // resolve fills a container's empty fields with the image's, as Docker does: an
@@ -319,20 +341,16 @@ func (l *Local) launch(ctx context.Context, dir string, p plan) (*localTask, err
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, diary, diary
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=madvdontneed=1", usualPath}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if l.mode == "native" {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS
+	start := cmd.Start
+	if l.net != nil {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUTS
+		start = func() error { return l.net.start(cmd, p) }
 	}
-	if err := cmd.Start(); err != nil {
+	if err := start(); err != nil {
 		return nil, fmt.Errorf("starting the task's shim: %w", err)
 	}
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }()
-	if l.net != nil {
-		if err := l.net.connect(cmd.Process.Pid, p.Spec.ID); err != nil {
-			cmd.Process.Kill()
-			return nil, err
-		}
-	}
 	conn, err := dialShim(ctx, dir, exited)
 	if err != nil {
 		cmd.Process.Kill()
@@ -416,10 +434,10 @@ func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
 			os.RemoveAll(dir) // its start never got as far as a shim
 			continue
 		}
-		if l.net != nil {
-			l.net.adopt(p.Spec.ID, p.Address)
-		}
 		conn, err := dialSocket(dir)
+		if l.net != nil {
+			l.net.adopt(p, conn)
+		}
 		switch {
 		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrNotExist): // its shim is gone
 			t = &localTask{runtime: l, dir: dir, plan: p, conn: noConn{}, changed: make(chan struct{})}
@@ -468,7 +486,7 @@ func (t *localTask) Address() netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a, err := netip.ParseAddr(t.state.Address)
-	if err != nil {
+	if err != nil || t.plan.Spec.Network == NoNetwork {
 		return netip.Addr{}
 	}
 	return a
@@ -525,12 +543,19 @@ func (t *localTask) lost() {
 	t.set(st)
 }
 
+// placed says that the task's network is made.
+func (t *localTask) placed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state.Address != ""
+}
+
 // located waits until the task has its address.
 func (t *localTask) located(ctx context.Context) error {
 	for {
 		st, changed := t.State()
 		switch {
-		case t.Address().IsValid():
+		case t.placed():
 			return nil
 		case st.Ended:
 			return fmt.Errorf("the task's network: %s", cmp.Or(st.Containers[0].Error, "its shim ended"))
@@ -671,7 +696,7 @@ func (t *localTask) forget() {
 	delete(t.runtime.tasks, t.ID())
 	t.runtime.mu.Unlock()
 	if t.runtime.net != nil {
-		t.runtime.net.release(t.ID())
+		t.runtime.net.release(t.plan.Spec)
 	}
 }
 

@@ -17,9 +17,9 @@ func newHost(p plan, children *reaper) host {
 	case "native":
 		return &nativeHost{plan: p}
 	case "rootless":
-		return &rootlessHost{children: children}
+		return &rootlessHost{redirects: redirects{plan: p}, children: children}
 	}
-	return &confinedHost{}
+	return &confinedHost{redirects{plan: p}}
 }
 
 // nativeHost has the task's network, which its starter lays, and its cgroups.
@@ -29,20 +29,28 @@ type nativeHost struct {
 	waiting map[string]*os.File // container → the pipe its init waits on
 }
 
-func (h *nativeHost) address() (string, error) {
-	name := "ip-" + strings.ReplaceAll(h.plan.Address, ".", "-")
-	if err := unix.Sethostname([]byte(name)); err != nil {
-		return "", fmt.Errorf("naming the task's host: %w", err)
+func (h *nativeHost) address() (at addresses, err error) {
+	if err := unix.Sethostname([]byte(hostnameAt(h.plan.Address))); err != nil {
+		return at, fmt.Errorf("naming the task's host: %w", err)
 	}
-	for name, value := range h.plan.Spec.Sysctls {
-		file := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
-		if err := os.WriteFile(file, []byte(value), 0); err != nil {
-			return "", fmt.Errorf("setting %s: %w", name, err)
-		}
+	if err := setSysctls(h.plan.Spec.Sysctls); err != nil {
+		return at, err
 	}
 	h.limit(h.plan.Spec)
-	return h.plan.Address, nil
+	at.task = h.plan.Address
+	for i, c := range h.plan.Configs {
+		if c.Apart {
+			unix.CloseOnExec(firstNetwork + i)
+		}
+		if h.plan.Spec.Network == BridgeNetwork {
+			at.containers = append(at.containers, c.Address)
+		}
+	}
+	return at, nil
 }
+
+// hostnameAt is the name of a machine by its address, as EC2 has it.
+func hostnameAt(address string) string { return "ip-" + strings.ReplaceAll(address, ".", "-") }
 
 func (h *nativeHost) command(c execConfig) (*exec.Cmd, error) {
 	wait, start, err := os.Pipe()
@@ -58,6 +66,13 @@ func (h *nativeHost) command(c execConfig) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd.ExtraFiles = []*os.File{wait} // fd 4
+	if c.Apart {
+		network, err := networkOf(h.plan, c) // fd 5
+		if err != nil {
+			return nil, err
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, network)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
 	if c.Hostname != "" {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUTS

@@ -37,7 +37,9 @@ func nativeInit() error {
 	c, report, err := initConfig()
 	if err == nil {
 		untilJoined()
-		err = nativeExec(c, report)
+		if err = enterNetwork(c); err == nil {
+			err = nativeExec(c, report)
+		}
 	}
 	fmt.Fprint(report, err)
 	return err

@@ -29,6 +29,7 @@ type redirect struct {
 	ip      [4]byte
 	lease   net.PacketConn
 	filters *net.UnixListener // where programs hand their filters over
+	host    bool              // others are at the address, too: it is a host's
 
 	mu     sync.Mutex
 	v6only map[string]bool // socket inode → IPv6 only
@@ -39,17 +40,18 @@ type redirect struct {
 // so two programs on one machine never give out the same address.
 const leasePort = 47110
 
-// filtersName is the socket, in the task's directory, where a program's filter is
-// handed over.
-const filtersName = "filters"
-
-func (h *redirect) address() (string, error) {
+// open listens for filters on a socket in the task's directory.
+func (h *redirect) open(socket string) (err error) {
 	h.v6only, h.bound = map[string]bool{}, map[uint16]bool{}
-	var err error
-	if h.filters, err = net.ListenUnix("unix", &net.UnixAddr{Name: filtersName, Net: "unix"}); err != nil {
-		return "", fmt.Errorf("listening for filters: %w", err)
+	if h.filters, err = net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"}); err != nil {
+		return fmt.Errorf("listening for filters: %w", err)
 	}
 	go h.takeFilters()
+	return nil
+}
+
+// address finds an address that nobody else has.
+func (h *redirect) address() (string, error) {
 	var last error
 	for range 1000 {
 		h.ip = [4]byte{127, 88, byte(rand.N(256)), byte(1 + rand.N(254))}
@@ -93,13 +95,13 @@ func (h *redirect) takeFilters() {
 }
 
 // dialFilters connects to the shim; it must come before the root changes.
-func dialFilters() (*os.File, error) {
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filtersName, Net: "unix"})
+func dialFilters(c execConfig) (*os.File, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filtersOf(c), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("reaching the task's shim: %w", err)
 	}
-	defer c.Close()
-	return c.File()
+	defer conn.Close()
+	return conn.File()
 }
 
 // underFilter puts this thread under the filter and hands it over on a descriptor
@@ -342,7 +344,7 @@ func (h *redirect) connect(addr []byte) unix.Errno {
 	h.mu.Lock()
 	own := h.bound[binary.NativeEndian.Uint16(addr[2:])]
 	h.mu.Unlock()
-	if !own {
+	if !own && !(h.host && listensAt(h.ip, binary.BigEndian.Uint16(addr[2:]))) {
 		return 0
 	}
 	if binary.NativeEndian.Uint16(addr) == unix.AF_INET {

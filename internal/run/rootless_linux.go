@@ -20,15 +20,15 @@ import (
 // a container are in namespaces that an ordinary user may make; its network is the
 // machine's, with an address of the task's own as confined tasks have it.
 type rootlessHost struct {
-	redirect
+	redirects
 	users    userMap
 	children *reaper
 	waiting  map[string]*os.File // container → the pipe its init waits on
 }
 
-func (h *rootlessHost) address() (address string, err error) {
+func (h *rootlessHost) address() (addresses, error) {
 	h.users, h.waiting = findUsers(), map[string]*os.File{}
-	return h.redirect.address()
+	return h.redirects.address()
 }
 
 // doorName is the socket, in the task's directory, where a container's process 1
@@ -183,12 +183,12 @@ func rootlessExec(c execConfig, report *os.File) error {
 	}
 	name := c.Hostname
 	if name == "" {
-		name = "ip-" + strings.ReplaceAll(c.Address, ".", "-")
+		name = hostnameAt(c.Address)
 	}
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("naming the host: %w", err)
 	}
-	shim, err := dialFilters()
+	shim, err := dialFilters(c)
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func execRootless(c execConfig, report *os.File) error {
 	if err != nil {
 		return fmt.Errorf("entering the container: %w", err)
 	}
-	filters, err := dialFilters()
+	filters, err := dialFilters(c)
 	if err != nil {
 		return err
 	}

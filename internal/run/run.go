@@ -71,7 +71,25 @@ type Spec struct {
 	CPU        int64 // 1024 is one CPU, 0: no limit
 	// Sysctls are of the task's network, net.…: value.
 	Sysctls map[string]string
+	Network Network
+	// Host is the simulated machine that the task is on, where its network is that of a
+	// machine; tasks that name the same one share its address.
+	Host string
 }
+
+// Network is where the containers of a task are.
+type Network string
+
+// The networks of a task.
+const (
+	OwnNetwork    Network = ""       // at an address of the task's own, which its containers share
+	HostNetwork   Network = "host"   // at their host's address, among all that runs there
+	BridgeNetwork Network = "bridge" // each at an address of its own; ports of their host lead to them
+	NoNetwork     Network = "none"   // each with a loopback interface alone
+)
+
+// apart says that each container has a network of its own.
+func (n Network) apart() bool { return n == BridgeNetwork || n == NoNetwork }
 
 // Volume is a directory that containers can mount.
 type Volume struct {
@@ -109,7 +127,21 @@ type Container struct {
 	Hosts        []string // more lines of /etc/hosts: ADDRESS NAME
 	DNS, Search  []string // instead of the machine's resolver
 	GPUs         int      // of the machine's, where it has some
+
+	Ports   []Port            // of its host that lead to it, while it runs
+	Links   []Link            // containers that it finds by a name, on a bridge
+	Sysctls map[string]string // of a network of its own
 }
+
+// Port is a port of a host that leads to one of a container. On HostNetwork the two
+// are one.
+type Port struct {
+	Host, Inside uint16
+	UDP          bool
+}
+
+// Link names a container for another of its task.
+type Link struct{ To, Alias string }
 
 // Mount is a volume in a container.
 type Mount struct {
@@ -135,7 +167,8 @@ type Task interface {
 	ID() string
 	// Labels are those of the Spec.
 	Labels() map[string]string
-	// Address is where the task's ports are; it may be invalid until a container runs.
+	// Address is where the task's ports are; it may be invalid until a container runs,
+	// and is on NoNetwork. Where the network is a host's, it is the host's.
 	Address() netip.Addr
 	// State is the present state; Changed is closed at the next change.
 	State() (s State, changed <-chan struct{})
@@ -191,6 +224,8 @@ type ContainerState struct {
 	ExitCode int       // when Finished
 	Error    string    // why it could not be started
 	OOM      bool      // killed for memory
+	// Address is its own, where it has one.
+	Address netip.Addr `json:",omitzero"`
 }
 
 // Runs reports whether the container's program runs.
@@ -228,7 +263,13 @@ func (s Spec) Validate() error {
 	if len(s.Containers) == 0 {
 		return fmt.Errorf("task %s has no containers", s.ID)
 	}
-	volumes := map[string]bool{}
+	if (s.Network == HostNetwork || s.Network == BridgeNetwork) && s.Host == "" {
+		return fmt.Errorf("task %s is on no host, and its network is %s", s.ID, s.Network)
+	}
+	volumes, names := map[string]bool{}, map[string]bool{}
+	for _, c := range s.Containers {
+		names[c.Name] = true
+	}
 	for _, v := range s.Volumes {
 		volumes[v.Name] = true
 	}
@@ -239,6 +280,11 @@ func (s Spec) Validate() error {
 		for _, m := range c.Mounts {
 			if !volumes[m.Volume] || !path.IsAbs(m.Path) {
 				return fmt.Errorf("container %s of task %s mounts volume %q at %q", c.Name, s.ID, m.Volume, m.Path)
+			}
+		}
+		for _, l := range c.Links {
+			if !names[l.To] || s.Network != BridgeNetwork {
+				return fmt.Errorf("container %s of task %s has a link to %q", c.Name, s.ID, l.To)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -44,7 +45,7 @@ type plan struct {
 	Mode    string            // native, rootless or confined
 	Configs []execConfig      // one for each container
 	Volumes map[string]string // directories, by the volumes' names
-	Address string            // native: given; otherwise the shim finds one
+	Address string            // native, or of a host: given; otherwise the shim finds one
 	Bridge  string            // native: interface of the gateway
 	Gateway string            // native: with the prefix length
 }
@@ -57,7 +58,8 @@ type execConfig struct {
 	Args    []string
 	Signal  string            // that asks it to end
 	Volumes map[string]string // directories
-	Address string            // of the task
+	Address string            // of the task, or its own
+	Apart   bool              // it has a network of its own
 	OneUser bool              // rootless: there is no other than the one it asks for
 }
 
@@ -96,8 +98,8 @@ type process struct {
 
 // host is what differs between the runtimes.
 type host interface {
-	// address makes the task's network and returns its address.
-	address() (string, error)
+	// address makes the task's network and says where it is.
+	address() (addresses, error)
 	// command is the process for one container, not yet started.
 	command(c execConfig) (*exec.Cmd, error)
 	// started is called with the process running, before its program is.
@@ -110,6 +112,12 @@ type host interface {
 	usage() (u Usage, ok bool)
 	// close undoes address.
 	close()
+}
+
+// addresses are a task's, and of its containers those that have their own.
+type addresses struct {
+	task       string
+	containers []string // in the plan's order, or none
 }
 
 // Reexec runs the helper processes of this package when the program was
@@ -208,15 +216,18 @@ func (s *shim) runTask() error {
 	// Children are to die with the thread that forked them, so it must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	address, err := s.host.address()
+	at, err := s.host.address()
 	if err != nil {
 		s.publish(func(st *shimState) { st.Containers[0].Error = err.Error() })
 		return err
 	}
-	for i := range s.plan.Configs {
-		s.plan.Configs[i].Address = address
-	}
-	s.publish(func(st *shimState) { st.Address = address })
+	s.locate(at)
+	s.publish(func(st *shimState) {
+		st.Address = at.task
+		for i, own := range at.containers {
+			st.Containers[i].Address, _ = netip.ParseAddr(own)
+		}
+	})
 	for {
 		s.mu.Lock()
 		over := s.ending && len(s.running) == 0
@@ -247,7 +258,8 @@ func (s *shim) begin(name string) {
 		return
 	}
 	s.publish(func(st *shimState) {
-		st.Containers[at] = ContainerState{Name: name, Starts: st.Containers[at].Starts + 1, Started: time.Now()}
+		was := st.Containers[at]
+		st.Containers[at] = ContainerState{Name: name, Starts: was.Starts + 1, Started: time.Now(), Address: was.Address}
 	})
 	go func() {
 		code := wait()
@@ -269,7 +281,16 @@ func (s *shim) stir() {
 }
 
 // start starts one container and returns the function that waits for its end.
-func (s *shim) start(c execConfig) (func() int, error) {
+func (s *shim) start(c execConfig) (end func() int, err error) {
+	published, err := s.publishPorts(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			published.close()
+		}
+	}()
 	cmd, err := s.host.command(c)
 	if err != nil {
 		return nil, err
@@ -313,6 +334,7 @@ func (s *shim) start(c execConfig) (func() int, error) {
 	return func() int {
 		st := <-exited
 		close(p.over)
+		published.close()
 		// What it left behind in its session goes with it.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		streams.close()

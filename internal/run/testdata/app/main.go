@@ -123,6 +123,17 @@ var verbs = map[string]func(args []string){
 		check(err)
 		fmt.Println(string(b[:n]))
 	},
+	"echo": func([]string) { // datagrams
+		c, err := net.ListenPacket("udp4", ":8125")
+		check(err)
+		fmt.Println("ready")
+		for b := make([]byte, 100); ; {
+			n, from, err := c.ReadFrom(b)
+			check(err)
+			_, err = c.WriteTo(b[:n], from)
+			check(err)
+		}
+	},
 	"shout": func(args []string) { // datagrams to localhost, without connecting
 		c, err := net.ListenPacket("udp", ":0")
 		check(err)

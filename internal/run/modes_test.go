@@ -1,0 +1,210 @@
+//go:build linux
+
+package run
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// answer is what a port says over HTTP, once somebody is there.
+func answer(t *testing.T, task Task, port int) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	var last error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		resp, err := client.Get(fmt.Sprintf("http://%s:%d/", task.Address(), port))
+		if last = err; err == nil {
+			defer resp.Body.Close()
+			b, _ := io.ReadAll(resp.Body)
+			return string(b)
+		}
+	}
+	t.Fatalf("no answer at %v:%d: %v", task.Address(), port, last)
+	return ""
+}
+
+// onHost is a task of two containers that listen on one port, behind ports of a host.
+func onHost(image, host, says string) Spec {
+	return Spec{Network: BridgeNetwork, Host: host, Containers: []Container{
+		{Name: "web", Image: image, Env: []string{"GREETING=" + says}, Ports: []Port{{Host: 8081, Inside: 8080}}},
+		{Name: "side", Image: image, Env: []string{"GREETING=beside-" + says}, Ports: []Port{{Host: 38082, Inside: 8080}}},
+		{Name: "echo", Image: image, Command: []string{"echo"}, Ports: []Port{{Host: 8125, Inside: 8125, UDP: true}}},
+		{Name: "ask", Image: image, Command: []string{"ask", "localhost:8080"}},
+	}}
+}
+
+func bridged(t *testing.T, r Runtime, image string) {
+	one, two := made(t, r, onHost(image, "i-1", "one")), made(t, r, onHost(image, "i-2", "two"))
+	for says, task := range map[string]Task{"one": one, "two": two} {
+		begin(t, task, "side")
+		begin(t, task, "echo")
+		if got := answer(t, task, 8081); !strings.HasPrefix(got, says+" ") {
+			t.Errorf("behind port 8081 of the host of %s is %q", says, got)
+		}
+		if got := answer(t, task, 38082); !strings.HasPrefix(got, "beside-"+says+" ") {
+			t.Errorf("behind port 38082 of the host of %s is %q", says, got)
+		}
+		until(t, task, func(State) bool { return said(t, task, "echo") == "ready" })
+		if got := echoed(t, fmt.Sprintf("%s:8125", task.Address())); got != "hello" {
+			t.Errorf("behind the datagrams' port came %q", got)
+		}
+	}
+	if one.Address() == two.Address() || !one.Address().IsValid() {
+		t.Errorf("two hosts are at %v and %v", one.Address(), two.Address())
+	}
+	st, _ := one.State()
+	if a, b := st.Containers[0].Address, st.Containers[1].Address; !a.IsValid() || !b.IsValid() || a == b || a == one.Address() {
+		t.Errorf("its containers are at %v and %v, on a host at %v", a, b, one.Address())
+	}
+	begin(t, one, "ask") // its own localhost has nobody
+	third := onHost(image, "i-1", "three")
+	third.ID, third.Containers = "third", third.Containers[:1]
+	task, err := r.Create(t.Context(), third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if task.Address() != one.Address() {
+		t.Errorf("two tasks of one host are at %v and %v", one.Address(), task.Address())
+	}
+	if err := task.Start(t.Context(), "web"); err == nil || !strings.HasPrefix(err.Error(), string(CannotStart)) {
+		t.Errorf("a port that is taken is given again: %v", err)
+	}
+	end(t, task)
+	if err := task.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if out := said(t, one, "ask"); out != "" {
+		t.Errorf("a container's own localhost said %q", out)
+	}
+	// A port is free again when its container has ended.
+	if err := one.Stop(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	finished(t, one, 0)
+	if got := answer(t, made(t, r, third), 8081); !strings.HasPrefix(got, "three ") {
+		t.Errorf("behind port 8081, free again, is %q", got)
+	}
+}
+
+// echoed sends a datagram until it comes back.
+func echoed(t *testing.T, to string) string {
+	t.Helper()
+	c, err := net.Dial("udp4", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 100 {
+		c.Write([]byte("hello"))
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		b := make([]byte, 100)
+		if n, err := c.Read(b); err == nil {
+			return string(b[:n])
+		}
+	}
+	return ""
+}
+
+func linked(t *testing.T, r Runtime, image string) {
+	if podman(r) {
+		t.Skip("Podman has no links")
+	}
+	task := made(t, r, Spec{Network: BridgeNetwork, Host: "i-1", Containers: []Container{
+		{Name: "db", Image: image, Env: []string{"GREETING=db"}},
+		{Name: "web", Image: image, Command: []string{"ask", "store:8080"}, Links: []Link{{"db", "store"}}},
+		{Name: "other", Image: image, Command: []string{"ask", "db:8080"}, Links: []Link{{"db", "db"}}},
+	}})
+	for i, name := range []string{"web", "other"} {
+		begin(t, task, name)
+		finished(t, task, i+1)
+		if out := said(t, task, name); !strings.HasPrefix(out, "db ") {
+			t.Errorf("%s found %q", name, out)
+		}
+	}
+}
+
+func hosted(t *testing.T, r Runtime, image string) {
+	spec := func(host string, c Container) Spec {
+		c.Name, c.Image = "main", image
+		return Spec{Network: HostNetwork, Host: host, Containers: []Container{c}}
+	}
+	one, two := made(t, r, spec("i-1", Container{Env: []string{"GREETING=one"}})), made(t, r, spec("i-2", Container{Env: []string{"GREETING=two"}}))
+	for says, task := range map[string]Task{"one": one, "two": two} {
+		if got := answer(t, task, 8080); !strings.HasPrefix(got, says+" ") {
+			t.Errorf("at the host of %s is %q", says, got)
+		}
+	}
+	beside := made(t, r, spec("i-1", Container{Command: []string{"ask", "localhost:8080"}}))
+	if beside.Address() != one.Address() || one.Address() == two.Address() {
+		t.Errorf("tasks of one host are at %v and %v, one of another at %v", one.Address(), beside.Address(), two.Address())
+	}
+	if idle(t, beside); !strings.HasPrefix(said(t, beside, "main"), "one ") {
+		t.Errorf("at its host's localhost it found %q", said(t, beside, "main"))
+	}
+}
+
+func unconnected(t *testing.T, r Runtime, image string) {
+	task := made(t, r, Spec{Network: NoNetwork, Containers: []Container{{Name: "main", Image: image, Command: []string{"read", "/proc/net/dev"}}, {Name: "web", Image: image}}})
+	begin(t, task, "web")
+	finished(t, task, 0)
+	if out := said(t, task, "main"); !strings.Contains(out, "lo:") || strings.Contains(out, "eth0:") {
+		t.Errorf("its interfaces are %q", out)
+	}
+	if task.Address().IsValid() {
+		t.Errorf("it is at %v", task.Address())
+	}
+	if code, err := task.Exec(t.Context(), "web", []string{"/app", "ask", "localhost:8080"}, io.Discard); err != nil || code != 0 {
+		t.Errorf("a command in it ended with %d, %v", code, err)
+	}
+}
+
+func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
+	each(t, func(t *testing.T, r Runtime, image string) {
+		first, local := r.(*Local)
+		if !local {
+			t.Skip("the daemon keeps its tasks; their host is always at one address")
+		}
+		spec := func(id string, mode Network, c Container) Spec {
+			c.Name, c.Image, c.StopTimeout = "main", image, 300*time.Millisecond
+			return Spec{ID: id, Network: mode, Host: "i-1", Containers: []Container{c}}
+		}
+		task := startSpec(t, r, spec("a", HostNetwork, Container{}))
+		behind := startSpec(t, r, spec("b", BridgeNetwork, Container{Ports: []Port{{Host: 81, Inside: 8080}}}))
+		first.Close()
+		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log, Helper: first.helper})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second.net = first.net
+		found, err := second.Tasks(t.Context())
+		if err != nil || len(found) != 2 {
+			t.Fatalf("found %v, %v", found, err)
+		}
+		beside := startSpec(t, second, spec("c", HostNetwork, Container{Command: []string{"ask", "localhost:8080"}}))
+		idle(t, beside)
+		if beside.Address() != task.Address() || behind.Address() != task.Address() || said(t, beside, "main") == "" {
+			t.Errorf("tasks of one host are at %v, %v and %v", task.Address(), behind.Address(), beside.Address())
+		}
+		if got := answer(t, behind, 81); got == "" {
+			t.Error("the port of the host leads nowhere")
+		}
+		for _, f := range append(found, beside) {
+			end(t, f)
+			if err := f.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if second.net != nil && len(second.net.hosts)+len(second.net.leased) > 0 {
+			t.Errorf("left are %v and %v", second.net.hosts, second.net.leased)
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
