@@ -24,7 +24,7 @@ type nativeNet struct {
 	mu      sync.Mutex
 	leased  map[string]netip.Addr // task, or host or container → address
 	hosts   map[string]*netHost
-	last    netip.Addr            // the one given out last
+	last    netip.Addr // the one given out last
 }
 
 // candidates are networks that a machine rarely uses; the first that none of

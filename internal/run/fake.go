@@ -119,7 +119,10 @@ func (t *fakeTask) listen() error {
 	t.address = hostAddress("fake", t.spec.Host)
 	for at, c := range t.spec.Containers {
 		for _, p := range c.Ports {
-			if err := open(p.Host, at); err != nil && !p.UDP {
+			if p.UDP {
+				continue
+			}
+			if err := open(p.Host, at); err != nil {
 				t.close()
 				return fmt.Errorf("Bind for 0.0.0.0:%d failed: port is already allocated", p.Host)
 			}

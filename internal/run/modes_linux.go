@@ -115,7 +115,7 @@ type netHost struct {
 }
 
 // hostKey and containerKey are what addresses of hosts and containers are leased as.
-func hostKey(host string) string                { return "host " + host }
+func hostKey(host string) string                 { return "host " + host }
 func containerKey(task, container string) string { return task + " " + container }
 
 // board gives a task what addresses it needs: its own, or its host's, and those of

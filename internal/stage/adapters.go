@@ -63,16 +63,16 @@ func (t traffic) SetWeights(tx *store.Tx, ruleARN string, weights []ecsd.Share) 
 }
 
 func (t traffic) Group(groupARN string) (g ecsd.TargetGroup, exists bool) {
-	g.Protocol, g.Used, exists = t.elb.Group(groupARN)
-	return g, exists
+	kind, used, exists := t.elb.Group(groupARN)
+	return ecsd.TargetGroup{Protocol: kind.Protocol, Targets: kind.Targets, Used: used}, exists
 }
 
-func (t traffic) Register(tx *store.Tx, groupARN, address string, port int32) error {
-	return t.elb.Register(tx, groupARN, address, port)
+func (t traffic) Register(tx *store.Tx, groupARN string, m ecsd.Target) error {
+	return t.elb.Register(tx, groupARN, elbd.Target(m))
 }
 
-func (t traffic) Deregister(tx *store.Tx, groupARN, address string, port int32) error {
-	return t.elb.Deregister(tx, groupARN, address, port)
+func (t traffic) Deregister(tx *store.Tx, groupARN string, m ecsd.Target) error {
+	return t.elb.Deregister(tx, groupARN, elbd.Target(m))
 }
 
 func (t traffic) Health(groupARN string) map[string]ecsd.TargetHealth {

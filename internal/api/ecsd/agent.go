@@ -354,7 +354,7 @@ func (t *task) markFailed(now time.Time, why string) {
 // draining reports whether a target of the task still answers its last requests.
 func (g *agent) draining(t task) bool {
 	for _, r := range t.Targets {
-		if g.deps.Traffic.Health(r.Group)[fmt.Sprintf("%s:%d", t.Address, r.Port)].State == "draining" {
+		if g.deps.Traffic.Health(r.Group)[t.targetOf(r).String()].State == "draining" {
 			return true
 		}
 	}
@@ -386,7 +386,7 @@ func (g *agent) tellDraining(tx *store.Tx, t task) {
 
 func (a *API) deregister(tx *store.Tx, t task) {
 	for _, r := range t.Targets {
-		if err := a.deps.Traffic.Deregister(tx, r.Group, t.Address, r.Port); err != nil {
+		if err := a.deps.Traffic.Deregister(tx, r.Group, t.targetOf(r)); err != nil {
 			a.log.Warn("a target could not be deregistered", "task", t.ID, "err", err)
 		}
 	}
@@ -637,7 +637,9 @@ func (g *agent) running(h run.Task) change {
 			return
 		}
 		now := g.clock.Now()
-		t.Last, t.Address, t.Times.Started = running, h.Address().String(), now
+		if t.Last, t.Times.Started = running, now; h.Address().IsValid() {
+			t.Address = h.Address().String()
+		}
 		st, _ := h.State()
 		t.note(st, now)
 		if r, ok := g.revisions.Get(tx, revisionKey(t.Revision)); ok && t.Desired == running {
@@ -649,9 +651,15 @@ func (g *agent) running(h run.Task) change {
 func (g *agent) register(tx *store.Tx, t *task, r revision, now time.Time) {
 	t.Targets = nil
 	counts := map[string]int{}
+	scope, _ := arn.ParseKey(r.Service)
+	d, _ := g.definitionOf(tx, scope, *t)
 	for i, lb := range r.LoadBalancers {
-		reg := registration{r.Groups[i], aws.ToInt32(lb.ContainerPort)}
-		if err := g.deps.Traffic.Register(tx, reg.Group, t.Address, reg.Port); err != nil {
+		reg, ok := g.target(tx, scope, *t, d, r.Groups[i], lb)
+		if !ok {
+			g.log.Warn("a task has no port for its target group", "task", t.ID)
+			continue
+		}
+		if err := g.deps.Traffic.Register(tx, reg.Group, t.targetOf(reg)); err != nil {
 			g.log.Warn("a target could not be registered", "task", t.ID, "err", err)
 			continue
 		}

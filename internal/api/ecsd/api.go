@@ -186,22 +186,24 @@ type task struct {
 	Overrides            *types.TaskOverride
 	Constraints          []types.PlacementConstraint // beside its definition's
 	Placement            []types.PlacementStrategy
-	Provider             string    // capacity provider; empty for a launch type
-	Instance             string    // id of the container instance; empty while it waits for one
-	Zone, Subnet         string    // of the instance
-	GPUs                 []string  // of the instance, that are its own
-	In                   string    // zone that it is started in, to balance a service
-	For                  string    // id of the task that it stands in for then
-	Move                 string    // zone that another is started in before this one stops
-	Protected            time.Time // until when it is not stopped to scale in
+	Provider             string     // capacity provider; empty for a launch type
+	Instance             string     // id of the container instance; empty while it waits for one
+	Zone, Subnet         string     // of the instance
+	GPUs                 []string   // of the instance, that are its own
+	Ports                []hostPort // of the instance, or of its cluster's one host
+	In                   string     // zone that it is started in, to balance a service
+	For                  string     // id of the task that it stands in for then
+	Move                 string     // zone that another is started in before this one stops
+	Protected            time.Time  // until when it is not stopped to scale in
 	Attachment           string
 	Exec                 bool   // its containers have an agent that runs commands
 	Credentials          string // id by which its containers get its role's credentials
 }
 
 type registration struct {
-	Group string
-	Port  int32
+	Group    string
+	Port     int32
+	Instance string // EC2's id; empty: it is the task's own address
 }
 
 type container struct {

@@ -434,8 +434,10 @@ func (k *keeping) assign(t task, i instance, n place.Need) {
 // seat notes on a task where it is.
 func (k *keeping) seat(t *task, i instance, n place.Need) {
 	t.Instance, t.Zone, t.Subnet = i.ID, i.Zone, i.Subnet
-	free := slices.Clone(i.GPUs)
-	for _, other := range k.tasksOn(k.tx, i.ID) {
+	free, on := slices.Clone(i.GPUs), k.tasksOn(k.tx, i.ID)
+	d, _ := k.definitionOf(k.tx, k.scope, *t)
+	t.Ports = portsFor(d, t.ID, takenPorts(on))
+	for _, other := range on {
 		free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(other.GPUs, id) })
 	}
 	t.GPUs = free[:n.GPUs]
@@ -446,6 +448,12 @@ func (k *keeping) need(t task) place.Need {
 	d, _ := k.definitionOf(k.tx, k.scope, t)
 	n := needOf(d)
 	n.Group, n.Seed = t.Group, seedOf(t.ID)
+	if t.Ports != nil {
+		n.Ports = nil
+	}
+	for _, p := range t.Ports { // dynamic ones, too
+		n.Ports = append(n.Ports, p.port())
+	}
 	for _, c := range d.PlacementConstraints {
 		n.Where = append(n.Where, parsed(c.Expression))
 	}
@@ -483,13 +491,9 @@ func needOf(d types.TaskDefinition) place.Need {
 			n.Memory += int(aws.ToInt32(cmp.Or(c.MemoryReservation, c.Memory)))
 		}
 		n.GPUs += gpusOf(c)
-		for _, p := range c.PortMappings {
-			if d.NetworkMode != types.NetworkModeAwsvpc && aws.ToInt32(p.HostPort) != 0 {
-				n.Ports = append(n.Ports, place.Port{Number: uint16(*p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp})
-			}
-		}
 	}
-	if d.NetworkMode == types.NetworkModeAwsvpc {
+	n.Ports = namedPorts(d)
+	if !behindHost(d) {
 		n.Interfaces = 1
 	}
 	if d.RuntimePlatform != nil {

@@ -64,7 +64,7 @@ func (o *order) sooner(at time.Time) {
 // a dependency's time is over. The texts are those of ECS's agent.
 func dependencies(d types.TaskDefinition, t task, st run.State, c types.ContainerDefinition, now time.Time) (ready bool, why string, at time.Time) {
 	ready = true
-	for _, dep := range c.DependsOn {
+	for _, dep := range waitsFor(c) {
 		i := slices.IndexFunc(d.ContainerDefinitions, func(o types.ContainerDefinition) bool { return *o.Name == aws.ToString(dep.ContainerName) })
 		s, row := st.Containers[i], t.Containers[i]
 		ended := s.Starts > 0 && !s.Runs() && !restarts(d.ContainerDefinitions[i].RestartPolicy, row, s, now)
@@ -117,10 +117,10 @@ func restarts(p *types.ContainerRestartPolicy, row container, s run.ContainerSta
 func lastOf(d types.TaskDefinition, st run.State) (names []string) {
 	ordered := false
 	for i, c := range d.ContainerDefinitions {
-		ordered = ordered || len(c.DependsOn) > 0
+		ordered = ordered || len(waitsFor(c)) > 0
 		needed := false
 		for k, o := range d.ContainerDefinitions {
-			needed = needed || st.Containers[k].Runs() && slices.ContainsFunc(o.DependsOn, func(dep types.ContainerDependency) bool { return aws.ToString(dep.ContainerName) == *c.Name })
+			needed = needed || st.Containers[k].Runs() && slices.ContainsFunc(waitsFor(o), func(dep types.ContainerDependency) bool { return aws.ToString(dep.ContainerName) == *c.Name })
 		}
 		if st.Containers[i].Runs() && !needed {
 			names = append(names, *c.Name)
@@ -138,7 +138,7 @@ func (g *agent) keep(ctx context.Context, key string, t task, h run.Task, st run
 	g.watch(ctx, key, t, d, st, h)
 	o := next(d, t, st, now)
 	switch {
-	case early(t) && o.up && h.Address().IsValid():
+	case early(t) && o.up && (h.Address().IsValid() || modeOf(d) == types.NetworkModeNone):
 		return step{key: key, write: g.running(h)}
 	case o.failed != "":
 		return step{key: key, write: g.fail(o.container, o.failed, "Task failed to start", st)}

@@ -216,7 +216,7 @@ func (c *control) health(t task, r registration) TargetHealth {
 		group = c.deps.Traffic.Health(r.Group)
 		c.healths[r.Group] = group
 	}
-	return group[fmt.Sprintf("%s:%d", t.Address, r.Port)]
+	return group[t.targetOf(r).String()]
 }
 
 func (c *control) later(at time.Time) {

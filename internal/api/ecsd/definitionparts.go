@@ -24,7 +24,7 @@ func wrong(container, format string, args ...any) error {
 
 // partChecks are what checkContainer asks about parts, in this order.
 var partChecks = []func(*ecs.RegisterTaskDefinitionInput, types.ContainerDefinition) error{
-	checkTimeouts, checkRestarts, checkMounts, checkUlimits, checkLinux, checkNames, checkSecurity, checkControls, checkGPUs,
+	checkTimeouts, checkRestarts, checkMounts, checkUlimits, checkLinux, checkNames, checkLinks, checkSecurity, checkControls, checkGPUs,
 }
 
 // checkTimeouts: both texts are observed by others.
@@ -313,7 +313,7 @@ func checkOrder(in *ecs.RegisterTaskDefinitionInput) error {
 	done := map[string]bool{}
 	for _, c := range in.ContainerDefinitions {
 		if circular(by, *c.Name, map[string]bool{}, done) {
-			return wrong(*c.Name, "'dependsOn' and 'volumesFrom' must not go in a circle.")
+			return wrong(*c.Name, "'dependsOn', 'links' and 'volumesFrom' must not go in a circle.")
 		}
 	}
 	return nil
@@ -326,7 +326,7 @@ func circular(by map[string]types.ContainerDefinition, name string, open, done m
 		return open[name]
 	}
 	open[name] = true
-	for _, d := range by[name].DependsOn {
+	for _, d := range waitsFor(by[name]) {
 		if circular(by, *d.ContainerName, open, done) {
 			return true
 		}

@@ -97,9 +97,9 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 		{"the health of one whose check is none", func(i input) {
 			i.ContainerDefinitions[1].HealthCheck.Command = []string{"NONE"}
 		}, "A dependency container with HEALTHY condition must have health check configured"},
-		{"each other", depends("web", "START"), "'dependsOn' and 'volumesFrom' must not go in a circle."},
-		{"itself", depends("side", "START"), "'dependsOn' and 'volumesFrom' must not go in a circle."},
-		{"each other by volumes", ofSide(func(c *part) { c.VolumesFrom = []types.VolumeFrom{{SourceContainer: new("web")}} }), "'dependsOn' and 'volumesFrom' must not go in a circle."},
+		{"each other", depends("web", "START"), "'dependsOn', 'links' and 'volumesFrom' must not go in a circle."},
+		{"itself", depends("side", "START"), "'dependsOn', 'links' and 'volumesFrom' must not go in a circle."},
+		{"each other by volumes", ofSide(func(c *part) { c.VolumesFrom = []types.VolumeFrom{{SourceContainer: new("web")}} }), "'dependsOn', 'links' and 'volumesFrom' must not go in a circle."},
 
 		{"a short start", ofWeb(func(c *part) { c.StartTimeout = new(int32(1)) }), "Granular start timeout on container 'web' must be at least 2 seconds."},
 		{"a short stop", ofWeb(func(c *part) { c.StopTimeout = new(int32(1)) }), "Granular stop timeout on container 'web' must be at least 2 seconds."},

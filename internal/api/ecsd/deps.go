@@ -2,6 +2,7 @@ package ecsd
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"serin/internal/arn"
@@ -42,9 +43,9 @@ type Traffic interface {
 	Weights(ruleARN string) (wanted, inForce []Share, err error)
 	SetWeights(tx *store.Tx, ruleARN string, weights []Share) error
 	Group(groupARN string) (g TargetGroup, exists bool)
-	Register(tx *store.Tx, groupARN, address string, port int32) error
-	Deregister(tx *store.Tx, groupARN, address string, port int32) error
-	// Health is the health of a group's targets, by address:port.
+	Register(tx *store.Tx, groupARN string, t Target) error
+	Deregister(tx *store.Tx, groupARN string, t Target) error
+	// Health is the health of a group's targets, by Target.String.
 	Health(groupARN string) map[string]TargetHealth
 	// Observations are the tables whose changes may change an answer above.
 	Observations() []store.AnyTable
@@ -52,11 +53,20 @@ type Traffic interface {
 	About(store.Key) []string
 }
 
-// TargetGroup is what a target group speaks, and whether a rule forwards to it.
+// TargetGroup is what a target group speaks and to whom, and whether a rule forwards to it.
 type TargetGroup struct {
 	Protocol string
+	Targets  string // their kind: ip or instance
 	Used     bool
 }
+
+// Target is a member of a target group: an address, or an instance and where it is.
+type Target struct {
+	ID, Address string
+	Port        int32
+}
+
+func (t Target) String() string { return fmt.Sprintf("%s:%d", t.ID, t.Port) }
 
 // Share is a target group's weight in a rule.
 type Share struct {

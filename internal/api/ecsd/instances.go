@@ -88,7 +88,7 @@ func (a *API) tasksOn(tx *store.Tx, id string) (list []task) {
 }
 
 // agentPorts are the ports that an instance keeps for itself, documented.
-var agentPorts = []string{"22", "2376", "2375", "51678", "51679"}
+var agentPorts = []uint16{22, 2376, 2375, 51678, 51679}
 
 // room is what an instance of a type offers to tasks.
 func room(t catalogue.Type) place.Room {
@@ -112,7 +112,8 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	for _, name := range slices.Sorted(maps.Keys(i.Attributes)) {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new(name), Value: new(i.Attributes[name])})
 	}
-	ports, gpus := slices.Clone(agentPorts), slices.Clone(i.GPUs)
+	var ports []place.Port
+	gpus := slices.Clone(i.GPUs)
 	for _, t := range a.tasksOn(tx, i.ID) {
 		if t.Last == running {
 			v.RunningTasksCount++
@@ -120,14 +121,10 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 			v.PendingTasksCount++
 		}
 		d, _ := a.definitionOf(tx, scope, t)
-		n := needOf(d)
-		free = free.Minus(n.Room)
-		for _, p := range n.Ports {
-			ports = append(ports, itoa(int32(p.Number)))
-		}
+		free, ports = free.Minus(needOf(d).Room), append(ports, namedPorts(d)...)
 		gpus = slices.DeleteFunc(gpus, func(id string) bool { return slices.Contains(t.GPUs, id) })
 	}
-	v.RegisteredResources, v.RemainingResources = resources(all, agentPorts, i.GPUs), resources(free, ports, gpus)
+	v.RegisteredResources, v.RemainingResources = resources(all, nil, i.GPUs), resources(free, ports, gpus)
 	for _, at := range [][2]string{
 		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {"ecs.os-family", "LINUX"}, {"ecs.cpu-architecture", i.arch()}, {"ecs.subnet-id", i.Subnet},
 	} {
@@ -150,10 +147,23 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 }
 
 // resources is an amount as container instances tell it.
-func resources(r place.Room, ports, gpus []string) []types.Resource {
+// resources are an instance's, with the ports that are reserved: its agent's, and
+// those that definitions of its tasks name; documented.
+func resources(r place.Room, reserved []place.Port, gpus []string) []types.Resource {
+	tcp, udp := []string{}, []string{}
+	for _, n := range agentPorts {
+		tcp = append(tcp, itoa(int32(n)))
+	}
+	for _, p := range reserved {
+		if p.UDP {
+			udp = append(udp, itoa(int32(p.Number)))
+		} else {
+			tcp = append(tcp, itoa(int32(p.Number)))
+		}
+	}
 	list := []types.Resource{
 		{Name: new("CPU"), Type: new("INTEGER"), IntegerValue: int32(r.CPU)}, {Name: new("MEMORY"), Type: new("INTEGER"), IntegerValue: int32(r.Memory)},
-		{Name: new("PORTS"), Type: new("STRINGSET"), StringSetValue: ports}, {Name: new("PORTS_UDP"), Type: new("STRINGSET"), StringSetValue: []string{}},
+		{Name: new("PORTS"), Type: new("STRINGSET"), StringSetValue: tcp}, {Name: new("PORTS_UDP"), Type: new("STRINGSET"), StringSetValue: udp},
 	}
 	if len(gpus) > 0 {
 		list = append(list, types.Resource{Name: new("GPU"), Type: new("STRINGSET"), StringSetValue: gpus})
@@ -198,7 +208,7 @@ func (a *API) ListContainerInstances(ctx context.Context, in *ecs.ListContainerI
 // whereOf is an instance as placement sees it, empty.
 func whereOf(i instance) place.Instance {
 	t, _ := catalogue.Find(i.Type)
-	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: room(t), Attributes: i.Attributes}
+	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: room(t), Ports: takenPorts(nil), Attributes: i.Attributes}
 }
 
 // named finds the instances that a request names, and failures for the others.

@@ -149,7 +149,8 @@ type ContainerMetadata struct {
 type PortMetadata struct {
 	ContainerPort int32
 	Protocol      types.TransportProtocol
-	HostPort      int32 `json:",omitempty"`
+	HostPort      int32  `json:",omitempty"`
+	HostIP        string `json:"HostIp,omitempty"`
 }
 
 // HealthMetadata is a container's health as its check says.
@@ -260,7 +261,7 @@ func (q Asker) container(at, version int) ContainerMetadata {
 	t, row, d := q.row, q.row.Containers[at], q.definition.ContainerDefinitions[at]
 	m := ContainerMetadata{
 		ID: runtimeID(t, row.Name), Name: row.Name, DockerName: row.Name, Image: row.Image, ImageID: row.Digest, Labels: q.labels(d), DesiredStatus: t.Desired, KnownStatus: q.known(at),
-		Limits: Limits{CPU: float64(max(d.Cpu, leastCPU)), Memory: int64(aws.ToInt32(d.Memory))}, Type: "NORMAL", Ports: q.ports(d), Volumes: q.volumes(d), Networks: q.networks(version),
+		Limits: Limits{CPU: float64(max(d.Cpu, leastCPU)), Memory: int64(aws.ToInt32(d.Memory))}, Type: "NORMAL", Ports: q.ports(d), Volumes: q.volumes(d), Networks: q.networks(at, version),
 	}
 	if q.handle != nil { // it is made when the images are there
 		m.CreatedAt = utc(t.Times.PullStopped)
@@ -311,6 +312,13 @@ func (q Asker) ports(d types.ContainerDefinition) (list []PortMetadata) {
 		if q.definition.NetworkMode == types.NetworkModeAwsvpc {
 			m.HostPort = m.ContainerPort
 		}
+		for _, h := range q.row.Ports {
+			if h.Container == *d.Name && h.Inside == m.ContainerPort && h.protocol() == p.Protocol {
+				if m.HostPort = h.Host; modeOf(q.definition) == types.NetworkModeBridge {
+					m.HostIP = "0.0.0.0"
+				}
+			}
+		}
 		list = append(list, m)
 	}
 	return list
@@ -333,8 +341,20 @@ func (q Asker) volumes(d types.ContainerDefinition) (list []VolumeMetadata) {
 	return list
 }
 
-// networks is the task's one interface, once it has an address.
-func (q Asker) networks(version int) []NetworkMetadata {
+// networks is the container's one interface, once it has an address: the task's, or
+// on a bridge its own. A host's addresses are not told.
+func (q Asker) networks(at, version int) []NetworkMetadata {
+	mode := modeOf(q.definition)
+	if mode != types.NetworkModeAwsvpc {
+		s, ok := q.live(at)
+		switch {
+		case !ok || mode == types.NetworkModeBridge && !s.Address.IsValid():
+			return nil
+		case s.Address.IsValid():
+			return []NetworkMetadata{{NetworkMode: mode, IPv4Addresses: []string{s.Address.String()}}}
+		}
+		return []NetworkMetadata{{NetworkMode: mode}}
+	}
 	address := q.row.Address
 	if q.handle != nil && q.handle.Address().IsValid() {
 		address = q.handle.Address().String()
@@ -342,8 +362,8 @@ func (q Asker) networks(version int) []NetworkMetadata {
 	if address == "" {
 		return nil
 	}
-	n := NetworkMetadata{NetworkMode: cmp.Or(q.definition.NetworkMode, types.NetworkModeBridge), IPv4Addresses: []string{address}}
-	if n.NetworkMode == types.NetworkModeAwsvpc && version >= 4 {
+	n := NetworkMetadata{NetworkMode: mode, IPv4Addresses: []string{address}}
+	if version >= 4 {
 		n.AttachmentIndex = new(0)
 	}
 	return []NetworkMetadata{n}

@@ -132,7 +132,7 @@ func (a *API) firstTask(tx *store.Tx, scope arn.Scope, c cluster, in *ecs.RunTas
 		return t, d, err
 	}
 	network := networkIn(in.NetworkConfiguration)
-	if err := checkNetwork(d, network); err != nil {
+	if err := checkNetwork(d, network, launch); err != nil {
 		return t, d, err
 	}
 	if err := checkWhere(a.kindOf(tx, scope, c, launch, strategy), d, in.PlacementConstraints, in.PlacementStrategy); err != nil {
@@ -251,6 +251,8 @@ func (a *API) startAll(tx *store.Tx, scope arn.Scope, c cluster, first task, d t
 			}
 		} else if managedTask(t) && a.waitingIn(tx, scope, c.Name) >= mostWaiting {
 			return ids, []types.Failure{tooManyTasks(c.Name)}, nil
+		} else if !managedTask(t) {
+			s.house(&t)
 		}
 		a.tags.Set(tx, taskARN(scope, t), labels)
 		a.putTask(tx, t, scope.Key(""), now)

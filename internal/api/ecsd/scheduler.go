@@ -393,7 +393,7 @@ func (c *control) zonesWhere(r revision, name string) map[string]int {
 	out := map[string]int{}
 	scope, _ := arn.ParseKey(c.key)
 	p, ok := c.providerIn(c.tx, scope, c.s.Cluster, name)
-	if !ok || r.Network == nil || !p.scaled() {
+	if !ok || r.Network == nil || r.Network.AwsvpcConfiguration == nil || !p.scaled() {
 		return out // what is placed at once is not moved
 	}
 	own, _, err := c.deps.Machines.Network(scope, r.Network.AwsvpcConfiguration.Subnets, nil)

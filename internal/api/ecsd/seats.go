@@ -60,7 +60,8 @@ func (a *API) seatsOf(tx *store.Tx, scope arn.Scope, cluster string, now time.Ti
 func (s *seats) needsSeat(t task) bool {
 	if t.Provider == "" {
 		c, _ := s.clusters.Get(s.tx, s.scope.Key(s.cluster))
-		return t.LaunchType == types.LaunchTypeEc2 && c.Hosts
+		d, _ := s.definitionOf(s.tx, s.scope, t)
+		return t.LaunchType == types.LaunchTypeEc2 && (c.Hosts || behindHost(d))
 	}
 	p, ok := s.providerIn(s.tx, s.scope, s.cluster, t.Provider)
 	return ok && !p.scaled()
@@ -154,6 +155,8 @@ func (c *control) put(s *seats, t *task) bool {
 		}
 	} else if managedTask(*t) && c.waitingIn(c.tx, s.scope, s.cluster) >= mostWaiting {
 		text = tooMany
+	} else if !managedTask(*t) {
+		s.house(t)
 	}
 	if text == "" {
 		return true

@@ -332,11 +332,11 @@ var memberTypes = map[string]wire.Members{
 	"ExecuteCommandLogConfiguration":              {Performed: "cloudWatchLogGroupName", Refused: "cloudWatchEncryptionEnabled s3BucketName s3EncryptionEnabled s3KeyPrefix"},
 	"CreatedAt":                                   {Performed: "after before"},
 	"ContainerDefinition": {
-		Performed: "command cpu dependsOn dnsSearchDomains dnsServers dockerSecurityOptions entryPoint environment essential extraHosts healthCheck hostname image interactive linuxParameters logConfiguration " +
+		Performed: "command cpu dependsOn dnsSearchDomains dnsServers dockerSecurityOptions entryPoint environment essential extraHosts healthCheck hostname image interactive linuxParameters links logConfiguration " +
 			"memory memoryReservation mountPoints name portMappings pseudoTerminal readonlyRootFilesystem resourceRequirements restartPolicy secrets startTimeout stopTimeout systemControls ulimits user " +
 			"versionConsistency volumesFrom workingDirectory",
 		Recorded: "dockerLabels disableNetworking privileged", // the last two as false; true is refused
-		Refused:  "credentialSpecs environmentFiles firelensConfiguration links repositoryCredentials"},
+		Refused:  "credentialSpecs environmentFiles firelensConfiguration repositoryCredentials"},
 	"ContainerDependency":               {Performed: "condition containerName"},
 	"ContainerRestartPolicy":            {Performed: "enabled ignoredExitCodes restartAttemptPeriod"},
 	"HostEntry":                         {Performed: "hostname ipAddress"},

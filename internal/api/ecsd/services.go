@@ -145,7 +145,7 @@ func balancersIn(in []types.LoadBalancer) []types.LoadBalancer {
 
 func networkIn(in *types.NetworkConfiguration) *types.NetworkConfiguration {
 	if in == nil || in.AwsvpcConfiguration == nil {
-		return in
+		return nil
 	}
 	vpc := *in.AwsvpcConfiguration
 	vpc.AssignPublicIp = cmp.Or(vpc.AssignPublicIp, types.AssignPublicIpDisabled)
@@ -167,22 +167,11 @@ func (a *API) deployable(tx *store.Tx, scope arn.Scope, nameOrARN string) (types
 	return d, nil
 }
 
-// checkNetwork refuses a network that a task of the definition cannot have.
-func checkNetwork(d types.TaskDefinition, n *types.NetworkConfiguration) error {
-	if d.NetworkMode != types.NetworkModeAwsvpc {
-		return invalid("Serin runs tasks whose definition has networkMode awsvpc; '%s' is not performed yet.", d.NetworkMode)
-	}
-	if n == nil || n.AwsvpcConfiguration == nil || len(n.AwsvpcConfiguration.Subnets) == 0 {
-		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
-	}
-	return nil
-}
-
 // checkService refuses what ECS refuses at once; what it finds out later, like
 // a rule that forwards elsewhere, fails the deployment. Load balancers are looked
 // at where the request sends them.
 func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.TaskDefinition, sent bool) error {
-	if err := checkNetwork(d, s.Network); err != nil {
+	if err := checkNetwork(d, s.Network, s.LaunchType); err != nil {
 		return err
 	}
 	if err := checkConfig(s.Config, s.LoadBalancers); err != nil {
@@ -194,6 +183,9 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 	}
 	if err := s.checkRebalance(); err != nil {
 		return err
+	}
+	if s.LaunchType == types.LaunchTypeExternal && len(s.LoadBalancers) > 0 && behindHost(d) { // documented, in words that are guessed
+		return invalid("Load balancers are not supported with the EXTERNAL launch type.")
 	}
 	groups := map[string]bool{}
 	for _, lb := range s.LoadBalancers {
@@ -228,6 +220,9 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 				return invalid("The target group with targetGroupArn %s does not have an associated load balancer.", g)
 			}
 			if err := has.fits(g, lb.AdvancedConfiguration); err != nil {
+				return err
+			}
+			if err := has.takes(g, d); err != nil {
 				return err
 			}
 		}

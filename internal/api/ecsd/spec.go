@@ -50,6 +50,7 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 		}
 		spec.Containers = append(spec.Containers, r)
 	}
+	networked(&spec, d, t, host)
 	return spec
 }
 

@@ -14,7 +14,7 @@ import (
 // Every member of a definition that the runtime performs gets there.
 func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
 	d := types.TaskDefinition{
-		Cpu: new("512"), Memory: new("1024"),
+		Cpu: new("512"), Memory: new("1024"), NetworkMode: types.NetworkModeAwsvpc,
 		Volumes: []types.Volume{{Name: new("own")}, {Name: new("host"), Host: &types.HostVolumeProperties{SourcePath: new("/var/lib/x")}}, {Name: new("all"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeShared}},
 			{Name: new("its"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeTask}}},
 		ContainerDefinitions: []types.ContainerDefinition{
@@ -54,10 +54,18 @@ func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("it is given\n%+v\nwant\n%+v", got, want)
 	}
-	for name, v := range map[string]reflect.Value{"Spec": reflect.ValueOf(got), "Container": reflect.ValueOf(got.Containers[0])} {
-		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
-				t.Errorf("%s.%s is never set", name, v.Type().Field(i).Name)
+	// Behind its instance.
+	d.NetworkMode, d.ContainerDefinitions[0].Links = "", []string{"side:beside"} // bridge
+	own.Ports = []hostPort{{Container: "web", Inside: 80, Host: 32768}, {Container: "side", Inside: 53, Host: 53, UDP: true}}
+	behind := g.spec(key, own, d, []run.Image{{Ref: "w"}, {Ref: "s"}}, nil)
+	if c := behind.Containers; behind.Network != run.BridgeNetwork || behind.Host != host || behind.Sysctls != nil || !reflect.DeepEqual(c[0].Ports, []run.Port{{Host: 32768, Inside: 80}}) || !reflect.DeepEqual(c[1].Ports, []run.Port{{Host: 53, Inside: 53, UDP: true}}) ||
+		!reflect.DeepEqual(c[0].Links, []run.Link{{To: "side", Alias: "beside"}}) || c[0].Sysctls["net.core.somaxconn"] != "9" {
+		t.Errorf("behind its instance it is given %+v", behind)
+	}
+	for name, v := range map[string][2]reflect.Value{"Spec": {reflect.ValueOf(got), reflect.ValueOf(behind)}, "Container": {reflect.ValueOf(got.Containers[0]), reflect.ValueOf(behind.Containers[0])}} {
+		for i := range v[0].NumField() {
+			if v[0].Field(i).IsZero() && v[1].Field(i).IsZero() {
+				t.Errorf("%s.%s is never set", name, v[0].Type().Field(i).Name)
 			}
 		}
 	}

@@ -162,7 +162,9 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	if !at.Started.IsZero() || !at.PullStarted.IsZero() {
 		v.Connectivity, v.ConnectivityAt = types.ConnectivityConnected, pointer(at.Created)
 	}
-	if t.Address != "" {
+	d, ok := a.definitionOf(tx, scope, t)
+	own := t.Address != "" && !behindHost(d)
+	if own {
 		status := "ATTACHED"
 		if t.Last == stopped {
 			status = "DELETED"
@@ -175,7 +177,6 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		}
 		v.Attachments = append(v.Attachments, eni)
 	}
-	d, ok := a.definitionOf(tx, scope, t)
 	if ok {
 		v.Cpu, v.Memory, v.HealthStatus = d.Cpu, d.Memory, t.healthOf(d)
 	}
@@ -183,7 +184,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	for _, c := range t.Containers {
 		w := types.Container{
 			ContainerArn: new(containerARN(scope, t, c)), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
-			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+			LastStatus: new(c.Status), ExitCode: c.Exit, HealthStatus: cmp.Or(c.Health, types.HealthStatusUnknown), NetworkBindings: t.bindings(d, c), NetworkInterfaces: []types.NetworkInterface{},
 			ManagedAgents: t.agents(c),
 		}
 		if c.Digest != "" {
@@ -195,7 +196,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		if t.Last != provisioning && t.Last != pending {
 			w.RuntimeId = new(runtimeID(t, c.Name))
 		}
-		if t.Address != "" {
+		if own {
 			w.NetworkInterfaces = append(w.NetworkInterfaces, types.NetworkInterface{AttachmentId: new(t.Attachment), PrivateIpv4Address: new(t.Address)})
 		}
 		if i := slices.IndexFunc(d.ContainerDefinitions, func(def types.ContainerDefinition) bool { return *def.Name == c.Name }); i >= 0 {

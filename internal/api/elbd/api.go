@@ -93,16 +93,17 @@ type targetGroup struct {
 }
 
 type target struct {
-	ID   string // an address
-	Port int32
-	At   time.Time // registered, or deregistered while draining; stage time
+	ID      string // an address, or an instance's
+	Address string // where the instance is; empty: the ID is the address
+	Port    int32
+	At      time.Time // registered, or deregistered while draining; stage time
 }
 
 type bound struct{ Address string }
 
 type applied struct{ Forward []weighted }
 
-type health struct{ Targets map[string]Health } // address:port →
+type health struct{ Targets map[string]Health } // ID:port →
 
 // Health is a target's health as ELB tells it.
 type Health struct {

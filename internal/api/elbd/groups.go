@@ -1,10 +1,12 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +46,7 @@ func (a *API) groupOps() []*wire.Op {
 	}
 }
 
-// CreateTargetGroup makes a target group of addresses, spoken to in HTTP/1.1 or,
+// CreateTargetGroup makes a target group of addresses or instances, spoken to in HTTP/1.1 or,
 // by network load balancers, in whatever their clients say over TCP.
 func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupInput) (*elb.CreateTargetGroupOutput, error) {
 	call := wire.From(ctx)
@@ -83,8 +85,8 @@ func groupIn(call *wire.Call, in *elb.CreateTargetGroupInput) (g targetGroup, er
 		return g, &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs target groups of the protocols HTTP and TCP; '%s' is not performed yet", in.Protocol))}
 	case in.Protocol == types.ProtocolEnumTcp && in.ProtocolVersion != nil:
 		return g, invalid("ProtocolVersion cannot be specified for target groups with protocol TCP")
-	case in.TargetType != types.TargetTypeEnumIp:
-		return g, invalid("Serin performs target groups of type ip; TargetType '%s' is not performed yet", cmpOr(string(in.TargetType), "instance"))
+	case in.TargetType != "" && in.TargetType != types.TargetTypeEnumIp && in.TargetType != types.TargetTypeEnumInstance:
+		return g, invalid("Serin performs target groups of the types ip and instance; TargetType '%s' is not performed yet", in.TargetType)
 	case in.ProtocolVersion != nil && *in.ProtocolVersion != "HTTP1":
 		return g, invalid("Serin performs the protocol version HTTP1; '%s' is not performed yet", *in.ProtocolVersion)
 	case in.IpAddressType != "" && in.IpAddressType != types.TargetGroupIpAddressTypeEnumIpv4:
@@ -93,7 +95,7 @@ func groupIn(call *wire.Call, in *elb.CreateTargetGroupInput) (g targetGroup, er
 		return g, invalid("A port between 1 and 65535 must be specified")
 	}
 	g = targetGroup{
-		ARN: resource(call, "targetgroup/"+name+"/"+newID()), Name: name, VPC: aws.ToString(in.VpcId), Type: "ip", Protocol: string(in.Protocol), Port: *in.Port,
+		ARN: resource(call, "targetgroup/"+name+"/"+newID()), Name: name, VPC: aws.ToString(in.VpcId), Type: cmpOr(string(in.TargetType), "instance"), Protocol: string(in.Protocol), Port: *in.Port,
 		HealthPort: "traffic-port", Interval: 30, Timeout: 5, Healthy: 5, Unhealthy: 2, Attributes: defaultAttributes(string(in.Protocol)),
 	}
 	g.checkBy(g.Protocol)
@@ -128,7 +130,7 @@ type healthSettings struct {
 
 func (g *targetGroup) setHealth(h healthSettings) error {
 	if h.enabled != nil && !*h.enabled {
-		return invalid("Health check enabled must be true for target groups with target type 'ip'")
+		return invalid("Health check enabled must be true for target groups with target type '%s'", g.Type)
 	}
 	if err := g.setHealthProtocol(h.protocol); err != nil {
 		return err
@@ -168,7 +170,7 @@ func groupView(g targetGroup, balancers []string) types.TargetGroup {
 	}
 	v := types.TargetGroup{
 		TargetGroupArn: new(g.ARN), TargetGroupName: new(g.Name), Protocol: types.ProtocolEnum(g.protocol()),
-		Port: new(g.Port), TargetType: types.TargetTypeEnumIp, IpAddressType: types.TargetGroupIpAddressTypeEnumIpv4, LoadBalancerArns: balancers,
+		Port: new(g.Port), TargetType: types.TargetTypeEnum(g.Type), IpAddressType: types.TargetGroupIpAddressTypeEnumIpv4, LoadBalancerArns: balancers,
 		HealthCheckEnabled: new(true), HealthCheckProtocol: types.ProtocolEnum(g.checks()), HealthCheckPort: new(g.HealthPort),
 		HealthCheckIntervalSeconds: new(g.Interval), HealthCheckTimeoutSeconds: new(g.Timeout), HealthyThresholdCount: new(g.Healthy),
 		UnhealthyThresholdCount: new(g.Unhealthy),
@@ -306,26 +308,37 @@ func attributesView(g targetGroup) []types.TargetGroupAttribute {
 	return out
 }
 
-// RegisterTargets adds addresses to a group.
+// RegisterTargets adds addresses to a group. Instances are where their tasks are,
+// and that ECS alone knows.
 func (a *API) RegisterTargets(ctx context.Context, in *elb.RegisterTargetsInput) (*elb.RegisterTargetsOutput, error) {
-	targets, err := targetsIn(in.Targets)
-	if err != nil {
-		return nil, err
-	}
-	_, err = a.change(ctx, in.TargetGroupArn, func(g *targetGroup) error {
+	_, err := a.change(ctx, in.TargetGroupArn, func(g *targetGroup) error {
+		targets, err := g.targetsIn(in.Targets)
+		if err != nil {
+			return err
+		}
+		if g.Type == string(types.TargetTypeEnumInstance) {
+			return &types.InvalidTargetException{Message: new("Serin registers instances where ECS does, with the ports of its tasks; '" + targets[0].ID + "' cannot be registered by hand")}
+		}
 		g.register(targets, a.clock.Now())
 		return nil
 	})
 	return &elb.RegisterTargetsOutput{}, err
 }
 
-func targetsIn(in []types.TargetDescription) ([]target, error) {
+var instanceIDs = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+
+// targetsIn reads targets of the group's type.
+func (g *targetGroup) targetsIn(in []types.TargetDescription) ([]target, error) {
 	if len(in) == 0 {
 		return nil, invalid("A target must be specified")
 	}
 	var out []target
 	for _, t := range in {
-		if addr, err := netip.ParseAddr(aws.ToString(t.Id)); err != nil || !addr.Is4() {
+		if g.Type == string(types.TargetTypeEnumInstance) {
+			if !instanceIDs.MatchString(aws.ToString(t.Id)) {
+				return nil, &types.InvalidTargetException{Message: new("The following targets are not valid instances: '" + aws.ToString(t.Id) + "'")}
+			}
+		} else if addr, err := netip.ParseAddr(aws.ToString(t.Id)); err != nil || !addr.Is4() {
 			return nil, &types.InvalidTargetException{Message: new("The IP address '" + aws.ToString(t.Id) + "' is not a valid IPv4 address")}
 		}
 		out = append(out, target{ID: *t.Id, Port: aws.ToInt32(t.Port)})
@@ -335,11 +348,11 @@ func targetsIn(in []types.TargetDescription) ([]target, error) {
 
 // DeregisterTargets takes addresses out; they drain.
 func (a *API) DeregisterTargets(ctx context.Context, in *elb.DeregisterTargetsInput) (*elb.DeregisterTargetsOutput, error) {
-	targets, err := targetsIn(in.Targets)
-	if err != nil {
-		return nil, err
-	}
-	_, err = a.change(ctx, in.TargetGroupArn, func(g *targetGroup) error {
+	_, err := a.change(ctx, in.TargetGroupArn, func(g *targetGroup) error {
+		targets, err := g.targetsIn(in.Targets)
+		if err != nil {
+			return err
+		}
 		g.deregister(targets, a.clock.Now())
 		return nil
 	})
@@ -367,10 +380,11 @@ func (a *API) DescribeTargetHealth(ctx context.Context, in *elb.DescribeTargetHe
 		if len(wanted) > 0 && !wanted[at] {
 			continue
 		}
-		addr := netip.MustParseAddrPort(at)
+		id, port, _ := strings.Cut(at, ":")
+		number, _ := strconv.Atoi(port)
 		v := types.TargetHealthDescription{
-			Target:          &types.TargetDescription{Id: new(addr.Addr().String()), Port: new(int32(addr.Port()))},
-			HealthCheckPort: new(strconv.Itoa(int(addr.Port()))),
+			Target:          &types.TargetDescription{Id: new(id), Port: new(int32(number))},
+			HealthCheckPort: new(port),
 			TargetHealth:    &types.TargetHealth{State: types.TargetHealthStateEnum(h.State), Reason: types.TargetHealthReasonEnum(h.Reason)},
 		}
 		if g.HealthPort != "traffic-port" {
@@ -382,7 +396,7 @@ func (a *API) DescribeTargetHealth(ctx context.Context, in *elb.DescribeTargetHe
 		out.TargetHealthDescriptions = append(out.TargetHealthDescriptions, v)
 	}
 	slices.SortFunc(out.TargetHealthDescriptions, func(x, y types.TargetHealthDescription) int {
-		return strings.Compare(*x.Target.Id, *y.Target.Id)
+		return cmp.Or(strings.Compare(*x.Target.Id, *y.Target.Id), cmp.Compare(*x.Target.Port, *y.Target.Port))
 	})
 	return out, nil
 }

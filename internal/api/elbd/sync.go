@@ -255,7 +255,7 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 	}
 	var still []target
 	for _, t := range g.Draining {
-		addr, _ := netip.ParseAddrPort(endpoint(t.ID, t.Port))
+		addr, _ := netip.ParseAddrPort(t.reached())
 		due := t.At.Add(time.Duration(delay) * time.Second)
 		if h, ok := live[addr]; !ok || !h.Draining || h.InFlight == 0 || !due.After(now) {
 			continue
@@ -279,12 +279,12 @@ func groupSpec(g targetGroup) balance.Group {
 		spec.Check.Port = uint16(n)
 	}
 	for _, t := range g.Targets {
-		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
+		if addr, err := netip.ParseAddrPort(t.reached()); err == nil {
 			spec.Targets = append(spec.Targets, balance.Target{Addr: addr, Generation: t.At.UnixNano()})
 		}
 	}
 	for _, t := range g.Draining {
-		if addr, err := netip.ParseAddrPort(endpoint(t.ID, t.Port)); err == nil {
+		if addr, err := netip.ParseAddrPort(t.reached()); err == nil {
 			spec.Draining = append(spec.Draining, addr)
 		}
 	}
@@ -308,8 +308,7 @@ var (
 func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[string]Health {
 	out := map[string]Health{}
 	for _, t := range g.Targets {
-		at := endpoint(t.ID, t.Port)
-		addr, _ := netip.ParseAddrPort(at)
+		addr, _ := netip.ParseAddrPort(t.reached())
 		h, ok := live[addr]
 		if !ok || h.Generation != t.At.UnixNano() {
 			continue // not taken up yet
@@ -330,7 +329,7 @@ func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[strin
 			}
 		}
 		row.Registered = t.At
-		out[at] = row
+		out[endpoint(t.ID, t.Port)] = row
 	}
 	return out
 }
@@ -370,6 +369,9 @@ func (g *targetGroup) withPort(t target) target {
 	}
 	return t
 }
+
+// reached is where a target is.
+func (t target) reached() string { return endpoint(cmpOr(t.Address, t.ID), t.Port) }
 
 func (t target) same(o target) bool { return t.ID == o.ID && t.Port == o.Port }
 
@@ -425,24 +427,40 @@ func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
 	return nil
 }
 
-// Group is a group's protocol, if it exists, and whether a rule forwards to it.
-func (a *API) Group(groupARN string) (protocol string, used, exists bool) {
+// Kind is what a group speaks, over a protocol, to targets of a type: ip or instance.
+type Kind struct{ Protocol, Targets string }
+
+// Group is a group's kind, if it exists, and whether a rule forwards to it.
+func (a *API) Group(groupARN string) (kind Kind, used, exists bool) {
 	a.store.View(func(tx *store.Tx) {
 		var g targetGroup
 		g, exists = a.groups.Get(tx, keyOf(groupARN))
-		protocol, used = g.protocol(), len(a.usersOf(tx, groupARN)) > 0
+		kind, used = Kind{g.protocol(), g.Type}, len(a.usersOf(tx, groupARN)) > 0
 	})
-	return protocol, used, exists
+	return kind, used, exists
 }
 
-// Register puts an address into a group, Deregister takes it out to drain.
-func (a *API) Register(tx *store.Tx, groupARN, address string, port int32) error {
-	return a.alter(tx, groupARN, func(g *targetGroup) { g.register([]target{{ID: address, Port: port}}, a.clock.Now()) })
+// Target is a member of a group: an address, or an instance and where it is.
+type Target struct {
+	ID, Address string
+	Port        int32
 }
 
-// Deregister takes an address out of a group; it drains.
-func (a *API) Deregister(tx *store.Tx, groupARN, address string, port int32) error {
-	return a.alter(tx, groupARN, func(g *targetGroup) { g.deregister([]target{{ID: address, Port: port}}, a.clock.Now()) })
+func (t Target) row() target {
+	if t.ID == t.Address {
+		t.Address = ""
+	}
+	return target{ID: t.ID, Address: t.Address, Port: t.Port}
+}
+
+// Register puts a target into a group.
+func (a *API) Register(tx *store.Tx, groupARN string, t Target) error {
+	return a.alter(tx, groupARN, func(g *targetGroup) { g.register([]target{t.row()}, a.clock.Now()) })
+}
+
+// Deregister takes a target out of a group; it drains.
+func (a *API) Deregister(tx *store.Tx, groupARN string, t Target) error {
+	return a.alter(tx, groupARN, func(g *targetGroup) { g.deregister([]target{t.row()}, a.clock.Now()) })
 }
 
 func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup)) error {
@@ -455,7 +473,7 @@ func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup)) error 
 	return nil
 }
 
-// HealthOf is the health of a group's targets, by address:port. A target that
+// HealthOf is the health of a group's targets, by ID:port. A target that
 // was registered after the last look is initial, whatever stood at its address
 // before; one that drains is draining.
 func (a *API) HealthOf(groupARN string) map[string]Health {

@@ -564,7 +564,7 @@ func TestWhatAStrategyMustBe(t *testing.T) {
 				t.Errorf("%s: %v, want %s", c.name, err, c.want)
 			}
 		}
-		if err := try(bridge, "", item("one", 0, 1)); err == nil || !strings.Contains(err.Error(), "awsvpc") {
+		if err := try(bridge, "", item("one", 0, 1)); err == nil || !strings.Contains(err.Error(), "Network Configuration is not valid for the given networkMode") {
 			t.Errorf("a definition without a network of its own: %v", err)
 		}
 		w.must(nil, try(definition, "", item("one", 0, 1)))

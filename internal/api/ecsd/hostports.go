@@ -1,0 +1,225 @@
+package ecsd
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/arn"
+	"serin/internal/place"
+	"serin/internal/run"
+	"serin/internal/store"
+)
+
+// The network modes bridge, host and none: tasks without an address of their own,
+// behind ports of their container instance.
+
+// hostPort is a port of a task's host that leads to one of its containers.
+type hostPort struct {
+	Container    string
+	Inside, Host int32
+	UDP          bool
+	Fixed        bool // the definition names it, and so reserves it
+}
+
+// modeOf is a definition's network mode; without one it is bridge, documented.
+func modeOf(d types.TaskDefinition) types.NetworkMode {
+	return cmp.Or(d.NetworkMode, types.NetworkModeBridge)
+}
+
+// behindHost says that tasks of a definition are reached at their host, if at all.
+func behindHost(d types.TaskDefinition) bool { return modeOf(d) != types.NetworkModeAwsvpc }
+
+// The ports that Docker gives where a definition names none; documented:
+// https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PortMapping.html
+const firstDynamic, lastDynamic = 32768, 60999
+
+// portsFor is the ports of the host that a task gets, beside those that are taken: as
+// its definition names them, or dynamic ones.
+func portsFor(d types.TaskDefinition, id string, taken map[place.Port]bool) (list []hostPort) {
+	if modeOf(d) != types.NetworkModeBridge && modeOf(d) != types.NetworkModeHost {
+		return nil
+	}
+	for _, p := range namedPorts(d) {
+		taken[p] = true
+	}
+	r := rand.New(rand.NewPCG(seedOf(id), 0))
+	for _, c := range d.ContainerDefinitions {
+		for _, p := range c.PortMappings {
+			h := hostPort{Container: *c.Name, Inside: aws.ToInt32(p.ContainerPort), Host: aws.ToInt32(p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp, Fixed: true}
+			if h.Host == 0 {
+				h.Host, h.Fixed = dynamic(r, h.UDP, taken), false
+			}
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// dynamic is a port that is not taken; 0 where all are.
+func dynamic(r *rand.Rand, udp bool, taken map[place.Port]bool) int32 {
+	const n = lastDynamic - firstDynamic + 1
+	from := r.IntN(n)
+	for i := range n {
+		p := place.Port{Number: uint16(firstDynamic + (from+i)%n), UDP: udp}
+		if !taken[p] {
+			taken[p] = true
+			return int32(p.Number)
+		}
+	}
+	return 0
+}
+
+// namedPorts is the ports of a host that tasks of a definition name.
+func namedPorts(d types.TaskDefinition) (list []place.Port) {
+	if !behindHost(d) {
+		return nil
+	}
+	for _, c := range d.ContainerDefinitions {
+		for _, p := range c.PortMappings {
+			if aws.ToInt32(p.HostPort) != 0 {
+				list = append(list, place.Port{Number: uint16(*p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp})
+			}
+		}
+	}
+	return list
+}
+
+// takenPorts is the ports of a host that its agent and its tasks have.
+func takenPorts(on []task) map[place.Port]bool {
+	taken := map[place.Port]bool{}
+	for _, n := range agentPorts {
+		taken[place.Port{Number: n}] = true
+	}
+	for _, t := range on {
+		for _, p := range t.Ports {
+			taken[p.port()] = true
+		}
+	}
+	return taken
+}
+
+func (p hostPort) port() place.Port { return place.Port{Number: uint16(p.Host), UDP: p.UDP} }
+
+// house gives a task its ports where there are no container instances: those of the
+// EXTERNAL launch type are on one host, their cluster's.
+func (s *seats) house(t *task) {
+	d, _ := s.definitionOf(s.tx, s.scope, *t)
+	if !behindHost(d) {
+		return
+	}
+	var on []task
+	for _, o := range s.tasks.Scan(s.tx, s.scope.Key(s.cluster+"/")) {
+		if o.Last != stopped && o.Instance == "" {
+			on = append(on, o)
+		}
+	}
+	t.Ports = portsFor(d, t.ID, takenPorts(on))
+}
+
+// bindings are a container's ports as ECS shows them: on bridges alone, once it has
+// been started; observed: https://github.com/aws/amazon-ecs-agent/pull/3479
+func (t task) bindings(d types.TaskDefinition, c container) []types.NetworkBinding {
+	list := []types.NetworkBinding{}
+	if modeOf(d) != types.NetworkModeBridge || c.Starts == 0 {
+		return list
+	}
+	for _, p := range t.Ports {
+		if p.Container == c.Name {
+			list = append(list, types.NetworkBinding{BindIP: new("0.0.0.0"), ContainerPort: new(p.Inside), HostPort: new(p.Host), Protocol: p.protocol()})
+		}
+	}
+	return list
+}
+
+func (p hostPort) protocol() types.TransportProtocol {
+	if p.UDP {
+		return types.TransportProtocolUdp
+	}
+	return types.TransportProtocolTcp
+}
+
+// networked puts a task where its network mode says.
+func networked(spec *run.Spec, d types.TaskDefinition, t task, host string) {
+	mode := modeOf(d)
+	if mode == types.NetworkModeAwsvpc {
+		return
+	}
+	spec.Network, spec.Host = run.Network(mode), host
+	for i := range spec.Containers {
+		c := &spec.Containers[i]
+		for _, p := range t.Ports {
+			if p.Container == c.Name {
+				c.Ports = append(c.Ports, run.Port{Host: uint16(p.Host), Inside: uint16(p.Inside), UDP: p.UDP})
+			}
+		}
+		for _, l := range d.ContainerDefinitions[i].Links {
+			to, alias := linkOf(l)
+			c.Links = append(c.Links, run.Link{To: to, Alias: alias})
+		}
+		for _, s := range d.ContainerDefinitions[i].SystemControls {
+			if c.Sysctls == nil {
+				c.Sysctls = map[string]string{}
+			}
+			c.Sysctls[*s.Namespace] = *s.Value
+		}
+	}
+	spec.Sysctls = nil
+}
+
+// target is a task's place in a target group: its own address, or its instance and a
+// port of it.
+func (a *API) target(tx *store.Tx, scope arn.Scope, t task, d types.TaskDefinition, group string, lb types.LoadBalancer) (registration, bool) {
+	reg := registration{Group: group, Port: aws.ToInt32(lb.ContainerPort)}
+	if !behindHost(d) {
+		return reg, true
+	}
+	at := slices.IndexFunc(t.Ports, func(p hostPort) bool {
+		return !p.UDP && p.Inside == reg.Port && p.Container == aws.ToString(lb.ContainerName)
+	})
+	i, ok := a.instances.Get(tx, instanceKey(scope, t.Cluster, t.Instance))
+	if at < 0 || !ok {
+		return reg, false
+	}
+	reg.Port, reg.Instance = t.Ports[at].Host, i.EC2
+	return reg, true
+}
+
+// targetOf is a registration of a task as the load balancers know it.
+func (t task) targetOf(r registration) Target {
+	return Target{ID: cmp.Or(r.Instance, t.Address), Address: t.Address, Port: r.Port}
+}
+
+// checkNetwork refuses a network that a task of the definition cannot have, in words
+// that are observed but for those of EXTERNAL.
+func checkNetwork(d types.TaskDefinition, n *types.NetworkConfiguration, launch types.LaunchType) error {
+	if behindHost(d) {
+		switch {
+		case n != nil:
+			return invalid("Network Configuration is not valid for the given networkMode of this task definition.")
+		case launch == types.LaunchTypeFargate:
+			return invalid("Task definition does not support launch_type FARGATE.")
+		}
+		return nil
+	}
+	if n == nil || n.AwsvpcConfiguration == nil || len(n.AwsvpcConfiguration.Subnets) == 0 {
+		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	}
+	return nil
+}
+
+// takes refuses a target group of a kind of targets that tasks of the definition are
+// not; observed.
+func (g TargetGroup) takes(groupARN string, d types.TaskDefinition) error {
+	want := "ip"
+	if behindHost(d) {
+		want = "instance"
+	}
+	if g.Targets != want {
+		return invalid("The provided target group %s has target type %s, which is incompatible with the %s network mode specified in the task definition.", groupARN, g.Targets, modeOf(d))
+	}
+	return nil
+}
