@@ -666,6 +666,7 @@ func (t *dockerTask) Usage(ctx context.Context) (sum Usage, err error) {
 		}
 		own := Usage{CPU: time.Duration(stats.CPUStats.CPUUsage.TotalUsage), Memory: withoutFiles(stats.MemoryStats.Usage, stats.MemoryStats.Stats)}
 		sum.Containers[c.Name] = own
+		sum.System, sum.CPUs = time.Duration(stats.CPUStats.SystemUsage), int(stats.CPUStats.OnlineCPUs)
 		sum.CPU, sum.Memory = sum.CPU+own.CPU, sum.Memory+own.Memory
 	}
 	return sum, nil

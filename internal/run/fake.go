@@ -19,7 +19,8 @@ import (
 // own, so that load balancers and health checks are real. What a container does
 // follows from its image's tag: "broken" answers 500, "faulty" does but to health
 // checks, "exits" ends at once with code 1 and "done" with 0, "stays" does not end
-// when it is asked, "missing" cannot be pulled and "unstartable" not be started;
+// when it is asked, "missing" cannot be pulled and "unstartable" not be started, "once" not be
+// started again;
 // anything else answers 200 with the tag. The first that answers does so for its task.
 type Fake struct {
 	// Listen is where its tasks listen; this machine, unless said otherwise.
@@ -229,7 +230,7 @@ func (t *fakeTask) at(name string) int {
 // Start starts a container, as its tag says.
 func (t *fakeTask) Start(_ context.Context, name string) error {
 	at := t.at(name)
-	if t.tags[at] == "unstartable" {
+	if st, _ := t.State(); t.tags[at] == "unstartable" || t.tags[at] == "once" && st.Containers[at].Starts > 0 {
 		t.change(func(st *State) { st.Containers[at].Error = "exec: not found" })
 		return &Error{CannotStart, fmt.Errorf("exec: not found")}
 	}

@@ -636,6 +636,7 @@ func (t *localTask) Usage(ctx context.Context) (Usage, error) {
 	if st.Ended || st.Usage == nil {
 		return Usage{}, fmt.Errorf("task %s does not say what it uses", t.ID())
 	}
+	st.Usage.System, st.Usage.CPUs = machineTime()
 	return *st.Usage, nil
 }
 

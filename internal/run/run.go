@@ -207,6 +207,11 @@ type Usage struct {
 	CPU        time.Duration    // processor time since it started, wall time
 	Memory     int64            // bytes now, without what the kernel only keeps of files
 	Containers map[string]Usage // of those that run, where it is known apart
+
+	// Of the machine, where it is known: what all its processors have spent since it
+	// started, idling too, and how many they are.
+	System time.Duration
+	CPUs   int
 }
 
 // State is what is known of a task.

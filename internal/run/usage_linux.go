@@ -67,6 +67,28 @@ func (u Usage) plus(list []bookkept) Usage {
 	return u
 }
 
+// machineTime is what the machine's processors have spent, and how many they are: the
+// first line of /proc/stat without what is counted twice, as Docker reads it.
+func machineTime() (spent time.Duration, cpus int) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	for line := range bytes.Lines(raw) {
+		f := bytes.Fields(line)
+		switch {
+		case len(f) < 9 || !bytes.HasPrefix(f[0], []byte("cpu")):
+		case len(f[0]) > 3:
+			cpus++
+		default:
+			for _, n := range f[1:9] { // guests' times are in users'
+				spent += time.Duration(number(n)) * tick
+			}
+		}
+	}
+	return spent, cpus
+}
+
 // processes are those of the machine.
 type processes struct {
 	self     map[int]bookkept

@@ -40,6 +40,9 @@ func TestATaskSaysWhatItUses(t *testing.T) {
 		if most := time.Since(began) + 500*time.Millisecond; last.CPU > most {
 			t.Errorf("one busy thread used %v in less than %v", last.CPU, most)
 		}
+		if last.System < last.CPU || last.CPUs < 1 {
+			t.Errorf("of the machine it says %v, %d processors", last.System, last.CPUs)
+		}
 		u, err := idle.Usage(t.Context())
 		if err != nil || u.CPU <= 0 || u.CPU > last.CPU || u.Memory < 1<<20 || u.Memory > 32<<20 {
 			t.Errorf("an idle task uses %+v, %v", u, err)

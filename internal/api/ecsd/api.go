@@ -211,6 +211,7 @@ type container struct {
 	Metadata                string // key by which it asks about itself, a secret
 	Status                  string
 	Starts                  int                // how often it was started
+	Stays                   bool               // it has ended for good: it could not be started again
 	Began, Ended            time.Time          // of the last time it ran, stage time
 	Health                  types.HealthStatus // as its check says; empty before
 	Exit                    *int32

@@ -98,7 +98,7 @@ func dependencies(d types.TaskDefinition, t task, st run.State, c types.Containe
 // if it ran for the policy's period and its exit code is not to be ignored,
 // documented.
 func restarts(p *types.ContainerRestartPolicy, row container, s run.ContainerState, now time.Time) bool {
-	if p == nil || !aws.ToBool(p.Enabled) || slices.Contains(p.IgnoredExitCodes, int32(s.ExitCode)) {
+	if p == nil || !aws.ToBool(p.Enabled) || row.Stays || slices.Contains(p.IgnoredExitCodes, int32(s.ExitCode)) {
 		return false
 	}
 	ran := now.Sub(row.Began)
@@ -182,7 +182,8 @@ func (g *agent) touchAt(ctx context.Context, key string, at time.Time) {
 }
 
 // startContainers starts containers one after another. One that cannot be started
-// ends its task.
+// ends its task; one that cannot be started again has ended as it did, observed:
+// https://github.com/aws/amazon-ecs-agent/blob/master/agent/engine/task_manager.go
 func (g *agent) startContainers(ctx context.Context, key string, t task, h run.Task, names []string) {
 	for _, name := range names {
 		err := h.Start(ctx, name)
@@ -193,6 +194,19 @@ func (g *agent) startContainers(ctx context.Context, key string, t task, h run.T
 			return
 		}
 		st, _ := h.State()
+		at := slices.IndexFunc(st.Containers, func(c run.ContainerState) bool { return c.Name == name })
+		if at >= 0 && st.Containers[at].Starts > 0 {
+			g.log.Warn("a container could not be started again", "task", t.ID, "container", name, "err", err)
+			err := g.update(key, func(_ *store.Tx, t *task) {
+				t.note(st, g.clock.Now())
+				t.Containers[at].Stays = true
+			})
+			if err != nil {
+				g.log.Error("a container's end could not be recorded", "task", t.ID, "err", err)
+				return
+			}
+			continue
+		}
 		if err := g.update(key, g.fail(name, err.Error(), err.Error(), st)); err != nil {
 			g.log.Error("a failed task could not be recorded", "task", t.ID, "err", err)
 		}

@@ -325,11 +325,7 @@ func (q Asker) ports(d types.ContainerDefinition) (list []PortMetadata) {
 }
 
 func (q Asker) volumes(d types.ContainerDefinition) (list []VolumeMetadata) {
-	mounts := containerSpec(d).Mounts
-	for _, from := range d.VolumesFrom {
-		mounts = append(mounts, mountsFrom(q.definition, from)...)
-	}
-	for _, mount := range mounts {
+	for _, mount := range mountsOf(q.definition, d) {
 		v := VolumeMetadata{Destination: mount.Path}
 		for _, volume := range q.definition.Volumes {
 			if aws.ToString(volume.Name) == mount.Volume && volume.Host != nil {

@@ -2,6 +2,7 @@ package ecsd
 
 import (
 	"cmp"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,10 +36,7 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 	}
 	for i, c := range d.ContainerDefinitions {
 		r := containerSpec(c)
-		r.Image = images[i].Ref
-		for _, from := range c.VolumesFrom {
-			r.Mounts = append(r.Mounts, mountsFrom(d, from)...)
-		}
+		r.Image, r.Mounts = images[i].Ref, mountsOf(d, c)
 		r.Env = append(r.Env, "AWS_EXECUTION_ENV="+executionEnv(t.LaunchType), "AWS_REGION="+scope.Region)
 		r.Env = append(r.Env, g.deps.Inside(Keys{t.Credentials, t.Containers[i].Metadata})...)
 		for _, e := range c.Environment {
@@ -65,11 +63,22 @@ func sharedAs(v types.Volume, host string) string {
 	return ""
 }
 
-// mountsFrom are the mounts that a container takes from another.
-func mountsFrom(d types.TaskDefinition, from types.VolumeFrom) (list []run.Mount) {
-	i := slices.IndexFunc(d.ContainerDefinitions, func(c types.ContainerDefinition) bool { return *c.Name == aws.ToString(from.SourceContainer) })
-	for _, m := range d.ContainerDefinitions[i].MountPoints {
-		list = append(list, run.Mount{Volume: aws.ToString(m.SourceVolume), Path: aws.ToString(m.ContainerPath), ReadOnly: aws.ToBool(m.ReadOnly) || aws.ToBool(from.ReadOnly)})
+// mountsOf is what a container mounts, each path once: its own mounts hide those of
+// containers that it takes volumes from, and a later one's those of an earlier, as
+// Docker has it.
+func mountsOf(d types.TaskDefinition, c types.ContainerDefinition) (list []run.Mount) {
+	add := func(m run.Mount) {
+		list = append(slices.DeleteFunc(list, func(o run.Mount) bool { return path.Clean(o.Path) == path.Clean(m.Path) }), m)
+	}
+	for _, from := range c.VolumesFrom {
+		i := slices.IndexFunc(d.ContainerDefinitions, func(c types.ContainerDefinition) bool { return *c.Name == aws.ToString(from.SourceContainer) })
+		for _, m := range mountsOf(d, d.ContainerDefinitions[i]) {
+			m.ReadOnly = m.ReadOnly || aws.ToBool(from.ReadOnly)
+			add(m)
+		}
+	}
+	for _, m := range c.MountPoints {
+		add(run.Mount{Volume: aws.ToString(m.SourceVolume), Path: aws.ToString(m.ContainerPath), ReadOnly: aws.ToBool(m.ReadOnly)})
 	}
 	return list
 }
@@ -92,9 +101,6 @@ func containerSpec(c types.ContainerDefinition) run.Container {
 	}
 	for _, u := range c.Ulimits {
 		r.Ulimits = append(r.Ulimits, run.Ulimit{Name: string(u.Name), Soft: int64(u.SoftLimit), Hard: int64(u.HardLimit)})
-	}
-	for _, m := range c.MountPoints {
-		r.Mounts = append(r.Mounts, run.Mount{Volume: aws.ToString(m.SourceVolume), Path: aws.ToString(m.ContainerPath), ReadOnly: aws.ToBool(m.ReadOnly)})
 	}
 	if l := c.LinuxParameters; l != nil {
 		r.Init, r.SharedMemory = aws.ToBool(l.InitProcessEnabled), int64(aws.ToInt32(l.SharedMemorySize))*mib

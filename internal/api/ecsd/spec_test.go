@@ -54,6 +54,16 @@ func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("it is given\n%+v\nwant\n%+v", got, want)
 	}
+	// Through a second container; a path is mounted once.
+	d.ContainerDefinitions[1].MountPoints = []types.MountPoint{{SourceVolume: new("host"), ContainerPath: new("/all/")}}
+	last := types.ContainerDefinition{VolumesFrom: []types.VolumeFrom{{SourceContainer: new("side")}, {SourceContainer: new("web")}}, MountPoints: []types.MountPoint{{SourceVolume: new("its"), ContainerPath: new("/own")}}}
+	if got, want := mountsOf(d, last), []run.Mount{{Volume: "all", Path: "/all"}, {Volume: "its", Path: "/own"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("it mounts %v, want %v", got, want)
+	}
+	last.VolumesFrom = last.VolumesFrom[:1]
+	if got, want := mountsOf(d, last), []run.Mount{{Volume: "host", Path: "/all/"}, {Volume: "its", Path: "/own"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("it mounts %v, want %v", got, want)
+	}
 	// Behind its instance.
 	d.NetworkMode, d.ContainerDefinitions[0].Links = "", []string{"side:beside"} // bridge
 	own.Ports = []hostPort{{Container: "web", Inside: 80, Host: 32768}, {Container: "side", Inside: 53, Host: 53, UDP: true}}

@@ -26,11 +26,14 @@ type Stats struct {
 	ID      string      `json:"id"`
 }
 
-// CPUStats is processor time since the container started.
+// CPUStats is processor time since the container started, and of the machine since it
+// did.
 type CPUStats struct {
 	Usage struct {
 		Total time.Duration `json:"total_usage"` // nanoseconds
 	} `json:"cpu_usage"`
+	System time.Duration `json:"system_cpu_usage,omitempty"` // of all processors together, idling too
+	Online int           `json:"online_cpus,omitempty"`
 }
 
 // MemoryStats are bytes.
@@ -118,6 +121,8 @@ func (a *API) TaskStats(ctx context.Context, q Asker) (map[string]*Stats, error)
 		s := &Stats{Read: pair[1].at.UTC(), PreRead: pair[0].at.UTC(), Name: c.Name, ID: id}
 		before, _ := pair[0].of(c.Name, len(q.row.Containers))
 		s.CPU.Usage.Total, s.PreCPU.Usage.Total = now.CPU, before.CPU
+		s.CPU.System, s.CPU.Online = pair[1].used.System, pair[1].used.CPUs
+		s.PreCPU.System, s.PreCPU.Online = pair[0].used.System, pair[0].used.CPUs
 		s.Memory = MemoryStats{now.Memory, q.memoryLimit(at)}
 		all[id] = s
 	}

@@ -244,6 +244,28 @@ func TestAContainerIsStartedAgain(t *testing.T) {
 	})
 }
 
+// One that cannot be started again has ended as it did: that is no failure to start.
+func TestAContainerThatCannotBeStartedAgainHasEnded(t *testing.T) {
+	composed(t, stage.Config{}, func(t *testing.T, w *world, fake *run.Fake) {
+		again := func(c *types.ContainerDefinition) {
+			c.RestartPolicy = &types.ContainerRestartPolicy{Enabled: new(true), RestartAttemptPeriod: new(int32(60))}
+		}
+		arn, id := w.runTask(of("web", "once", again), of("side", "once", helper(again)))
+		w.reaches(arn, "RUNNING, web RUNNING, side RUNNING")
+		time.Sleep(2 * time.Minute)
+		fake.Finish(id, "side", 3)
+		time.Sleep(time.Minute)
+		if got := w.statuses(arn); got != "RUNNING, web RUNNING, side STOPPED" || *w.task(arn).Containers[1].ExitCode != 3 {
+			t.Errorf("when one that is not essential is not started again the task is %s", got)
+		}
+		fake.Finish(id, "web", 4)
+		w.reaches(arn, "STOPPED, web STOPPED, side STOPPED")
+		if task := w.task(arn); task.StopCode != types.TaskStopCodeEssentialContainerExited || *task.StoppedReason != "Essential container in task exited" || *task.Containers[0].ExitCode != 4 {
+			t.Errorf("it ended with %s: %s", task.StopCode, *task.StoppedReason)
+		}
+	})
+}
+
 // Five minutes, where the policy does not say.
 func TestAContainerIsStartedAgainAfterFiveMinutes(t *testing.T) {
 	for ran, want := range map[time.Duration]string{4 * time.Minute: "STOPPED, web STOPPED", 6 * time.Minute: "RUNNING, web RUNNING"} {

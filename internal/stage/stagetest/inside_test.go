@@ -202,7 +202,7 @@ func TestATaskIsToldWhatItUses(t *testing.T) {
 	began := time.Now()
 	usage := func(string) run.Usage {
 		since := time.Since(began)
-		return run.Usage{CPU: since, Memory: 30 << 20, Containers: map[string]run.Usage{"web": {CPU: since / 2, Memory: 10 << 20}, "side": {CPU: since / 4, Memory: 20 << 20}}}
+		return run.Usage{CPU: since, System: time.Hour + 100*since, CPUs: 2, Memory: 30 << 20, Containers: map[string]run.Usage{"web": {CPU: since / 2, Memory: 10 << 20}, "side": {CPU: since / 4, Memory: 20 << 20}}}
 	}
 	using(t, usage, func(t *testing.T, w *world) {
 		began = time.Now()
@@ -211,9 +211,16 @@ func TestATaskIsToldWhatItUses(t *testing.T) {
 		one := *w.runs(&ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")})[0].TaskArn
 		a := w.inside(one)
 		stats := func(name string, read, before time.Time, cpu, was, used, limit float64) map[string]any {
+			spent := func(at time.Time, own float64) map[string]any {
+				s := map[string]any{"cpu_usage": map[string]any{"total_usage": own}}
+				if !at.IsZero() {
+					s["system_cpu_usage"], s["online_cpus"] = float64(time.Hour+100*at.Sub(began)), 2.0
+				}
+				return s
+			}
 			at := func(t time.Time) any { return t.UTC().Format(time.RFC3339Nano) }
 			return map[string]any{"read": at(read), "preread": at(before), "name": name, "id": one[strings.LastIndexByte(one, '/')+1:] + "-" + name, "memory_stats": map[string]any{"usage": used, "limit": limit},
-				"cpu_stats": map[string]any{"cpu_usage": map[string]any{"total_usage": cpu}}, "precpu_stats": map[string]any{"cpu_usage": map[string]any{"total_usage": was}}}
+				"cpu_stats": spent(read, cpu), "precpu_stats": spent(before, was)}
 		}
 		same := func(got any, want map[string]any) {
 			t.Helper()
