@@ -49,6 +49,7 @@ var properties = []struct {
 	{"another user", anotherUser, "confined", ""},
 	{"an end by memory", memoryEnd, "rootless confined", ""},
 	{"memory limits for each container", memoryOfEach, "rootless confined", ""},
+	{"processes and memory that containers share", shares, "rootless confined", "pidMode"},
 	{"sysctls of the network", sysctls, "rootless confined", "systemControls"},
 	{"a terminal", terminal, "", ""},
 	{"an open input", openInput, "", ""},
@@ -147,6 +148,7 @@ var refusals = map[string]Spec{
 	"hosts":             {Containers: []Container{{Hosts: []string{"10.1.2.3 db"}}}},
 	"links":             {Network: BridgeNetwork, Host: "i-1", Containers: []Container{{Name: "main", Links: []Link{{"main", "me"}}}}},
 	"network mode host": {Network: HostNetwork, Host: "i-1", Containers: []Container{{}}},
+	"pidMode":           {SharedPIDs: true, Containers: []Container{{}}},
 	"network mode none": {Network: NoNetwork, Containers: []Container{{}}},
 	"systemControls":    {Sysctls: map[string]string{"net.core.somaxconn": "1"}, Containers: []Container{{}}},
 }

@@ -176,6 +176,8 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 		if t.pause, err = d.startPause(ctx, t.spec, string(raw)); err != nil {
 			return err
 		}
+	}
+	if t.beside() {
 		network = container.NetworkMode("container:" + t.pause)
 		if err := t.findAddress(ctx, t.pause); err != nil {
 			return err
@@ -194,7 +196,13 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 		if i == 0 && t.pause == "" {
 			config.Labels[labelSpec] = string(raw)
 		}
-		if t.pause != "" { // they are of the network's container
+		if t.spec.SharedPIDs {
+			host.PidMode = container.PidMode("container:" + t.pause)
+		}
+		if t.spec.SharedIPC {
+			host.IpcMode, host.ShmSize = container.IpcMode("container:"+t.pause), 0
+		}
+		if t.beside() { // they are of the network's container
 			config.Hostname, host.DNS, host.DNSSearch, host.ExtraHosts = "", nil, nil, nil
 		}
 		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, NetworkingConfig: d.links(t.spec, c), Name: containerName(t.spec, c.Name)})
@@ -499,7 +507,7 @@ func (t *dockerTask) locate(ctx context.Context) error {
 		t.state.Ended = true
 		return fmt.Errorf("task %s: %w", t.spec.ID, errGone)
 	}
-	if t.pause != "" {
+	if t.beside() {
 		return t.findAddress(ctx, t.pause)
 	}
 	for i, id := range t.ids {
@@ -573,7 +581,7 @@ func (t *dockerTask) Start(ctx context.Context, name string) error {
 		t.change(func(st *State) { st.Containers[at].Error = err.Error() })
 		return &Error{CannotStart, err}
 	}
-	if t.pause == "" {
+	if !t.beside() {
 		if err := t.findAddress(ctx, t.ids[at]); err != nil {
 			return &Error{CannotStart, err}
 		}

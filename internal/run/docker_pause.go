@@ -20,10 +20,14 @@ import (
 // pauseImage is its name at the daemon.
 const pauseImage = "serin/pause:1"
 
-// apart says whether a task's network is to be held by a container beside its own.
+// apart says whether a task's network, or what else its containers share, is to be
+// held by a container beside its own.
 func apart(spec Spec) bool {
-	return spec.Network == OwnNetwork && (len(spec.Containers) > 1 || spec.Containers[0].Again)
+	return spec.SharedPIDs || spec.SharedIPC || spec.Network == OwnNetwork && (len(spec.Containers) > 1 || spec.Containers[0].Again)
 }
+
+// beside says that the task's network is that of the container beside its own.
+func (t *dockerTask) beside() bool { return t.pause != "" && t.spec.Network == OwnNetwork }
 
 // startPause starts the container that holds a task's network.
 func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id string, err error) {
@@ -43,6 +47,18 @@ func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id stri
 	config.StopSignal = "SIGKILL" // it hears no other
 	config.Labels[labelAt], config.Labels[labelSpec] = "-1", raw
 	host.NetworkMode, host.Sysctls = container.NetworkMode(d.network), spec.Sysctls
+	if spec.Network == NoNetwork {
+		host.NetworkMode = "none"
+	}
+	if spec.SharedPIDs { // somebody must reap
+		host.Init = new(true)
+	}
+	if spec.SharedIPC {
+		host.IpcMode = "shareable"
+		for _, c := range spec.Containers {
+			host.ShmSize = max(host.ShmSize, c.SharedMemory)
+		}
+	}
 	created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: "serin-" + spec.ID})
 	if taken(err) {
 		return "", ErrExists

@@ -105,12 +105,20 @@ func mountKernel(c execConfig, root string) error {
 	if c.Mode == "rootless" { // of the machine's network, which is not ours to show anew
 		sys = mount{"/sys", "sys", "", unix.MS_BIND | unix.MS_REC, ""}
 	}
+	memory := mount{"tmpfs", "dev/shm", "tmpfs", strict, fmt.Sprintf("mode=1777,size=%d", shared)}
+	if c.SharedIPC {
+		own, err := filepath.Abs(sharedMemoryDir)
+		if err != nil {
+			return err
+		}
+		memory = mount{own, "dev/shm", "", unix.MS_BIND, ""}
+	}
 	for _, m := range []mount{
 		{"proc", "proc", "proc", strict, ""},
 		{"tmpfs", "dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"},
 		sys,
 		{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
-		{"tmpfs", "dev/shm", "tmpfs", strict, fmt.Sprintf("mode=1777,size=%d", shared)},
+		memory,
 	} {
 		to, err := place(root, m.target)
 		if err != nil {

@@ -214,6 +214,8 @@ func cannot(mode string, spec Spec) error {
 	switch {
 	case mode != "native" && own:
 		return fmt.Errorf("the runtime %s gives a task no network of its own to set systemControls of", mode)
+	case mode != "native" && (spec.SharedPIDs || spec.SharedIPC):
+		return fmt.Errorf("the runtime %s cannot have the containers of a task share processes and memory, as pidMode and ipcMode ask", mode)
 	case mode != "native" && spec.Network == NoNetwork:
 		return fmt.Errorf("the runtime %s cannot keep a task from the machine's network, as the network mode none asks", mode)
 	}
@@ -260,6 +262,7 @@ func (l *Local) create(ctx context.Context, dir string, p plan) (*localTask, err
 			return nil, err
 		}
 		resolved.Mode, resolved.Volumes, resolved.Apart, resolved.OneUser = l.mode, p.Volumes, p.Spec.Network.apart(), oneUser
+		resolved.SharedPIDs, resolved.SharedIPC = p.Spec.SharedPIDs, p.Spec.SharedIPC
 		p.Configs = append(p.Configs, resolved)
 	}
 	if err := l.place(&p); err != nil {

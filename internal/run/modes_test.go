@@ -208,3 +208,42 @@ func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
 		}
 	})
 }
+
+func shares(t *testing.T, r Runtime, image string) {
+	containers := func() []Container {
+		return []Container{
+			{Name: "sleeps", Image: image, Command: []string{"sleep"}}, {Name: "looks", Image: image, Command: []string{"look"}},
+			{Name: "makes", Image: image, Command: []string{"queues", "make"}}, {Name: "counts", Image: image, Command: []string{"queues"}},
+			{Name: "writes", Image: image, Command: []string{"write", "/dev/shm/word", "hello"}}, {Name: "reads", Image: image, Command: []string{"read", "/dev/shm/word"}},
+		}
+	}
+	all := func(task Task, from int) {
+		for i, c := range containers()[from:] {
+			begin(t, task, c.Name)
+			finished(t, task, from+i)
+		}
+	}
+	task := made(t, r, Spec{SharedPIDs: true, SharedIPC: true, Network: BridgeNetwork, Host: "i-1", Containers: containers()})
+	all(task, 1)
+	if c := finished(t, task, 0); c.ExitCode != 137 {
+		t.Errorf("one that another has ended ended as %+v", c)
+	}
+	for name, want := range map[string]string{"looks": "found", "makes": "true", "counts": "1", "reads": "hello"} {
+		if got := said(t, task, name); got != want {
+			t.Errorf("%s said %q, want %q", name, got, want)
+		}
+	}
+	begin(t, task, "sleeps") // what they share outlives each of them
+	begin(t, task, "looks")
+	until(t, task, func(st State) bool { return st.Containers[0].Starts == 2 && !st.Containers[0].Runs() })
+	// By itself each has its own.
+	alone := made(t, r, Spec{Containers: containers()})
+	all(alone, 2)
+	if counted, read := said(t, alone, "counts"), said(t, alone, "reads"); counted != "0" || read == "hello" {
+		t.Errorf("they share nothing, and one counted %s, another read %q", counted, read)
+	}
+	begin(t, alone, "looks")
+	if out := said(t, alone, "looks"); out != "" {
+		t.Errorf("they share nothing, and one looked and %s", out)
+	}
+}

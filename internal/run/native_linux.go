@@ -15,7 +15,7 @@ import (
 func newHost(p plan, children *reaper) host {
 	switch p.Mode {
 	case "native":
-		return &nativeHost{plan: p}
+		return &nativeHost{plan: p, children: children}
 	case "rootless":
 		return &rootlessHost{redirects: redirects{plan: p}, children: children}
 	}
@@ -26,7 +26,8 @@ func newHost(p plan, children *reaper) host {
 type nativeHost struct {
 	plan plan
 	groups
-	waiting map[string]*os.File // container → the pipe its init waits on
+	children *reaper
+	waiting  map[string]*os.File // container → the pipe its init waits on
 }
 
 func (h *nativeHost) address() (at addresses, err error) {
@@ -34,6 +35,9 @@ func (h *nativeHost) address() (at addresses, err error) {
 		return at, fmt.Errorf("naming the task's host: %w", err)
 	}
 	if err := setSysctls(h.plan.Spec.Sysctls); err != nil {
+		return at, err
+	}
+	if err := h.share(); err != nil {
 		return at, err
 	}
 	h.limit(h.plan.Spec)
@@ -73,7 +77,13 @@ func (h *nativeHost) command(c execConfig) (*exec.Cmd, error) {
 		}
 		cmd.ExtraFiles = append(cmd.ExtraFiles, network)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if !c.SharedPIDs {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
+	}
+	if !c.SharedIPC {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWIPC
+	}
 	if c.Hostname != "" {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUTS
 	}

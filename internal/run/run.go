@@ -72,6 +72,9 @@ type Spec struct {
 	// Sysctls are of the task's network, net.…: value.
 	Sysctls map[string]string
 	Network Network
+	// Its containers see each other's processes; they share what System V and POSIX know
+	// as communication between processes, and /dev/shm.
+	SharedPIDs, SharedIPC bool
 	// Host is the simulated machine that the task is on, where its network is that of a
 	// machine; tasks that name the same one share its address.
 	Host string

@@ -60,7 +60,10 @@ type execConfig struct {
 	Volumes map[string]string // directories
 	Address string            // of the task, or its own
 	Apart   bool              // it has a network of its own
-	OneUser bool              // rootless: there is no other than the one it asks for
+
+	SharedPIDs, SharedIPC bool // with the others of its task
+
+	OneUser bool // rootless: there is no other than the one it asks for
 }
 
 // shimState is the state file and what watchers are sent.
@@ -139,6 +142,8 @@ func Reexec() {
 		err = programMain()
 	case "serin-confined-init":
 		err = confinedInit()
+	case "serin-hold":
+		err = holdMain()
 	case "serin-remove":
 		err = removeMain(os.Args[2])
 	case "serin-exec":
@@ -302,7 +307,9 @@ func (s *shim) start(c execConfig) (end func() int, err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if !c.SharedPIDs { // they end with the process that holds what they share
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	cmd.SysProcAttr.Setsid = true
 	exited, err := s.children.start(cmd)
 	streams.started()

@@ -259,7 +259,7 @@ func TestWhatEachKindOfCapacityTakes(t *testing.T) {
 		{"privileges", ofWeb(func(c *part) { c.Privileged = new(true) }), fargate, "Fargate requires that the ‘privileged’ setting be ‘false’ at the container level.", []types.Compatibility{ec2, managed}},
 		{"one memory", func(i input) { i.IpcMode = types.IpcModeTask }, fargate, "Fargate compatible task definitions do not support ipcMode", []types.Compatibility{ec2}},
 		{"one memory", func(i input) { i.IpcMode = types.IpcModeTask }, managed, "Managed Instances compatible task definitions do not support ipcMode", []types.Compatibility{ec2}},
-		{"one tree of processes", func(i input) { i.PidMode = types.PidModeTask }, fargate, "Serin does not perform pidMode and ipcMode", all},
+		{"one tree of processes", func(i input) { i.PidMode = types.PidModeTask }, fargate, "", all},
 		{"the host's processes", func(i input) { i.PidMode = types.PidModeHost }, fargate, "Tasks using the Fargate launch type do not support pidMode 'host'. The supported value for pidMode is 'task'.", []types.Compatibility{ec2, managed}},
 		{"a directory", volume(types.Volume{}), fargate, "", all},
 		{"the host's directory", volume(types.Volume{Host: &types.HostVolumeProperties{SourcePath: new("/etc")}}), fargate, "Fargate compatible task definitions do not support sourcePath", []types.Compatibility{ec2}},

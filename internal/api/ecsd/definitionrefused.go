@@ -14,8 +14,6 @@ func notDone(in *ecs.RegisterTaskDefinitionInput) error {
 	switch {
 	case in.PidMode == types.PidModeHost:
 		return client("Serin does not perform the pidMode 'host': a task would see and end the processes of this machine.")
-	case in.PidMode == types.PidModeTask, in.IpcMode == types.IpcModeTask:
-		return client("Serin does not perform pidMode and ipcMode 'task': the containers of a task do not see each other's processes and memory.")
 	case in.IpcMode == types.IpcModeHost:
 		return client("Serin does not perform the ipcMode 'host': a task would share the memory of this machine's processes.")
 	case aws.ToBool(in.EnableFaultInjection):

@@ -142,8 +142,10 @@ func (p hostPort) protocol() types.TransportProtocol {
 	return types.TransportProtocolTcp
 }
 
-// networked puts a task where its network mode says.
+// networked puts a task where its network mode says, and its containers together
+// where its other modes say so.
 func networked(spec *run.Spec, d types.TaskDefinition, t task, host string) {
+	spec.SharedPIDs, spec.SharedIPC = d.PidMode == types.PidModeTask, d.IpcMode == types.IpcModeTask
 	mode := modeOf(d)
 	if mode == types.NetworkModeAwsvpc {
 		return

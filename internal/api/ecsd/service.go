@@ -79,9 +79,9 @@ func (a *API) Service() *wire.Service {
 			}
 			return checks
 		}, wire.Members{
-			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform placementConstraints volumes ipcMode",
+			Performed: "containerDefinitions family cpu memory networkMode requiresCompatibilities executionRoleArn tags taskRoleArn runtimePlatform placementConstraints volumes ipcMode pidMode",
 			Recorded:  "ephemeralStorage enableFaultInjection",
-			Refused:   "inferenceAccelerators pidMode proxyConfiguration"}),
+			Refused:   "inferenceAccelerators proxyConfiguration"}),
 		wire.Handle("DescribeTaskDefinition", a.DescribeTaskDefinition, func(c *wire.Call, _ *ecs.DescribeTaskDefinitionInput) []wire.Check {
 			return one("DescribeTaskDefinition", c, "*")
 		}, wire.Members{Performed: "taskDefinition include"}),

@@ -65,6 +65,7 @@ func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
 		t.Errorf("it mounts %v, want %v", got, want)
 	}
 	// Behind its instance.
+	d.PidMode, d.IpcMode = types.PidModeTask, types.IpcModeTask
 	d.NetworkMode, d.ContainerDefinitions[0].Links = "", []string{"side:beside"} // bridge
 	own.Ports = []hostPort{{Container: "web", Inside: 80, Host: 32768}, {Container: "side", Inside: 53, Host: 53, UDP: true}}
 	behind := g.spec(key, own, d, []run.Image{{Ref: "w"}, {Ref: "s"}}, nil)
