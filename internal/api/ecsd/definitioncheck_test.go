@@ -213,7 +213,7 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 			ReadonlyRootFilesystem: new(true), RestartPolicy: &types.ContainerRestartPolicy{Enabled: new(true)}, LinuxParameters: &types.LinuxParameters{InitProcessEnabled: new(true), Tmpfs: []types.Tmpfs{{ContainerPath: new("/tmp"), Size: 8}}}}}},
 			[]types.Compatibility{types.CompatibilityEc2, types.CompatibilityManagedInstances}, []string{docker + "17", docker + "18", docker + "22", docker + "25", own + "container-restart-policy", own + "pid-ipc-namespace-sharing", own + "task-eni"}},
 	} {
-		alone := *named(c.in) // whose containers share nothing: that is not performed
+		alone := *named(c.in) // whose containers share nothing with a host: that is not performed
 		alone.PidMode, alone.IpcMode = "", ""
 		if err := checkDefinition("111111111111", &alone); err != nil {
 			t.Errorf("%s: %v", c.name, err)

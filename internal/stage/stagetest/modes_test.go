@@ -214,3 +214,17 @@ func TestWhatTasksBehindInstancesAreRefusedFor(t *testing.T) {
 		}
 	})
 }
+
+// Two tasks at one port of their host are bought two instances.
+func TestTasksAtAHostArePlacedOnManagedInstances(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.managed(w.subnets()[:1])
+		definition := w.taskOf("hosted", "256", "512", func(in *ecs.RegisterTaskDefinitionInput) { in.NetworkMode = types.NetworkModeHost })
+		w.must(w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: &definition, DesiredCount: new(int32(2)), CapacityProviderStrategy: []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}}))
+		w.until("both run", func() bool { return w.service().RunningCount == 2 })
+		if n := len(w.fleet()); n != 2 {
+			t.Errorf("they are on %d instances in %v", n, zones)
+		}
+	})
+}
