@@ -125,7 +125,7 @@ func (t *fakeTask) listen() error {
 			}
 			if err := open(p.Host, at); err != nil {
 				t.close()
-				return fmt.Errorf("Bind for 0.0.0.0:%d failed: port is already allocated", p.Host)
+				return portTaken(p.Host)
 			}
 		}
 	}

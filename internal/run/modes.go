@@ -2,8 +2,16 @@ package run
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"net/netip"
 )
+
+// portTaken says that a port of a host is another's, in Docker's words.
+type portTaken uint16
+
+func (p portTaken) Error() string {
+	return fmt.Sprintf("Bind for 0.0.0.0:%d failed: port is already allocated", uint16(p))
+}
 
 // hostAddress is where a simulated host is on this machine's loopback interface, on
 // the runtimes that have no network for it: always the same address, so that nobody

@@ -2,7 +2,6 @@ package run
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -43,7 +42,7 @@ func (s *shim) publishPorts(c execConfig) (open published, err error) {
 			one, err = publishConnections(at, to)
 		}
 		if errors.Is(err, unix.EADDRINUSE) {
-			err = fmt.Errorf("Bind for 0.0.0.0:%d failed: port is already allocated", p.Host) // Docker's words
+			err = portTaken(p.Host)
 		}
 		if err != nil {
 			open.close()

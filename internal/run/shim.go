@@ -257,8 +257,13 @@ func (s *shim) begin(name string) {
 	if no {
 		return
 	}
-	wait, err := s.start(s.plan.Configs[at])
+	var wait func() int
+	ports, err := s.publishPorts(s.plan.Configs[at])
+	if err == nil {
+		wait, err = s.start(s.plan.Configs[at])
+	}
 	if err != nil {
+		ports.close()
 		s.publish(func(st *shimState) { st.Containers[at].Error = err.Error() })
 		return
 	}
@@ -268,6 +273,7 @@ func (s *shim) begin(name string) {
 	})
 	go func() {
 		code := wait()
+		ports.close()
 		s.publish(func(st *shimState) {
 			c := &st.Containers[at]
 			c.Finished, c.ExitCode, c.OOM = time.Now(), code, code == 137 && s.host.oom(name)
@@ -286,16 +292,7 @@ func (s *shim) stir() {
 }
 
 // start starts one container and returns the function that waits for its end.
-func (s *shim) start(c execConfig) (end func() int, err error) {
-	published, err := s.publishPorts(c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			published.close()
-		}
-	}()
+func (s *shim) start(c execConfig) (func() int, error) {
 	cmd, err := s.host.command(c)
 	if err != nil {
 		return nil, err
@@ -341,7 +338,6 @@ func (s *shim) start(c execConfig) (end func() int, err error) {
 	return func() int {
 		st := <-exited
 		close(p.over)
-		published.close()
 		// What it left behind in its session goes with it.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		streams.close()

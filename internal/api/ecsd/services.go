@@ -189,7 +189,7 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 	}
 	groups := map[string]bool{}
 	for _, lb := range s.LoadBalancers {
-		group, port := aws.ToString(lb.TargetGroupArn), aws.ToInt32(lb.ContainerPort)
+		port := aws.ToInt32(lb.ContainerPort)
 		i := slices.IndexFunc(d.ContainerDefinitions, func(c types.ContainerDefinition) bool { return *c.Name == aws.ToString(lb.ContainerName) })
 		if i < 0 {
 			return invalid("The container %s does not exist in the task definition.", aws.ToString(lb.ContainerName))
@@ -200,31 +200,8 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 		if !sent {
 			continue
 		}
-		wanted := []string{group}
-		if adv := lb.AdvancedConfiguration; adv != nil {
-			if err := checkAdvanced(scope, lb); err != nil {
-				return err
-			}
-			wanted = append(wanted, aws.ToString(adv.AlternateTargetGroupArn))
-		}
-		for n, g := range wanted {
-			if groups[g] {
-				return invalid("Duplicate targetGroupArn found: %s", g)
-			}
-			groups[g] = true
-			has, exists := a.deps.Traffic.Group(g)
-			if parsed, err := arn.Parse(g); err != nil || !exists || parsed.Scope() != scope {
-				return invalid("Unable to assume role and validate the specified targetGroupArn. Please verify that the target group %s exists.", g)
-			}
-			if n == 0 && !has.Used {
-				return invalid("The target group with targetGroupArn %s does not have an associated load balancer.", g)
-			}
-			if err := has.fits(g, lb.AdvancedConfiguration); err != nil {
-				return err
-			}
-			if err := has.takes(g, d); err != nil {
-				return err
-			}
+		if err := a.checkGroups(scope, d, lb, groups); err != nil {
+			return err
 		}
 	}
 	if len(groups) > 5 {
@@ -232,6 +209,38 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 	}
 	if sent {
 		return a.checkShared(s.LoadBalancers)
+	}
+	return nil
+}
+
+// checkGroups refuses target groups that are not there, or not for these tasks, and
+// adds them to those of the service.
+func (a *API) checkGroups(scope arn.Scope, d types.TaskDefinition, lb types.LoadBalancer, groups map[string]bool) error {
+	wanted := []string{aws.ToString(lb.TargetGroupArn)}
+	if adv := lb.AdvancedConfiguration; adv != nil {
+		if err := checkAdvanced(scope, lb); err != nil {
+			return err
+		}
+		wanted = append(wanted, aws.ToString(adv.AlternateTargetGroupArn))
+	}
+	for n, g := range wanted {
+		if groups[g] {
+			return invalid("Duplicate targetGroupArn found: %s", g)
+		}
+		groups[g] = true
+		has, exists := a.deps.Traffic.Group(g)
+		if parsed, err := arn.Parse(g); err != nil || !exists || parsed.Scope() != scope {
+			return invalid("Unable to assume role and validate the specified targetGroupArn. Please verify that the target group %s exists.", g)
+		}
+		if n == 0 && !has.Used {
+			return invalid("The target group with targetGroupArn %s does not have an associated load balancer.", g)
+		}
+		if err := has.fits(g, lb.AdvancedConfiguration); err != nil {
+			return err
+		}
+		if err := has.takes(g, d); err != nil {
+			return err
+		}
 	}
 	return nil
 }
