@@ -45,6 +45,9 @@ type Docker struct {
 
 	mu    sync.Mutex
 	tasks map[string]*dockerTask
+
+	hosting sync.Mutex                 // held while a host comes or goes
+	hosts   map[string]map[string]bool // host → tasks that are in its network
 }
 
 const (
@@ -52,6 +55,7 @@ const (
 	labelDir   = "serin.dir" // of the runtime
 	labelTask  = "serin.task"
 	labelSpec  = "serin.spec" // the Spec, on a task's first container
+	labelHost  = "serin.host" // the host whose network a container holds
 	labelAt    = "serin.at"   // position of a container in its task, from 0; -1: its network
 )
 
@@ -73,7 +77,7 @@ func NewDocker(ctx context.Context, c Config) (*Docker, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(dir))
-	d := &Docker{api: api, dir: dir, lock: taken, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}}
+	d := &Docker{api: api, dir: dir, lock: taken, owner: hex.EncodeToString(sum[:6]), transport: c.Transport, log: c.Log, tasks: map[string]*dockerTask{}, hosts: map[string]map[string]bool{}}
 	d.network = "serin-" + d.owner
 	if err := d.begin(ctx); err != nil {
 		return nil, errors.Join(err, api.Close(), taken.Close())
@@ -154,7 +158,7 @@ func (d *Docker) Create(ctx context.Context, spec Spec) (Task, error) {
 		return t, nil
 	}
 	if errors.Is(err, ErrExists) {
-		t.spec.Volumes = nil // they are the other's
+		t.spec.Volumes, t.spec.Network = nil, OwnNetwork // they are the other's
 	}
 	return nil, &Error{CannotCreate, errors.Join(err, t.clear(context.WithoutCancel(ctx)))}
 }
@@ -163,9 +167,6 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 	raw, err := json.Marshal(t.spec)
 	if err != nil {
 		return err
-	}
-	if t.spec.Network == HostNetwork {
-		return errNoHost
 	}
 	t.onHost()
 	network := container.NetworkMode(d.network)
@@ -177,9 +178,14 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 			return err
 		}
 	}
-	if t.beside() {
-		network = container.NetworkMode("container:" + t.pause)
-		if err := t.findAddress(ctx, t.pause); err != nil {
+	if t.spec.Network == HostNetwork {
+		if err := d.startHost(ctx, t.spec); err != nil {
+			return err
+		}
+	}
+	if holder := t.holder(); holder != "" {
+		network = container.NetworkMode("container:" + holder)
+		if err := t.findAddress(ctx, holder); err != nil {
 			return err
 		}
 	}
@@ -202,7 +208,7 @@ func (d *Docker) create(ctx context.Context, t *dockerTask) error {
 		if t.spec.SharedIPC {
 			host.IpcMode, host.ShmSize = container.IpcMode("container:"+t.pause), 0
 		}
-		if t.beside() { // they are of the network's container
+		if t.holder() != "" { // they are of the network's container
 			config.Hostname, host.DNS, host.DNSSearch, host.ExtraHosts = "", nil, nil, nil
 		}
 		created, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, NetworkingConfig: d.links(t.spec, c), Name: containerName(t.spec, c.Name)})
@@ -314,6 +320,7 @@ func (t *dockerTask) clear(ctx context.Context) error {
 	if t.pause != "" {
 		errs = append(errs, t.runtime.remove(ctx, t.pause))
 	}
+	errs = append(errs, t.leaveHost(ctx))
 	for _, v := range t.spec.Volumes {
 		if v.Shared != "" {
 			continue
@@ -355,6 +362,9 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 	})
 	found := map[string]*dockerTask{}
 	for _, c := range list.Items { // the one with the spec comes first
+		if c.Labels[labelHost] != "" {
+			continue
+		}
 		id, at := c.Labels[labelTask], c.Labels[labelAt]
 		t := found[id]
 		if t == nil {
@@ -389,12 +399,22 @@ func (d *Docker) Tasks(ctx context.Context) ([]Task, error) {
 			continue
 		}
 		if err := t.locate(ctx); errors.Is(err, errGone) { // removed since the list was made
+			if err := t.leaveHost(ctx); err != nil {
+				return nil, err
+			}
 			continue
 		} else if err != nil {
 			return nil, err
 		}
 		d.adopt(t)
 		tasks = append(tasks, t)
+	}
+	for _, c := range list.Items {
+		if host := c.Labels[labelHost]; host != "" && !d.inUse(host) { // its tasks are gone
+			if err := d.remove(ctx, c.ID); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return tasks, nil
 }
@@ -507,8 +527,8 @@ func (t *dockerTask) locate(ctx context.Context) error {
 		t.state.Ended = true
 		return fmt.Errorf("task %s: %w", t.spec.ID, errGone)
 	}
-	if t.beside() {
-		return t.findAddress(ctx, t.pause)
+	if holder := t.holder(); holder != "" {
+		return t.findAddress(ctx, holder)
 	}
 	for i, id := range t.ids {
 		if t.state.Containers[i].Runs() {
@@ -581,7 +601,7 @@ func (t *dockerTask) Start(ctx context.Context, name string) error {
 		t.change(func(st *State) { st.Containers[at].Error = err.Error() })
 		return &Error{CannotStart, err}
 	}
-	if !t.beside() {
+	if t.holder() == "" {
 		if err := t.findAddress(ctx, t.ids[at]); err != nil {
 			return &Error{CannotStart, err}
 		}

@@ -1,26 +1,101 @@
 package run
 
 import (
-	"errors"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
 )
 
-// A simulated host at the daemon: an address of this machine's loopback interface, at
-// which the daemon publishes the ports of its tasks. So this machine reaches them,
-// and other tasks do not.
-
-// errNoHost refuses what the daemon has no place for.
-var errNoHost = errors.New("the runtime docker has no network of a simulated host, as the network mode host asks")
+// A simulated host at the daemon is two addresses. At one of this machine's loopback
+// interface the daemon publishes the ports of its tasks, so that this machine reaches
+// them, and other tasks do not. The other is that of a container that does nothing,
+// whose network tasks share that are to be in their host's.
 
 // onHost notes where a task is whose ports are its host's.
 func (t *dockerTask) onHost() {
-	if t.spec.Network == BridgeNetwork {
+	switch t.spec.Network {
+	case BridgeNetwork:
 		t.address = hostAddress(t.runtime.dir, t.spec.Host)
+	case HostNetwork:
+		t.runtime.hosting.Lock()
+		t.runtime.enters(t.spec)
+		t.runtime.hosting.Unlock()
 	}
+}
+
+// holder is the container whose network the task has; empty: each container has its own.
+func (t *dockerTask) holder() string {
+	switch t.spec.Network {
+	case OwnNetwork:
+		return t.pause
+	case HostNetwork:
+		return t.runtime.hostName(t.spec.Host)
+	}
+	return ""
+}
+
+// hostName is the name of the container that holds a host's network.
+func (d *Docker) hostName(host string) string {
+	sum := sha256.Sum256([]byte(host))
+	return d.network + "-host-" + hex.EncodeToString(sum[:8])
+}
+
+// startHost starts the container of a task's host, unless it is there.
+func (d *Docker) startHost(ctx context.Context, spec Spec) error {
+	if err := d.makePause(ctx); err != nil {
+		return err
+	}
+	d.hosting.Lock()
+	defer d.hosting.Unlock()
+	config, host := d.configs(Spec{}, Container{Image: pauseImage})
+	config.StopSignal = "SIGKILL" // it hears no other
+	config.Labels[labelHost], host.NetworkMode = spec.Host, container.NetworkMode(d.network)
+	_, err := d.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: config, HostConfig: host, Name: d.hostName(spec.Host)})
+	if err == nil || taken(err) {
+		_, err = d.api.ContainerStart(ctx, d.hostName(spec.Host), client.ContainerStartOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("making the network of the task's host: %w", err)
+	}
+	return nil
+}
+
+// enters notes that a task is in its host's network. The caller holds the lock.
+func (d *Docker) enters(spec Spec) {
+	if d.hosts[spec.Host] == nil {
+		d.hosts[spec.Host] = map[string]bool{}
+	}
+	d.hosts[spec.Host][spec.ID] = true
+}
+
+// inUse says that a task is in a host's network.
+func (d *Docker) inUse(host string) bool {
+	d.hosting.Lock()
+	defer d.hosting.Unlock()
+	return len(d.hosts[host]) > 0
+}
+
+// leaveHost removes the container of the task's host, if the task was the last.
+func (t *dockerTask) leaveHost(ctx context.Context) error {
+	d, spec := t.runtime, t.spec
+	if spec.Network != HostNetwork {
+		return nil
+	}
+	d.hosting.Lock()
+	defer d.hosting.Unlock()
+	if delete(d.hosts[spec.Host], spec.ID); len(d.hosts[spec.Host]) > 0 {
+		return nil
+	}
+	delete(d.hosts, spec.Host)
+	return d.remove(ctx, d.hostName(spec.Host))
 }
 
 // isAt notes where a container is; where it has no network of its own, the task is.

@@ -26,15 +26,10 @@ func apart(spec Spec) bool {
 	return spec.SharedPIDs || spec.SharedIPC || spec.Network == OwnNetwork && (len(spec.Containers) > 1 || spec.Containers[0].Again)
 }
 
-// beside says that the task's network is that of the container beside its own.
-func (t *dockerTask) beside() bool { return t.pause != "" && t.spec.Network == OwnNetwork }
-
 // startPause starts the container that holds a task's network.
 func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id string, err error) {
-	if _, err := d.api.ImageInspect(ctx, pauseImage); cerrdefs.IsNotFound(err) {
-		if err := d.makePause(ctx); err != nil {
-			return "", fmt.Errorf("making the image of the network's container: %w", err)
-		}
+	if err := d.makePause(ctx); err != nil {
+		return "", err
 	}
 	first := Container{}
 	for _, c := range spec.Containers { // its names are everybody's
@@ -70,7 +65,19 @@ func (d *Docker) startPause(ctx context.Context, spec Spec, raw string) (id stri
 	return created.ID, err
 }
 
+// makePause makes the image, where it is not there.
 func (d *Docker) makePause(ctx context.Context) error {
+	_, err := d.api.ImageInspect(ctx, pauseImage)
+	if cerrdefs.IsNotFound(err) {
+		err = d.importPause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("making the image of the network's container: %w", err)
+	}
+	return nil
+}
+
+func (d *Docker) importPause(ctx context.Context) error {
 	program, err := pauseProgram(d.architecture)
 	if err != nil {
 		return err

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
 )
 
 // answer is what a port says over HTTP, once somebody is there.
@@ -167,14 +170,15 @@ func unconnected(t *testing.T, r Runtime, image string) {
 func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		first, local := r.(*Local)
-		if !local {
-			t.Skip("the daemon keeps its tasks; their host is always at one address")
-		}
 		spec := func(id string, mode Network, c Container) Spec {
 			c.Name, c.Image, c.StopTimeout = "main", image, 300*time.Millisecond
 			return Spec{ID: id, Network: mode, Host: "i-1", Containers: []Container{c}}
 		}
 		task := startSpec(t, r, spec("a", HostNetwork, Container{}))
+		if !local {
+			hostFoundAgain(t, r.(*Docker), task, spec("c", HostNetwork, Container{Command: []string{"ask", "localhost:8080"}}))
+			return
+		}
 		behind := startSpec(t, r, spec("b", BridgeNetwork, Container{Ports: []Port{{Host: 81, Inside: 8080}}}))
 		first.Close()
 		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log, Helper: first.helper})
@@ -245,5 +249,29 @@ func shares(t *testing.T, r Runtime, image string) {
 	begin(t, alone, "looks")
 	if out := said(t, alone, "looks"); out != "" {
 		t.Errorf("they share nothing, and one looked and %s", out)
+	}
+}
+
+// hostFoundAgain is the same story where the daemon keeps the host.
+func hostFoundAgain(t *testing.T, d *Docker, task Task, beside Spec) {
+	d.mu.Lock()
+	d.tasks, d.hosts = map[string]*dockerTask{}, map[string]map[string]bool{} // as a new program knows none
+	d.mu.Unlock()
+	found, err := d.Tasks(t.Context())
+	if err != nil || len(found) != 1 || found[0].Address() != task.Address() {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	other := startSpec(t, d, beside)
+	if idle(t, other); said(t, other, "main") == "" || other.Address() != task.Address() {
+		t.Errorf("beside it, at %v, another at %v found %q", task.Address(), other.Address(), said(t, other, "main"))
+	}
+	for _, x := range []Task{found[0], other} {
+		end(t, x)
+		if err := x.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := d.api.ContainerInspect(t.Context(), d.hostName("i-1"), client.ContainerInspectOptions{}); !cerrdefs.IsNotFound(err) {
+		t.Errorf("its host is left: %v", err)
 	}
 }
