@@ -387,10 +387,16 @@ func capabilities(t *testing.T, r Runtime, image string) {
 	}
 }
 
-func initProcess(t *testing.T, r Runtime, image string) {
+// withInit skips a test where the daemon has no process 1 of its own.
+func withInit(t *testing.T, r Runtime) {
+	t.Helper()
 	if _, err := os.Stat("/usr/libexec/podman/catatonit"); err != nil && podman(r) {
 		t.Skip("Podman's init is not installed")
 	}
+}
+
+func initProcess(t *testing.T, r Runtime, image string) {
+	withInit(t, r)
 	if s := self(t, r, Container{Image: image, Init: true}); s["pid"] == "1" || s["pid"] == "" {
 		t.Errorf("it is process %s", s["pid"])
 	}

@@ -179,7 +179,7 @@ func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
 			hostFoundAgain(t, r.(*Docker), task, spec("c", HostNetwork, Container{Command: []string{"ask", "localhost:8080"}}))
 			return
 		}
-		behind := startSpec(t, r, spec("b", BridgeNetwork, Container{Ports: []Port{{Host: 81, Inside: 8080}}}))
+		behind := startSpec(t, r, spec("b", BridgeNetwork, Container{Ports: []Port{{Host: 8181, Inside: 8080}}}))
 		first.Close()
 		second, err := newLocal(first.mode, Config{Dir: first.dir, Log: first.log, Helper: first.helper})
 		if err != nil {
@@ -195,7 +195,7 @@ func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
 		if beside.Address() != task.Address() || behind.Address() != task.Address() || said(t, beside, "main") == "" {
 			t.Errorf("tasks of one host are at %v, %v and %v", task.Address(), behind.Address(), beside.Address())
 		}
-		if got := answer(t, behind, 81); got == "" {
+		if got := answer(t, behind, 8181); got == "" {
 			t.Error("the port of the host leads nowhere")
 		}
 		for _, f := range append(found, beside) {
@@ -214,6 +214,7 @@ func TestAHostIsFoundAgainWithItsTasks(t *testing.T) {
 }
 
 func shares(t *testing.T, r Runtime, image string) {
+	withInit(t, r)
 	containers := func() []Container {
 		return []Container{
 			{Name: "sleeps", Image: image, Command: []string{"sleep"}}, {Name: "looks", Image: image, Command: []string{"look"}},
