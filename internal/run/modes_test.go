@@ -162,7 +162,7 @@ func unconnected(t *testing.T, r Runtime, image string) {
 	if task.Address().IsValid() {
 		t.Errorf("it is at %v", task.Address())
 	}
-	if code, err := task.Exec(t.Context(), "web", []string{"/app", "ask", "localhost:8080"}, io.Discard); err != nil || code != 0 {
+	if code, err := task.Exec(t.Context(), "web", Command{Args: []string{"/app", "ask", "localhost:8080"}, Out: io.Discard}); err != nil || code != 0 {
 		t.Errorf("a command in it ended with %d, %v", code, err)
 	}
 }

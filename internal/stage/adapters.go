@@ -67,11 +67,11 @@ func (t traffic) Group(groupARN string) (g ecsd.TargetGroup, exists bool) {
 	return ecsd.TargetGroup{Protocol: kind.Protocol, Targets: kind.Targets, Used: used}, exists
 }
 
-func (t traffic) Register(tx *store.Tx, groupARN string, m ecsd.Target) error {
+func (t traffic) Register(tx *store.Tx, groupARN string, m ecsd.Member) error {
 	return t.elb.Register(tx, groupARN, elbd.Target(m))
 }
 
-func (t traffic) Deregister(tx *store.Tx, groupARN string, m ecsd.Target) error {
+func (t traffic) Deregister(tx *store.Tx, groupARN string, m ecsd.Member) error {
 	return t.elb.Deregister(tx, groupARN, elbd.Target(m))
 }
 

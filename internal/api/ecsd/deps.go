@@ -43,9 +43,9 @@ type Traffic interface {
 	Weights(ruleARN string) (wanted, inForce []Share, err error)
 	SetWeights(tx *store.Tx, ruleARN string, weights []Share) error
 	Group(groupARN string) (g TargetGroup, exists bool)
-	Register(tx *store.Tx, groupARN string, t Target) error
-	Deregister(tx *store.Tx, groupARN string, t Target) error
-	// Health is the health of a group's targets, by Target.String.
+	Register(tx *store.Tx, groupARN string, m Member) error
+	Deregister(tx *store.Tx, groupARN string, m Member) error
+	// Health is the health of a group's targets, by Member.String.
 	Health(groupARN string) map[string]TargetHealth
 	// Observations are the tables whose changes may change an answer above.
 	Observations() []store.AnyTable
@@ -60,13 +60,13 @@ type TargetGroup struct {
 	Used     bool
 }
 
-// Target is a member of a target group: an address, or an instance and where it is.
-type Target struct {
+// Member is a member of a target group: an address, or an instance and where it is.
+type Member struct {
 	ID, Address string
 	Port        int32
 }
 
-func (t Target) String() string { return fmt.Sprintf("%s:%d", t.ID, t.Port) }
+func (m Member) String() string { return fmt.Sprintf("%s:%d", m.ID, m.Port) }
 
 // Share is a target group's weight in a rule.
 type Share struct {

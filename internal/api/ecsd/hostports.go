@@ -191,8 +191,8 @@ func (a *API) target(tx *store.Tx, scope arn.Scope, t task, d types.TaskDefiniti
 }
 
 // targetOf is a registration of a task as the load balancers know it.
-func (t task) targetOf(r registration) Target {
-	return Target{ID: cmp.Or(r.Instance, t.Address), Address: t.Address, Port: r.Port}
+func (t task) targetOf(r registration) Member {
+	return Member{ID: cmp.Or(r.Instance, t.Address), Address: t.Address, Port: r.Port}
 }
 
 // checkNetwork refuses a network that a task of the definition cannot have, in words
