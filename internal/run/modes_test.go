@@ -37,7 +37,7 @@ func onHost(image, host, says string) Spec {
 	return Spec{Network: BridgeNetwork, Host: host, Containers: []Container{
 		{Name: "web", Image: image, Env: []string{"GREETING=" + says}, Ports: []Port{{Host: 8081, Inside: 8080}}},
 		{Name: "side", Image: image, Env: []string{"GREETING=beside-" + says}, Ports: []Port{{Host: 38082, Inside: 8080}}},
-		{Name: "echo", Image: image, Command: []string{"echo"}, Ports: []Port{{Host: 8125, Inside: 8125, UDP: true}}},
+		{Name: "echo", Image: image, Command: []string{"mirror"}, Ports: []Port{{Host: 8125, Inside: 8125, UDP: true}}},
 		{Name: "ask", Image: image, Command: []string{"ask", "localhost:8080"}},
 	}}
 }

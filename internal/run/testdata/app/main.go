@@ -123,7 +123,7 @@ var verbs = map[string]func(args []string){
 		check(err)
 		fmt.Println(string(b[:n]))
 	},
-	"echo": func([]string) { // datagrams
+	"mirror": func([]string) { // datagrams
 		c, err := net.ListenPacket("udp4", ":8125")
 		check(err)
 		fmt.Println("ready")
