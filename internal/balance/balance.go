@@ -26,54 +26,6 @@ import (
 	"serin/internal/clock"
 )
 
-// Listener is the wanted state of one listener.
-type Listener struct {
-	ID    string
-	Bind  string // host:port asked for
-	TCP   bool   // carries connections, by its one rule's Forward, and looks into none
-	Rules []Rule // in the order they are tried; the last matches everything
-}
-
-// Rule is a match and what to do.
-type Rule struct {
-	ID      string
-	Match   []Condition // all must hold
-	Forward []Weighted  // or
-	Fixed   *Fixed
-}
-
-// Weighted is a group's share among its neighbours: its weight over their sum.
-type Weighted struct {
-	Group  string
-	Weight int
-}
-
-// Fixed is an answer without a target.
-type Fixed struct {
-	Code        int
-	Body        string
-	ContentType string
-}
-
-// Group is the wanted state of a target group.
-type Group struct {
-	ID      string
-	Targets []Target
-	Check   Check
-
-	// Of connections, not of requests:
-	Draining     []netip.AddrPort // taken out; until they are not here either they keep theirs
-	Cut          bool             // a target that has drained loses those that it still has
-	CutUnhealthy bool             // so does one that is unhealthy while another is healthy
-}
-
-// Target is an address in a group. The same address with another generation is
-// another target: its health begins anew.
-type Target struct {
-	Addr       netip.AddrPort
-	Generation int64
-}
-
 // Health is what the checks say of a target.
 type Health struct {
 	Generation int64

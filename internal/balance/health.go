@@ -17,8 +17,10 @@ import (
 
 // Check is how a group's targets are checked.
 type Check struct {
-	TCP       bool   // a connection that opens suffices; Path and Matcher are of HTTP
-	Port      uint16 // 0: the target's own
+	TCP       bool    // a connection that opens suffices; Path and Matcher are of HTTP
+	TLS       bool    // over TLS
+	Version   Version // GRPC: Path is a method's, Matcher has gRPC's codes
+	Port      uint16  // 0: the target's own
 	Path      string
 	Matcher   string        // codes: "200", "200,202", "200-299"
 	Interval  time.Duration // stage time

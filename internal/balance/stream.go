@@ -42,14 +42,6 @@ var pool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 func (buffers) Get() []byte  { return pool.Get().(*[32 << 10]byte)[:] }
 func (buffers) Put(b []byte) { pool.Put((*[32 << 10]byte)(b)) }
 
-// Condition is one condition of a rule; one of its values must match. Host and
-// path patterns know * and ?, as documented for listener rules.
-type Condition struct {
-	Field  string // host-header, path-pattern, http-header, http-request-method, query-string
-	Header string // http-header: its name
-	Values []string
-}
-
 func (r *rule) matches(req *http.Request) bool {
 	for _, c := range r.Match {
 		if !c.matches(req) {
