@@ -9,14 +9,15 @@
 package balance
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
 	"slices"
 	"sync"
@@ -62,8 +63,9 @@ type Balancer struct {
 	// Network is where it listens and where its targets are.
 	Network Network
 
-	transport *http.Transport
-	wake      chan struct{}
+	drain      atomic.Int64       // how long requests may go on when Run ends
+	transports [2]*http.Transport // for requests of HTTP/2, to targets of HTTP/1.1 and of HTTP/2
+	wake       chan struct{}
 
 	mu        sync.RWMutex
 	closed    bool // Run has ended
@@ -75,14 +77,34 @@ type Balancer struct {
 }
 
 type listener struct {
-	spec   Listener
 	server server
 	addr   netip.AddrPort
-	rules  atomic.Pointer[[]*rule]
+	at     string // addr in words
+	live   atomic.Pointer[live]
 	load   *load
 }
 
-// server is what serves a listener's socket: an *http.Server or a *flowServer.
+// live is what a listener is to do now.
+type live struct {
+	Listener
+	rules []*rule
+	tls   *tls.Config // nil without TLS
+}
+
+func (l *live) idle() time.Duration { return cmp.Or(l.Idle, 60*time.Second) }
+func (l *live) life() time.Duration { return cmp.Or(l.Life, time.Hour) }
+
+// match is the rule of a request, nil if there is none.
+func (l *live) match(r *request) *rule {
+	for _, rule := range l.rules {
+		if rule.matches(r) {
+			return rule
+		}
+	}
+	return nil
+}
+
+// server is what serves a listener's socket: a *front or a *flowServer.
 type server interface {
 	Shutdown(context.Context) error
 	Close() error
@@ -90,17 +112,25 @@ type server interface {
 
 type rule struct {
 	Rule
+	match   []*condition
+	tally   *tally
 	mu      sync.Mutex
 	current []int    // smooth weighted round robin, one for each of Forward
+	groups  []*group // of Forward
 	meters  []*meter // of Forward
 }
 
 type group struct {
 	id      string
+	tag     string      // in cookies
+	known   atomic.Bool // it is wanted, not only forwarded to
+	sticky  atomic.Pointer[Sticky]
+	version atomic.Pointer[groupVersion]
+	mu      sync.Mutex
 	spec    Group
 	used    bool // some rule forwards to it
-	mu      sync.Mutex
 	next    int
+	seed    maphash.Seed
 	targets []*target // in the group
 	leaving []*target // taken out, answering their last requests
 
@@ -109,20 +139,39 @@ type group struct {
 	flows             flowCounts
 }
 
+// groupVersion is what a group's targets speak.
+type groupVersion struct {
+	Version
+	tls bool
+}
+
 type target struct {
+	tally
 	addr       netip.AddrPort
+	at         string // addr in words
+	tag        string // in cookies
 	generation int64
 	inFlight   atomic.Int64
+	leaving    atomic.Bool // taken out
+	kept       kept
 
 	// Under the group's mutex:
 	state    HealthState
 	detail   string
-	ok, bad  int  // consecutive results
-	queued   bool // its next check has a time
-	checking bool // it is being checked
-	gone     bool // from the group
+	healthy  time.Time // when it became so after it was not, in stage time; zero: it was from the first
+	turn     int       // in the slow start's round robin
+	ok, bad  int       // consecutive results
+	queued   bool      // its next check has a time
+	checking bool      // it is being checked
+	gone     bool      // from the group
 	flows    map[*flow]bool
 	cut      bool // no flow may be to it any longer
+}
+
+// identity is what makes a target the same.
+type identity struct {
+	addr       netip.AddrPort
+	generation int64
 }
 
 const dialTimeout = 2 * time.Second
@@ -133,15 +182,13 @@ func New(c *clock.Clock, log *slog.Logger) *Balancer {
 		Clock: c, Log: log, Changed: func(string) {}, Network: machine{}, wake: make(chan struct{}, 1),
 		listeners: map[string]*listener{}, groups: map[string]*group{}, uses: map[string]int{}, loads: map[string]*load{},
 	}
-	b.transport = &http.Transport{
-		DialContext:         b.dial,
-		MaxIdleConns:        4096,
-		MaxIdleConnsPerHost: 1024,
-		IdleConnTimeout:     60 * time.Second,
-		DisableCompression:  true,
-	}
+	b.transports = b.newTransports()
+	b.Drain(2 * time.Second)
 	return b
 }
+
+// Drain says how long requests under way may go on when Run ends; wall time.
+func (b *Balancer) Drain(d time.Duration) { b.drain.Store(int64(d)) }
 
 // Network is TCP: this machine's, or one in memory.
 type Network interface {
@@ -168,11 +215,17 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 		return netip.AddrPort{}, net.ErrClosed
 	}
 	l := b.listeners[spec.ID]
-	if l != nil && (l.spec.Bind != spec.Bind || l.spec.TCP != spec.TCP) {
-		delete(b.listeners, spec.ID)
-		defer b.use(*l.rules.Load(), -1) // when the new ones are counted
-		go shutdown(l.server)
-		l = nil
+	if l != nil {
+		if was := l.live.Load(); was.Bind != spec.Bind || was.TCP != spec.TCP || (was.TLS == nil) != (spec.TLS == nil) {
+			delete(b.listeners, spec.ID)
+			defer b.use(was.rules, -1) // when the new ones are counted
+			go shutdown(l.server)
+			l = nil
+		}
+	}
+	next, err := b.prepare(spec, l)
+	if err != nil {
+		return netip.AddrPort{}, err
 	}
 	if l == nil {
 		socket, err := b.listen(spec.Bind)
@@ -180,33 +233,59 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
 		}
 		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort(), load: b.loadOf(spec.ID)}
+		l.at = l.addr.String()
 		b.listeners[spec.ID] = l
 		defer b.serve(l, socket, spec.TCP) // when its rules are there
 	}
-	l.spec = spec
-	rules := make([]*rule, len(spec.Rules))
-	for i, r := range spec.Rules {
-		rules[i] = &rule{Rule: r, current: make([]int, len(r.Forward)), meters: make([]*meter, len(r.Forward))}
-		for n, w := range r.Forward {
-			rules[i].meters[n] = l.load.meter(w.Group)
+	b.use(next.rules, 1)
+	if old := l.live.Swap(next); old != nil {
+		b.use(old.rules, -1)
+	}
+	return l.addr, nil
+}
+
+// prepare makes a listener's wish ready to be followed. A rule whose shares did not
+// change goes on where it was, so that repeating a level does not disturb the
+// distribution.
+func (b *Balancer) prepare(spec Listener, l *listener) (*live, error) {
+	next := &live{Listener: spec, tls: spec.TLS.config(!spec.TCP && !spec.Headers.NoHTTP2)}
+	load := b.loadOf(spec.ID)
+	for _, r := range spec.Rules {
+		n := &rule{Rule: r, tally: load.rule(r.ID), current: make([]int, len(r.Forward))}
+		for _, c := range r.Match {
+			ready, err := c.prepare()
+			if err != nil {
+				return nil, fmt.Errorf("reading the rule %s: %w", r.ID, err)
+			}
+			n.match = append(n.match, ready)
 		}
-		// A rule whose shares did not change goes on where it was, so that
-		// repeating a level does not disturb the distribution.
-		if old := l.rules.Load(); old != nil {
-			for _, o := range *old {
+		for _, w := range r.Forward {
+			n.groups, n.meters = append(n.groups, b.groupOf(w.Group)), append(n.meters, load.meter(w.Group))
+		}
+		if l != nil {
+			for _, o := range l.live.Load().rules {
 				if o.ID == r.ID && slices.Equal(o.Forward, r.Forward) {
 					o.mu.Lock()
-					copy(rules[i].current, o.current)
+					copy(n.current, o.current)
 					o.mu.Unlock()
 				}
 			}
 		}
+		next.rules = append(next.rules, n)
 	}
-	b.use(rules, 1)
-	if old := l.rules.Swap(&rules); old != nil {
-		b.use(*old, -1)
+	return next, nil
+}
+
+// config is nil without TLS.
+func (t *TLS) config(http2 bool) *tls.Config {
+	if t == nil {
+		return nil
 	}
-	return l.addr, nil
+	c := &tls.Config{Certificates: t.Certificates, MinVersion: cmp.Or(t.Min, tls.VersionTLS12), MaxVersion: t.Max, CipherSuites: t.Suites}
+	if http2 {
+		c.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return c
 }
 
 // serve begins to serve a listener's socket.
@@ -217,14 +296,9 @@ func (b *Balancer) serve(l *listener, socket net.Listener, tcp bool) {
 		go s.serve()
 		return
 	}
-	s := &http.Server{
-		Handler:           b.handler(l),
-		ReadHeaderTimeout: 60 * time.Second,
-		IdleTimeout:       60 * time.Second,
-		ErrorLog:          slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
-	}
-	l.server = s
-	go s.Serve(counting{socket, l.load})
+	f := newFront(b, l, socket)
+	l.server = f
+	go f.serve()
 }
 
 // listen binds the address that is asked for or, where the machine refuses its
@@ -260,7 +334,7 @@ func (b *Balancer) RemoveListener(id string) {
 	defer b.mu.Unlock()
 	if l := b.listeners[id]; l != nil {
 		delete(b.listeners, id)
-		b.use(*l.rules.Load(), -1)
+		b.use(l.live.Load().rules, -1)
 		go shutdown(l.server)
 	}
 }
@@ -271,10 +345,14 @@ func (b *Balancer) use(rules []*rule, by int) {
 	for _, r := range rules {
 		for _, w := range r.Forward {
 			b.uses[w.Group] += by
-			if n := b.uses[w.Group]; n == 0 {
+			g := b.groups[w.Group]
+			if b.uses[w.Group] == 0 {
 				delete(b.uses, w.Group)
+				if g != nil && !g.known.Load() {
+					delete(b.groups, w.Group)
+				}
 			}
-			if g := b.groups[w.Group]; g != nil {
+			if g != nil && g.known.Load() {
 				b.mark(g)
 			}
 		}
@@ -311,35 +389,49 @@ func (b *Balancer) plan(g *group, t *target, at time.Time) {
 // that is gone drains.
 func (b *Balancer) SetGroup(spec Group) { cutAll(b.setGroup(spec)) }
 
+// groupOf is a group, made where it is not there: a rule may forward to it before it
+// is wanted.
+func (b *Balancer) groupOf(id string) *group {
+	g := b.groups[id]
+	if g == nil {
+		g = &group{id: id, tag: tagOf(id), seed: maphash.MakeSeed()}
+		g.version.Store(&groupVersion{})
+		b.groups[id] = g
+	}
+	return g
+}
+
 // setGroup returns the flows that are to be cut.
 func (b *Balancer) setGroup(spec Group) (over []*flow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	g := b.groups[spec.ID]
-	if g == nil {
-		g = &group{id: spec.ID}
-		b.groups[spec.ID] = g
-	}
+	g := b.groupOf(spec.ID)
+	g.known.Store(true)
+	g.sticky.Store(spec.Sticky)
+	g.version.Store(&groupVersion{spec.Version, spec.TLS})
 	g.mu.Lock()
 	g.spec = spec
-	left := map[Target]*target{}
+	left := map[identity]*target{}
 	for _, t := range g.targets {
-		left[Target{t.addr, t.generation}] = t
+		left[identity{t.addr, t.generation}] = t
 	}
 	g.targets = make([]*target, len(spec.Targets))
 	for i, want := range spec.Targets {
-		t, stays := left[want]
-		delete(left, want)
+		t, stays := left[identity{want.Addr, want.Generation}]
+		delete(left, identity{want.Addr, want.Generation})
 		if !stays {
-			t = &target{addr: want.Addr, generation: want.Generation, state: Initial}
+			at := want.Addr.String()
+			t = &target{addr: want.Addr, at: at, tag: tagOf(fmt.Sprint(spec.ID, at, want.Generation)), generation: want.Generation, state: cmp.Or(want.Was, Initial)}
 		}
 		g.targets[i] = t
 	}
 	for _, t := range left {
 		t.gone = true
+		t.leaving.Store(true) // before it is looked whether it carries something
 		if t.inFlight.Load() > 0 {
 			g.leaving = append(g.leaving, t)
 		}
+		t.kept.prune(time.Time{}, true)
 	}
 	over = g.overdue()
 	g.mu.Unlock()
@@ -355,29 +447,48 @@ func (b *Balancer) RemoveGroup(id string) {
 	if g == nil {
 		return
 	}
-	delete(b.groups, id)
+	g.known.Store(false)
+	if b.uses[id] == 0 {
+		delete(b.groups, id)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, t := range g.targets {
 		t.gone = true
+		t.leaving.Store(true)
+		t.kept.prune(time.Time{}, true)
 	}
+	g.targets, g.spec = nil, Group{ID: id}
 }
 
 // Knows reports whether there is a group.
 func (b *Balancer) Knows(group string) bool { return b.group(group) != nil }
 
 // Groups is the ids of all groups.
-func (b *Balancer) Groups() []string {
+func (b *Balancer) Groups() (ids []string) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.Collect(maps.Keys(b.groups))
+	for id, g := range b.groups {
+		if g.known.Load() {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// group is a group that is wanted, or nil.
+func (b *Balancer) group(id string) *group {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if g := b.groups[id]; g != nil && g.known.Load() {
+		return g
+	}
+	return nil
 }
 
 // Health is what is known of a group's targets, those that drain included.
 func (b *Balancer) Health(id string) map[netip.AddrPort]Health {
-	b.mu.RLock()
-	g := b.groups[id]
-	b.mu.RUnlock()
+	g := b.group(id)
 	out := map[netip.AddrPort]Health{}
 	if g == nil {
 		return out
@@ -401,9 +512,7 @@ func (b *Balancer) Health(id string) map[netip.AddrPort]Health {
 
 // Traffic is what a group has carried since it was made.
 func (b *Balancer) Traffic(id string) Traffic {
-	b.mu.RLock()
-	g := b.groups[id]
-	b.mu.RUnlock()
+	g := b.group(id)
 	var t Traffic
 	if g == nil {
 		return t
@@ -413,232 +522,4 @@ func (b *Balancer) Traffic(id string) Traffic {
 		t.Codes[i] = g.codes[i].Load()
 	}
 	return t
-}
-
-// handler answers the requests of a listener.
-func (b *Balancer) handler(l *listener) http.Handler {
-	proxy := &httputil.ReverseProxy{
-		Transport:    &carrier{b},
-		BufferPool:   buffers{},
-		ErrorLog:     slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug),
-		Rewrite:      func(r *httputil.ProxyRequest) { forwarded(r, l.addr.Port()) },
-		ErrorHandler: l.load.answerFailure,
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		l.load.underWay.Add(1)
-		defer l.load.underWay.Add(-1)
-		for _, rule := range *l.rules.Load() {
-			if !rule.matches(r) {
-				continue
-			}
-			if f := rule.Fixed; f != nil {
-				l.load.answered(f.Code)
-				l.load.fixed.Add(1)
-				w.Header().Set("Content-Type", f.ContentType)
-				w.WriteHeader(f.Code)
-				fmt.Fprint(w, f.Body)
-				return
-			}
-			to := b.route(rule)
-			if to == nil {
-				l.load.refuse(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
-				return
-			}
-			proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routeKey{}, to)))
-			return
-		}
-		l.load.refuse(w, http.StatusNotFound, "404 Not Found")
-	})
-}
-
-// route is where a request goes, and who counts it.
-type route struct {
-	group *group
-	meter *meter
-}
-
-type routeKey struct{}
-
-// route picks a group of the rule; nil when there is none to go to.
-func (b *Balancer) route(r *rule) *route {
-	at := r.pick()
-	if at < 0 {
-		return nil
-	}
-	g := b.group(r.Forward[at].Group)
-	if g == nil {
-		return nil
-	}
-	return &route{g, r.meters[at]}
-}
-
-func (b *Balancer) group(id string) *group {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.groups[id]
-}
-
-// forwarded sets the headers that a load balancer adds, documented:
-// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
-func forwarded(r *httputil.ProxyRequest, port uint16) {
-	r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Host
-	r.Out.Host = r.In.Host
-	if prior := r.In.Header.Values("X-Forwarded-For"); prior != nil {
-		r.Out.Header["X-Forwarded-For"] = prior
-	}
-	r.SetXForwarded()
-	r.Out.Header.Del("X-Forwarded-Host")
-	r.Out.Header.Set("X-Forwarded-Port", fmt.Sprint(port))
-}
-
-// answerFailure is what a client gets when no target answered: 504 when one was
-// too slow, 502 when it broke off, 503 when there was none.
-func (l *load) answerFailure(w http.ResponseWriter, r *http.Request, err error) {
-	code := http.StatusBadGateway
-	switch {
-	case errors.Is(err, errNoTarget):
-		code = http.StatusServiceUnavailable
-	case errors.Is(err, context.Canceled):
-		l.answered(clientGone)
-		return
-	case errors.Is(err, context.DeadlineExceeded):
-		code = http.StatusGatewayTimeout
-	}
-	l.refuse(w, code, fmt.Sprintf("%d %s", code, http.StatusText(code)))
-}
-
-// clientGone is the code that a load balancer notes when its client did not wait
-// for an answer, documented:
-// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html
-const clientGone = 460
-
-var errNoTarget = errors.New("the target group has no targets")
-
-// pick chooses a group by smooth weighted round robin: over any run of requests
-// as long as the weights' sum each gets its exact share, evenly spread. It
-// returns its place in Forward, -1 when all weights are zero.
-func (r *rule) pick() int {
-	if len(r.Forward) == 1 {
-		return 0
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	sum, best := 0, -1
-	for i, w := range r.Forward {
-		sum += w.Weight
-		r.current[i] += w.Weight
-		if w.Weight > 0 && (best < 0 || r.current[i] > r.current[best]) {
-			best = i
-		}
-	}
-	if best >= 0 {
-		r.current[best] -= sum
-	}
-	return best
-}
-
-// take chooses the next target that is healthy or, when none is, any: a load
-// balancer fails open, documented. It is counted as under way until left.
-func (g *group) take(not *target) *target {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var open *target
-	for i := range g.targets {
-		t := g.targets[(g.next+i)%len(g.targets)]
-		if t == not {
-			continue
-		}
-		if t.state == Healthy {
-			g.next = (g.next + i + 1) % len(g.targets)
-			t.inFlight.Add(1)
-			return t
-		}
-		if open == nil {
-			open = t
-		}
-	}
-	if not != nil || open == nil {
-		return nil
-	}
-	if i := slices.Index(g.targets, open); i >= 0 {
-		g.next = (i + 1) % len(g.targets)
-	}
-	open.inFlight.Add(1)
-	return open
-}
-
-// leave ends a request; the last of a draining target lets it go.
-func (b *Balancer) leave(g *group, t *target) {
-	if t.inFlight.Add(-1) > 0 {
-		return
-	}
-	g.mu.Lock()
-	i := slices.Index(g.leaving, t)
-	if i >= 0 && t.inFlight.Load() == 0 {
-		g.leaving = slices.Delete(g.leaving, i, i+1)
-	}
-	g.mu.Unlock()
-	if i >= 0 {
-		b.Changed(g.id)
-	}
-}
-
-// carrier sends a request to a target of its group.
-type carrier struct{ b *Balancer }
-
-func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
-	to := r.Context().Value(routeKey{}).(*route)
-	g := to.group
-	g.requests.Add(1)
-	t := g.take(nil)
-	if t == nil {
-		g.codes[5].Add(1)
-		return nil, errNoTarget
-	}
-	to.meter.requests.Add(1)
-	resp, err := c.send(r, to, t)
-	if err != nil && repeatable(r) && r.Context().Err() == nil {
-		if other := g.take(t); other != nil {
-			g.retried.Add(1)
-			resp, err = c.send(r, to, other)
-		}
-	}
-	if err != nil {
-		g.codes[0].Add(1)
-		return nil, err
-	}
-	if class := resp.StatusCode / 100; class < len(g.codes) {
-		g.codes[class].Add(1)
-	}
-	return resp, nil
-}
-
-// repeatable reports whether a request may be sent again: it is safe to repeat
-// and has no body that is used up.
-func repeatable(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
-	}
-	return false
-}
-
-func (c *carrier) send(r *http.Request, to *route, t *target) (*http.Response, error) {
-	ctx, sending := track(r.Context())
-	out := r.Clone(ctx)
-	out.URL.Host = t.addr.String()
-	resp, err := c.b.transport.RoundTrip(out)
-	if err != nil {
-		c.b.leave(to.group, t)
-		return nil, err
-	}
-	to.meter.answered(resp.StatusCode, sending.took())
-	var once sync.Once
-	done := func() { once.Do(func() { c.b.leave(to.group, t) }) }
-	if rw, ok := resp.Body.(readWriteCloser); ok { // an upgraded connection
-		resp.Body = &upgraded{rw, done}
-		return resp, nil
-	}
-	resp.Body = &counted{resp.Body, done}
-	return resp, nil
 }

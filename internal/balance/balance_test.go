@@ -187,7 +187,7 @@ func TestAnAddressThatComesBackIsAnotherTarget(t *testing.T) {
 	x.Clock.Advance(time.Minute)
 	x.await(t, "a", all(Unhealthy))
 	code.Store(200)
-	x.SetGroup(Group{ID: "a", Targets: []Target{{addr, 2}}, Check: check})
+	x.SetGroup(Group{ID: "a", Targets: []Target{{Addr: addr, Generation: 2}}, Check: check})
 	if h := x.Health("a")[addr]; h.State == Unhealthy || h.Generation != 2 {
 		t.Errorf("its health is its predecessor's: %+v", h)
 	}

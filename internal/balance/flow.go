@@ -2,9 +2,11 @@ package balance
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/binary"
 	"errors"
-	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -65,7 +67,7 @@ type flowServer struct {
 }
 
 // flow is a connection of a client and one to its target.
-type flow struct{ client, target net.Conn }
+type flow struct{ client, target *conn }
 
 // cut resets both.
 func (f *flow) cut() {
@@ -150,7 +152,8 @@ func (s *flowServer) Close() error {
 func (s *flowServer) carry(client net.Conn) {
 	counts := []*flowCounts{&s.counts}
 	var g *group
-	if to := s.b.route((*s.l.rules.Load())[0]); to != nil {
+	spec := s.l.live.Load()
+	if to := spec.rules[0].route(); to.group != nil && to.group.known.Load() {
 		g = to.group
 		counts = append(counts, &g.flows)
 	}
@@ -159,8 +162,13 @@ func (s *flowServer) carry(client net.Conn) {
 		c.active.Add(1)
 		defer c.active.Add(-1)
 	}
-	t, conn := s.reach(g, counts)
-	if conn == nil {
+	if spec.tls != nil {
+		if client = secured(client, spec); client == nil {
+			return
+		}
+	}
+	t, to := s.reach(g, peerOf(client), counts)
+	if to == nil {
 		for _, c := range counts {
 			c.refused.Add(1)
 		}
@@ -168,24 +176,97 @@ func (s *flowServer) carry(client net.Conn) {
 		return
 	}
 	defer s.b.leave(g, t)
-	f := &flow{client, conn}
-	if s.enlist(g, t, f) {
-		f.splice(counts)
+	f := &flow{new(conn), new(conn)}
+	f.client.init(client, larges)
+	f.target.init(to, larges)
+	if s.enlist(g, t, f) && g.introduces(f) == nil {
+		f.carry(func(n int) {
+			for _, c := range counts {
+				c.in.Add(uint64(n))
+			}
+		}, func(n int) {
+			for _, c := range counts {
+				c.out.Add(uint64(n))
+			}
+		})
 	} else {
 		f.cut()
 	}
 	s.delist(g, t, f)
 }
 
+// secured is a client's connection under TLS, nil if they do not agree.
+func secured(client net.Conn, spec *live) net.Conn {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	secure := tls.Server(client, spec.tls)
+	if secure.HandshakeContext(ctx) != nil {
+		client.Close()
+		return nil
+	}
+	return secure
+}
+
+// peerOf is the address of a connection's other side, if it has one.
+func peerOf(c net.Conn) (peer netip.AddrPort) {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
+	}
+	return peer
+}
+
+// introduces tells the target whose connection it is, where its group wants that:
+// the header of version 2 of the PROXY protocol.
+// https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
+func (g *group) introduces(f *flow) error {
+	g.mu.Lock()
+	wanted := g.spec.ProxyHeader
+	g.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	from, to := peerOf(f.client.Conn), localOf(f.client.Conn)
+	out := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21) // version 2, PROXY
+	if from.Addr().Is4() && to.Addr().Is4() {
+		out = append(out, 0x11, 0, 12) // TCP over IPv4
+	} else {
+		out = append(out, 0x21, 0, 36)
+		from, to = netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port()), netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+	}
+	out = append(append(out, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
+	out = binary.BigEndian.AppendUint16(out, from.Port())
+	out = binary.BigEndian.AppendUint16(out, to.Port())
+	_, err := f.target.Write(out)
+	return err
+}
+
+// byAddress reports whether a client's address says which target it has.
+func (g *group) byAddress() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.spec.StickyIP
+}
+
+func localOf(c net.Conn) (local netip.AddrPort) {
+	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		local = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
+	}
+	return local
+}
+
 // reach connects to a target of the group. One that does not answer is passed
 // over, once, for another that is healthy; guessed.
-func (s *flowServer) reach(g *group, counts []*flowCounts) (*target, net.Conn) {
+func (s *flowServer) reach(g *group, client netip.AddrPort, counts []*flowCounts) (*target, net.Conn) {
 	if g == nil {
 		return nil, nil
 	}
+	take := func(not *target) *target { return g.take(not, s.b.Clock.Now) }
+	if g.byAddress() {
+		take = func(not *target) *target { return g.takeBy(client.Addr(), not) }
+	}
 	var first *target
 	for range 2 {
-		t := g.take(first)
+		t := take(first)
 		if t == nil {
 			break
 		}
@@ -231,48 +312,25 @@ func (s *flowServer) delist(g *group, t *target, f *flow) {
 	s.mu.Unlock()
 }
 
-// splice moves bytes both ways. The end of one side is told to the other, which
+// carry moves bytes both ways. The end of one side is told to the other, which
 // may go on: a half-close. A side that breaks breaks the other.
-func (f *flow) splice(counts []*flowCounts) {
+func (f *flow) carry(in, out func(n int)) {
 	var both sync.WaitGroup
-	both.Go(func() {
-		f.move(f.target, f.client, func(n uint64) {
-			for _, c := range counts {
-				c.in.Add(n)
-			}
-		})
-	})
-	f.move(f.client, f.target, func(n uint64) {
-		for _, c := range counts {
-			c.out.Add(n)
-		}
-	})
+	both.Go(func() { f.move(f.target, f.client, in) })
+	f.move(f.client, f.target, out)
 	both.Wait()
 	f.client.Close()
 	f.target.Close()
 }
 
-func (f *flow) move(to, from net.Conn, moved func(uint64)) {
-	buf := buffers{}.Get()
-	defer buffers{}.Put(buf)
-	for {
-		n, err := from.Read(buf)
-		moved(uint64(n))
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				f.cut()
-				return
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			closeWrite(to)
-			return
-		case err != nil:
-			f.cut()
-			return
-		}
+func (f *flow) move(to, from *conn, moved func(n int)) {
+	whole := body{toEnd: true}
+	if whole.move(to.Conn, from, false, moved) != nil {
+		f.cut()
+	} else {
+		closeWrite(to)
 	}
+	from.release()
 }
 
 // overdue marks the targets whose draining is over, where that cuts their flows,

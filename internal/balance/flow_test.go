@@ -213,7 +213,7 @@ func TestAFlowThatNobodyTakesIsReset(t *testing.T) {
 
 func TestADrainingTargetKeepsItsFlowsUntilItsTimeIsOver(t *testing.T) {
 	for _, cut := range []bool{true, false} {
-		old, fresh := Target{echo(t, "old"), 1}, Target{echo(t, "new"), 2}
+		old, fresh := Target{Addr: echo(t, "old"), Generation: 1}, Target{Addr: echo(t, "new"), Generation: 2}
 		x := network(t, nil, nil, 1, 0)
 		g := Group{ID: "a", Check: tcpCheck, Cut: cut, Targets: []Target{old}}
 		x.SetGroup(g)

@@ -1,7 +1,10 @@
 package balance
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,14 +37,9 @@ type Check struct {
 func (b *Balancer) Run(ctx context.Context) error {
 	var checks sync.WaitGroup
 	defer checks.Wait()
-	client := &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return b.Network.Dial(ctx, addr)
-		}},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	p := newProber(b.Network)
 	for {
-		next := b.startDue(ctx, client, &checks)
+		next := b.startDue(ctx, p, &checks)
 		if _, err := b.Clock.Wait(ctx, next, b.wake); err != nil {
 			b.closeAll()
 			return nil
@@ -58,7 +56,7 @@ func (b *Balancer) closeAll() {
 	var wg sync.WaitGroup
 	for _, l := range open {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(b.drain.Load()))
 			defer cancel()
 			if l.server.Shutdown(ctx) != nil {
 				l.server.Close()
@@ -66,11 +64,22 @@ func (b *Balancer) closeAll() {
 		})
 	}
 	wg.Wait()
-	b.transport.CloseIdleConnections()
+	for _, t := range b.transports {
+		t.CloseIdleConnections()
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, g := range b.groups {
+		g.mu.Lock()
+		for _, t := range g.targets {
+			t.kept.prune(time.Time{}, true)
+		}
+		g.mu.Unlock()
+	}
 }
 
 // startDue starts every check whose time has come and returns the next time.
-func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sync.WaitGroup) (next time.Time) {
+func (b *Balancer) startDue(ctx context.Context, p *prober, checks *sync.WaitGroup) (next time.Time) {
 	now := b.Clock.Now()
 	for _, c := range b.due.pop(now) {
 		g, t := c.g, c.t
@@ -83,7 +92,7 @@ func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sy
 			continue
 		}
 		checks.Go(func() {
-			ok, detail := check.probe(ctx, b.Network, client, t.addr)
+			ok, detail := p.probe(ctx, check, t.addr)
 			if ctx.Err() == nil {
 				b.record(g, t, check, now.Add(check.Interval), ok, detail)
 			}
@@ -92,39 +101,91 @@ func (b *Balancer) startDue(ctx context.Context, client *http.Client, checks *sy
 	return b.due.next()
 }
 
+// prober asks targets how they are.
+type prober struct {
+	network Network
+	http1   *http.Client
+	http2   *http.Client
+}
+
+func newProber(n Network) *prober {
+	client := func(http2 bool) *http.Client {
+		t := &http.Transport{
+			DisableKeepAlives: true, Protocols: new(http.Protocols),
+			DialContext:     func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) },
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}, // whose certificate it is is not asked
+		}
+		t.Protocols.SetHTTP1(!http2)
+		t.Protocols.SetHTTP2(http2)
+		t.Protocols.SetUnencryptedHTTP2(http2)
+		return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return &prober{n, client(false), client(true)}
+}
+
 // probe asks one target once.
-func (c Check) probe(ctx context.Context, network Network, client *http.Client, addr netip.AddrPort) (ok bool, detail string) {
+func (p *prober) probe(ctx context.Context, c Check, addr netip.AddrPort) (ok bool, detail string) {
 	if c.Port != 0 {
 		addr = netip.AddrPortFrom(addr.Addr(), c.Port)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	if c.TCP {
-		conn, err := network.Dial(ctx, addr.String())
+		conn, err := p.network.Dial(ctx, addr.String())
 		if err != nil {
 			return false, "Health checks failed"
 		}
 		conn.Close()
 		return true, ""
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+c.Path, nil)
-	if err != nil {
-		return false, "Health checks failed"
-	}
-	r.Header.Set("User-Agent", "ELB-HealthChecker/2.0")
-	resp, err := client.Do(r)
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+	code, err := p.ask(ctx, c, addr)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return false, "Request timed out"
-	}
-	if err != nil {
+	case err != nil:
 		return false, "Health checks failed"
-	}
-	io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	resp.Body.Close()
-	if !c.accepts(resp.StatusCode) {
-		return false, fmt.Sprintf("Health checks failed with these codes: [%d]", resp.StatusCode)
+	case !c.accepts(code):
+		return false, fmt.Sprintf("Health checks failed with these codes: [%d]", code)
 	}
 	return true, ""
+}
+
+// ask is the code that a target answers with: HTTP's, or that of gRPC.
+func (p *prober) ask(ctx context.Context, c Check, addr netip.AddrPort) (code int, err error) {
+	url := "http://" + addr.String() + c.Path
+	if c.TLS {
+		url = "https" + url[len("http"):]
+	}
+	client, method, body := p.http1, http.MethodGet, io.Reader(nil)
+	if c.Version != HTTP1 {
+		client = p.http2
+	}
+	if c.Version == GRPC {
+		method, body = http.MethodPost, bytes.NewReader(make([]byte, 5)) // one empty message, not compressed
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("User-Agent", "ELB-HealthChecker/2.0")
+	if c.Version == GRPC {
+		r.Header.Set("Content-Type", "application/grpc")
+		r.Header.Set("TE", "trailers")
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	if c.Version != GRPC {
+		return resp.StatusCode, nil
+	}
+	said := cmp.Or(resp.Trailer.Get("Grpc-Status"), resp.Header.Get("Grpc-Status"))
+	if code, err = strconv.Atoi(said); err != nil {
+		return 0, fmt.Errorf("reading the status of gRPC %q: %w", said, err)
+	}
+	return code, nil
 }
 
 func (c Check) accepts(code int) bool {
@@ -153,6 +214,9 @@ func (b *Balancer) record(g *group, t *target, c Check, next time.Time, ok bool,
 	if ok {
 		t.ok, t.bad = t.ok+1, 0
 		if t.state == Initial || t.ok >= c.Healthy {
+			if t.state != Healthy {
+				t.healthy = g.beginsSlowly(b.Clock.Now())
+			}
 			t.state, t.detail = Healthy, ""
 		}
 	} else {
@@ -163,6 +227,7 @@ func (b *Balancer) record(g *group, t *target, c Check, next time.Time, ok bool,
 	}
 	changed := t.state != before
 	flows := g.doomed()
+	t.kept.prune(time.Now().Add(-keptFor), t.gone)
 	g.mu.Unlock()
 	cutAll(flows)
 	if changed {

@@ -1,10 +1,7 @@
 package balance
 
 import (
-	"context"
 	"net"
-	"net/http"
-	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,13 +13,14 @@ import (
 // in the measurement that it happened in: of a request under way meanwhile, the
 // one counts that it was sent, the next its answer.
 type Load struct {
-	Listener string
-	Own      map[int]uint64 // the balancer's own answers, by code
-	Fixed    uint64         // those of them that a rule wanted
-	Opened   uint64         // connections that clients made, and those made to targets
-	Open     int64          // the most of both that were open at one time
-	Bytes    uint64         // from and to clients
-	Groups   map[string]GroupLoad
+	Listener  string
+	Own       map[int]uint64 // the balancer's own answers, by code
+	Fixed     uint64         // those of them that a rule wanted
+	Redirects uint64         // as fixed answers, elsewhere
+	Opened    uint64         // connections that clients made, and those made to targets
+	Open      int64          // the most of both that were open at one time
+	Bytes     uint64         // from and to clients
+	Groups    map[string]GroupLoad
 }
 
 // GroupLoad is what one group has had of a listener's load.
@@ -36,26 +34,95 @@ type GroupLoad struct {
 // load counts for one listener. It outlives its listener until its last request
 // is answered and measured.
 type load struct {
-	own      [600]atomic.Uint64
-	fixed    atomic.Uint64
-	bytes    atomic.Uint64
-	opened   atomic.Uint64
-	open     atomic.Int64
-	most     atomic.Int64 // of open
-	underWay atomic.Int64 // requests
+	own              [600]atomic.Uint64
+	fixed, redirects atomic.Uint64
+	bytes            atomic.Uint64
+	opened           atomic.Uint64
+	open             atomic.Int64
+	most             atomic.Int64 // of open
+	underWay         atomic.Int64 // requests
 
 	// Under the balancer's mutex:
-	groups map[string]*meter // every group that it ever forwarded to
-	over   bool              // it had no listener and no load at the last measurement
+	told    sums              // at the last measurement
+	toldOwn map[int]uint64    // codes
+	groups  map[string]*meter // every group that it ever forwarded to
+	rules   map[string]*tally // every rule that it ever had
+	over    bool              // it had no listener and no load at the last measurement
+}
+
+type sums struct{ fixed, redirects, bytes, opened uint64 }
+
+// codes is the balancer's own answers so far.
+func (l *load) codes() map[int]uint64 {
+	out := map[int]uint64{}
+	for code := range l.own {
+		if n := l.own[code].Load(); n > 0 {
+			out[code] = n
+		}
+	}
+	return out
+}
+
+// tally counts requests and answers.
+type tally struct {
+	requests atomic.Uint64
+	codes    [6]atomic.Uint64 // by hundreds; 0: no answer
+	took     atomic.Int64     // nanoseconds of all answers
+}
+
+// Tally is what was counted since the balancer began.
+type Tally struct {
+	Requests uint64
+	Codes    [6]uint64 // answers, by hundreds
+	Took     time.Duration
+}
+
+func (t *tally) read() (out Tally) {
+	out.Requests, out.Took = t.requests.Load(), time.Duration(t.took.Load())
+	for i := range t.codes {
+		out.Codes[i] = t.codes[i].Load()
+	}
+	return out
+}
+
+// answered counts an answer and the time that it took.
+func (t *tally) answered(code int, took time.Duration) {
+	if class := code / 100; class < len(t.codes) {
+		t.codes[class].Add(1)
+	}
+	t.took.Add(int64(took))
+}
+
+func (t Tally) since(before Tally) Tally {
+	t.Requests, t.Took = t.Requests-before.Requests, t.Took-before.Took
+	for i := range t.Codes {
+		t.Codes[i] -= before.Codes[i]
+	}
+	return t
 }
 
 // meter counts for one group of a listener.
 type meter struct {
-	load             *load
-	requests, failed atomic.Uint64
-	codes            [6]atomic.Uint64
-	mu               sync.Mutex
-	times            metric.Set
+	tally
+	load   *load
+	failed atomic.Uint64
+	times  atomic.Pointer[metric.Histogram] // nil until there is an answer
+
+	// What was told at the last measurement, under the balancer's mutex:
+	told      Tally
+	toldTimes metric.Counts
+	toldFails uint64
+}
+
+// answered counts a target's answer and the time that it took.
+func (m *meter) answered(code int, took time.Duration) {
+	m.tally.answered(code, took)
+	h := m.times.Load()
+	if h == nil {
+		m.times.CompareAndSwap(nil, new(metric.Histogram))
+		h = m.times.Load()
+	}
+	h.Add(took)
 }
 
 // Measure returns what every listener has carried since the last call, and
@@ -81,16 +148,19 @@ func (b *Balancer) Measure() []Load {
 	return out
 }
 
-// take empties the counters and reports whether there was anything in them.
+// take is what was counted since the last call, and reports whether there was anything in them.
 func (l *load) take(id string) (out Load, some bool) {
+	now := sums{l.fixed.Load(), l.redirects.Load(), l.bytes.Load(), l.opened.Load()}
 	out = Load{
 		Listener: id, Own: map[int]uint64{}, Groups: map[string]GroupLoad{},
-		Fixed: l.fixed.Swap(0), Bytes: l.bytes.Swap(0), Opened: l.opened.Swap(0), Open: l.most.Swap(0),
+		Fixed: now.fixed - l.told.fixed, Redirects: now.redirects - l.told.redirects,
+		Bytes: now.bytes - l.told.bytes, Opened: now.opened - l.told.opened, Open: l.most.Swap(0),
 	}
+	l.told = now
 	l.raise(l.open.Load())
-	for code := range l.own {
-		if n := l.own[code].Swap(0); n > 0 {
-			out.Own[code] = n
+	for code, n := range l.codes() {
+		if since := n - l.toldOwn[code]; since > 0 {
+			out.Own[code], l.toldOwn[code] = since, n
 		}
 	}
 	for group, m := range l.groups {
@@ -101,27 +171,37 @@ func (l *load) take(id string) (out Load, some bool) {
 	return out, len(out.Own)+len(out.Groups) > 0 || out.Bytes+out.Opened > 0
 }
 
+// take is what was counted since the last call.
 func (m *meter) take() (out GroupLoad, some bool) {
-	out = GroupLoad{Requests: m.requests.Swap(0), Failed: m.failed.Swap(0)}
-	some = out.Requests+out.Failed > 0
-	for class := range m.codes {
-		out.Codes[class] = m.codes[class].Swap(0)
-		some = some || out.Codes[class] > 0
+	now, fails := m.read(), m.failed.Load()
+	since := now.since(m.told)
+	out = GroupLoad{Requests: since.Requests, Codes: since.Codes, Failed: fails - m.toldFails}
+	m.told, m.toldFails = now, fails
+	if h := m.times.Load(); h != nil {
+		counts := h.Counts()
+		out.Times = counts.Since(&m.toldTimes).Set()
+		m.toldTimes = *counts
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out.Times, m.times = m.times, metric.Set{}
-	return out, some || out.Times.Count > 0
+	return out, since != Tally{} || out.Failed > 0 || out.Times.Count > 0
 }
 
 // loadOf is the counters of a listener: those that it had before, if any.
 func (b *Balancer) loadOf(listener string) *load {
 	l := b.loads[listener]
 	if l == nil {
-		l = &load{groups: map[string]*meter{}}
+		l = &load{toldOwn: map[int]uint64{}, groups: map[string]*meter{}, rules: map[string]*tally{}}
 		b.loads[listener] = l
 	}
 	return l
+}
+
+func (l *load) rule(id string) *tally {
+	t := l.rules[id]
+	if t == nil {
+		t = &tally{}
+		l.rules[id] = t
+	}
+	return t
 }
 
 func (l *load) meter(group string) *meter {
@@ -140,11 +220,10 @@ func (l *load) answered(code int) {
 	}
 }
 
-// refuse answers a request for which no target does.
-func (l *load) refuse(w http.ResponseWriter, code int, text string) {
-	l.answered(code)
-	http.Error(w, text, code)
-}
+// clientGone is the code that a load balancer notes when its client did not wait
+// for an answer, documented:
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html
+const clientGone = 460
 
 func (l *load) connected() {
 	l.opened.Add(1)
@@ -160,49 +239,6 @@ func (l *load) raise(open int64) {
 	}
 }
 
-// answered counts a target's answer and the seconds that it took.
-func (m *meter) answered(code int, took time.Duration) {
-	if class := code / 100; class < len(m.codes) {
-		m.codes[class].Add(1)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.times.Add(took.Seconds(), 1)
-}
-
-// sending notes when a request has been sent.
-type sending struct {
-	began time.Time
-	sent  atomic.Int64 // since it began; 0: it is still being sent
-}
-
-// track makes the transport tell when it has sent a request.
-func track(ctx context.Context) (context.Context, *sending) {
-	s := &sending{began: time.Now()}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
-		s.sent.Store(int64(time.Since(s.began)))
-	}}), s
-}
-
-// took is how long a target has needed so far. One that answers before it has
-// been sent everything is timed from the beginning.
-func (s *sending) took() time.Duration { return time.Since(s.began) - time.Duration(s.sent.Load()) }
-
-// counting counts the connections of clients and what goes over them.
-type counting struct {
-	net.Listener
-	load *load
-}
-
-func (c counting) Accept() (net.Conn, error) {
-	conn, err := c.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c.load.connected()
-	return &clientConn{connection{Conn: conn, load: c.load}}, nil
-}
-
 // connection is a connection that is counted as open until it is closed.
 type connection struct {
 	net.Conn
@@ -215,6 +251,7 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
+// clientConn is a connection of a client that counts what goes over it.
 type clientConn struct{ connection }
 
 func (c *clientConn) Read(p []byte) (int, error) {
@@ -232,17 +269,66 @@ func (c *clientConn) Write(p []byte) (int, error) {
 // CloseWrite lets the server end an answer before it ends the connection.
 func (c *clientConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// dial makes a connection to a target and counts it for the listener whose
-// request wanted one.
-func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error) {
-	m := ctx.Value(routeKey{}).(*route).meter
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := b.Network.Dial(ctx, address)
-	if err != nil {
-		m.failed.Add(1)
-		return nil, err
+// Stats is what a listener has carried since it was made.
+type Stats struct {
+	Listener string
+	Own      map[int]uint64 // the balancer's own answers, by code
+	Opened   uint64         // connections that clients made, and those made to targets
+	Open     int64          // of both, now
+	UnderWay int64          // requests
+	Bytes    uint64         // from and to clients
+	Rules    map[string]Tally
+	Groups   map[string]GroupStats
+}
+
+// GroupStats is what one group has had of a listener's requests.
+type GroupStats struct {
+	Tally
+	Failed uint64         // connections to targets that could not be made
+	Times  *metric.Counts // from the end of a request to the head of its answer
+}
+
+// TargetStats is what a target has had since it was put into its group.
+type TargetStats struct {
+	Target
+	Tally
+	InFlight int
+}
+
+// Stats is what every listener has carried.
+func (b *Balancer) Stats() (list []Stats) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for id, l := range b.loads {
+		if b.listeners[id] == nil {
+			continue
+		}
+		s := Stats{
+			Listener: id, Own: l.codes(), Opened: l.opened.Load(), Open: l.open.Load(), UnderWay: l.underWay.Load(), Bytes: l.bytes.Load(),
+			Rules: map[string]Tally{}, Groups: map[string]GroupStats{},
+		}
+		for _, r := range b.listeners[id].live.Load().rules {
+			s.Rules[r.ID] = r.tally.read()
+			for i, m := range r.meters {
+				s.Groups[r.Forward[i].Group] = GroupStats{m.read(), m.failed.Load(), m.times.Load().Counts()}
+			}
+		}
+		list = append(list, s)
 	}
-	m.load.connected()
-	return &connection{Conn: conn, load: m.load}, nil
+	return list
+}
+
+// TargetStats is what the targets of a group have had; those that drain are not
+// among them.
+func (b *Balancer) TargetStats(group string) (list []TargetStats) {
+	g := b.group(group)
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.targets {
+		list = append(list, TargetStats{Target{Addr: t.addr, Generation: t.generation}, t.read(), int(t.inFlight.Load())})
+	}
+	return list
 }

@@ -142,6 +142,7 @@ type Sticky struct {
 type Target struct {
 	Addr       netip.AddrPort
 	Generation int64
+	Was        HealthState // what it is taken for until it is checked, if it is new here; "": Initial
 }
 
 // Entry is a request that is over, for an access log. Times that do not apply are

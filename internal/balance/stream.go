@@ -1,14 +1,330 @@
 package balance
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
 	"io"
+	"log"
+	"log/slog"
+	"net"
 	"net/http"
-	"regexp"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// counted is a response body that says when it is over.
+// stream is one request over HTTP/2. What is decided for it is decided as for an
+// exchange; what is sent, net/http sends.
+type stream struct {
+	choice
+	l       *listener
+	b       *Balancer
+	spec    *live
+	request request
+	sender  sender
+	grpc    bool
+	began   time.Time
+	took    time.Duration
+	sent    atomic.Int64 // since it began; 0: it is still being sent
+}
+
+type streamKey struct{}
+
+func streamOf(ctx context.Context) *stream { return ctx.Value(streamKey{}).(*stream) }
+
+// handler answers the requests of a listener that come over HTTP/2.
+func (b *Balancer) handler(l *listener) http.Handler {
+	proxy := &httputil.ReverseProxy{
+		Transport:      carrier{},
+		BufferPool:     buffers{},
+		FlushInterval:  -1,
+		ErrorLog:       b.quiet(),
+		Rewrite:        func(r *httputil.ProxyRequest) { streamOf(r.In.Context()).rewrite(r) },
+		ModifyResponse: func(r *http.Response) error { streamOf(r.Request.Context()).complete(r); return nil },
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			streamOf(r.Context()).failed(w, err)
+		},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.load.underWay.Add(1)
+		defer l.load.underWay.Add(-1)
+		s := newStream(b, l, r)
+		out := &told{ResponseWriter: w, s: s}
+		defer s.end(out)
+		rule := s.spec.match(&s.request)
+		if rule != nil {
+			rule.tally.requests.Add(1)
+			s.choice.rule = rule
+		}
+		switch {
+		case rule == nil:
+			s.refuse(out, http.StatusNotFound)
+		case rule.Fixed != nil:
+			l.load.fixed.Add(1)
+			s.tell(out, rule.Fixed.Code, rule.Fixed.ContentType, rule.Fixed.Body, "")
+		case rule.Redirect != nil:
+			l.load.redirects.Add(1)
+			s.tell(out, rule.Redirect.Code, "text/html", page(rule.Redirect.Code), rule.Redirect.location(&s.request, s.sender.proto(), s.sender.port))
+		default:
+			s.choice = rule.choose(&s.request, s.sender.now, b.Clock.Now)
+			proxy.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
+		}
+	})
+}
+
+func newStream(b *Balancer, l *listener, r *http.Request) *stream {
+	s := &stream{b: b, l: l, spec: l.live.Load(), began: time.Now(), grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
+	s.sender = sender{peer: peer, port: l.addr.Port(), host: l.at, secure: r.TLS, now: s.began}
+	s.request = request{method: r.Method, host: hostname(r.Host), path: r.URL.EscapedPath(), query: r.URL.RawQuery, client: peer.Addr(), header: r.Header}
+	return s
+}
+
+// rewrite makes the request that the target gets, with the headers that
+// appendRequest gives one of HTTP/1.1.
+func (s *stream) rewrite(r *httputil.ProxyRequest) {
+	h, rules := r.Out.Header, s.spec.Headers
+	r.Out.URL.Scheme, r.Out.URL.Host = "http", "target" // which one is said when it is sent
+	r.Out.Host = text(s.sender.appendHost(nil, rules, []byte(r.In.Host)))
+	h.Del("X-Forwarded-For")
+	came := strings.Join(r.In.Header.Values("X-Forwarded-For"), ", ")
+	if rules.ForwardedFor != "remove" && (rules.ForwardedFor != "preserve" || came != "") {
+		h.Set("X-Forwarded-For", text(s.sender.appendForwardedFor(nil, rules, []byte(came))))
+	}
+	h.Set("X-Forwarded-Proto", s.sender.proto())
+	h.Set("X-Forwarded-Port", strconv.Itoa(int(s.sender.port)))
+	h.Set("X-Amzn-Trace-Id", text(s.sender.appendTrace(nil, []byte(r.In.Header.Get("X-Amzn-Trace-Id")))))
+	h.Del("x-amzn-tls-version")
+	h.Del("x-amzn-tls-cipher-suite")
+	if rules.TLSInfo && s.sender.secure != nil {
+		h.Set("x-amzn-tls-version", tlsName(s.sender.secure.Version))
+		h.Set("x-amzn-tls-cipher-suite", tls.CipherSuiteName(s.sender.secure.CipherSuite))
+	}
+	if rules.DropInvalid {
+		for name := range h {
+			if !isPlain([]byte(name)) {
+				delete(h, name)
+			}
+		}
+	}
+}
+
+// complete puts into an answer what a load balancer does.
+func (s *stream) complete(r *http.Response) {
+	if s.sticks() {
+		sets := func(name string) bool {
+			for _, line := range r.Header["Set-Cookie"] {
+				if strings.HasPrefix(line, name+"=") {
+					return true
+				}
+			}
+			return false
+		}
+		s.cookies(s.sender.now, s.sender.secure != nil, sets, func(line string) { r.Header.Add("Set-Cookie", line) })
+	}
+	for _, own := range s.spec.Headers.Answers {
+		if r.Header.Get(own.Name) == "" {
+			r.Header.Set(own.Name, own.Value)
+		}
+	}
+}
+
+var (
+	errNoTarget = errors.New("the target group has no targets")
+	errMismatch = errors.New("the target group speaks another version of HTTP")
+)
+
+// failed is what a client gets when no target answered: 504 when one was too slow,
+// 502 when it broke off, 503 when there was none.
+func (s *stream) failed(w http.ResponseWriter, err error) {
+	code := http.StatusBadGateway
+	switch {
+	case errors.Is(err, errNoTarget):
+		code = http.StatusServiceUnavailable
+	case errors.Is(err, errMismatch):
+		code = mismatched
+	case errors.Is(err, context.Canceled):
+		s.l.load.answered(clientGone)
+		return
+	case errors.Is(err, context.DeadlineExceeded):
+		code = http.StatusGatewayTimeout
+	}
+	s.refuse(w, code)
+}
+
+// refuse answers a request for which no target does.
+func (s *stream) refuse(w http.ResponseWriter, code int) {
+	s.tell(w, code, "text/html", page(code), "")
+}
+
+func (s *stream) tell(w http.ResponseWriter, code int, contentType, body, location string) {
+	s.l.load.answered(code)
+	h := w.Header()
+	if !s.spec.Headers.NoServer {
+		h.Set("Server", "awselb/2.0")
+	}
+	if contentType != "" {
+		h.Set("Content-Type", contentType)
+	}
+	if location != "" {
+		h.Set("Location", location)
+	}
+	for _, own := range s.spec.Headers.Answers {
+		h.Set(own.Name, own.Value)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(code)
+	io.WriteString(w, body)
+}
+
+// end tells whoever logs.
+func (s *stream) end(out *told) {
+	if s.spec.Log == nil {
+		return
+	}
+	s.spec.Log(s.entry(out))
+}
+
+// told is a ResponseWriter that notes what is told.
+type told struct {
+	http.ResponseWriter
+	s    *stream
+	code int
+	sent int64
+}
+
+func (t *told) WriteHeader(code int) {
+	if code >= 200 {
+		t.code = code
+	}
+	t.ResponseWriter.WriteHeader(code)
+}
+
+func (t *told) Write(p []byte) (int, error) {
+	n, err := t.ResponseWriter.Write(p)
+	t.sent += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (t *told) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// carrier sends a stream's request to the target that was chosen.
+type carrier struct{}
+
+func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
+	s := streamOf(r.Context())
+	if s.group == nil {
+		return nil, errNoTarget
+	}
+	if s.target == nil {
+		s.group.codes[5].Add(1)
+		return nil, errNoTarget
+	}
+	if s.group.mismatch(HTTP2, s.grpc) != 0 {
+		s.b.leave(s.group, s.target)
+		return nil, errMismatch
+	}
+	s.meter.requests.Add(1)
+	resp, err := s.send(r)
+	if err != nil && safe(r.Method) && (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && r.Context().Err() == nil {
+		if other := s.group.take(s.target, s.b.Clock.Now); other != nil {
+			s.group.retried.Add(1)
+			s.target = other
+			resp, err = s.send(r)
+		}
+	}
+	if err != nil {
+		s.group.codes[0].Add(1)
+		return nil, err
+	}
+	return resp, nil
+}
+
+// send sends the request to the target, and leaves it when the answer is over.
+func (s *stream) send(r *http.Request) (*http.Response, error) {
+	t := s.target
+	s.sent.Store(0)
+	t.requests.Add(1)
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
+		s.sent.Store(int64(time.Since(s.began)))
+	}})
+	ctx, cancel := context.WithCancelCause(ctx)
+	slow := time.AfterFunc(s.spec.idle(), func() { cancel(context.DeadlineExceeded) })
+	out := r.Clone(ctx)
+	v := s.group.version.Load()
+	out.URL.Host = t.at
+	if v.tls {
+		out.URL.Scheme = "https"
+	}
+	resp, err := s.b.transportFor(v).RoundTrip(out)
+	if !slow.Stop() && err != nil {
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		cancel(nil)
+		s.b.leave(s.group, t)
+		return nil, err
+	}
+	s.took = time.Since(s.began) - time.Duration(s.sent.Load())
+	s.choice.answered(resp.StatusCode, s.took)
+	resp.Body = &counted{resp.Body, sync.OnceFunc(func() { cancel(nil); s.b.leave(s.group, t) })}
+	return resp, nil
+}
+
+// transportFor is the transport to targets that speak v.
+func (b *Balancer) transportFor(v *groupVersion) *http.Transport {
+	if v.Version == HTTP1 {
+		return b.transports[0]
+	}
+	return b.transports[1]
+}
+
+// newTransports makes those for targets of HTTP/1.1 and of HTTP/2.
+func (b *Balancer) newTransports() (list [2]*http.Transport) {
+	for i := range list {
+		list[i] = &http.Transport{
+			DialContext:         b.dial,
+			MaxIdleConns:        4096,
+			MaxIdleConnsPerHost: maxKept,
+			IdleConnTimeout:     keptFor,
+			DisableCompression:  true,
+			TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}, // a load balancer does not look, documented
+			Protocols:           new(http.Protocols),
+		}
+		list[i].Protocols.SetHTTP1(i == 0)
+		list[i].Protocols.SetHTTP2(i == 1)
+		list[i].Protocols.SetUnencryptedHTTP2(i == 1)
+	}
+	return list
+}
+
+// dial makes a connection to a target and counts it for the listener whose
+// request wanted one.
+func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	m := streamOf(ctx).meter
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := b.Network.Dial(ctx, address)
+	if err != nil {
+		m.failed.Add(1)
+		return nil, err
+	}
+	m.load.connected()
+	return &connection{Conn: conn, load: m.load}, nil
+}
+
+// quiet is a log for what net/http has to say of clients.
+func (b *Balancer) quiet() *log.Logger { return slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug) }
+
+// counted is a body that says when it is over.
 type counted struct {
 	io.ReadCloser
 	done func()
@@ -19,76 +335,8 @@ func (c *counted) Close() error {
 	return c.ReadCloser.Close()
 }
 
-type readWriteCloser interface {
-	io.ReadWriteCloser
-}
-
-// upgraded is the connection after a 101, for WebSocket.
-type upgraded struct {
-	readWriteCloser
-	done func()
-}
-
-func (u *upgraded) Close() error {
-	defer u.done()
-	return u.readWriteCloser.Close()
-}
-
 // buffers lends the proxy its copy buffers.
 type buffers struct{}
 
-var pool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-
-func (buffers) Get() []byte  { return pool.Get().(*[32 << 10]byte)[:] }
-func (buffers) Put(b []byte) { pool.Put((*[32 << 10]byte)(b)) }
-
-func (r *rule) matches(req *http.Request) bool {
-	for _, c := range r.Match {
-		if !c.matches(req) {
-			return false
-		}
-	}
-	return true
-}
-
-func (c Condition) matches(r *http.Request) bool {
-	for _, want := range c.Values {
-		switch c.Field {
-		case "host-header":
-			host, _, _ := strings.Cut(r.Host, ":")
-			if wildcard(strings.ToLower(want), strings.ToLower(host)) {
-				return true
-			}
-		case "path-pattern":
-			if wildcard(want, r.URL.Path) {
-				return true
-			}
-		case "http-header":
-			for _, have := range r.Header.Values(c.Header) {
-				if wildcard(strings.ToLower(want), strings.ToLower(have)) {
-					return true
-				}
-			}
-		case "http-request-method":
-			if want == r.Method {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-var wildcards sync.Map // pattern → *regexp.Regexp
-
-func wildcard(pattern, s string) bool {
-	if !strings.ContainsAny(pattern, "*?") {
-		return pattern == s
-	}
-	re, ok := wildcards.Load(pattern)
-	if !ok {
-		text := regexp.QuoteMeta(pattern)
-		text = strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(text)
-		re, _ = wildcards.LoadOrStore(pattern, regexp.MustCompile("(?s)^"+text+"$"))
-	}
-	return re.(*regexp.Regexp).MatchString(s)
-}
+func (buffers) Get() []byte  { return *larges.Get().(*[]byte) }
+func (buffers) Put(b []byte) { larges.Put(&b) }

@@ -1,0 +1,320 @@
+package balance
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// front carries the clients of a listener that speak HTTP. Each connection has a
+// goroutine, which reads a request, has it answered by a target in an exchange, and
+// goes on to the next. Those that speak HTTP/2 are handed to net/http.
+//
+// No deadline is set for each request: a warden looks at all connections four times
+// a second and ends what has waited too long, or whose client has gone.
+type front struct {
+	b       *Balancer
+	l       *listener
+	socket  net.Listener
+	h2      *http.Server
+	handed  *handedOver
+	carried sync.WaitGroup
+	coarse  atomic.Int64 // the time in nanoseconds when the warden looked last
+
+	mu      sync.Mutex
+	open    map[*client]bool
+	warden  bool        // it is there
+	closing atomic.Bool // set with the mutex held
+}
+
+// client is a connection of a client.
+type client struct {
+	conn
+	f      *front
+	peer   netip.AddrPort
+	secure *tls.ConnectionState // nil without TLS
+	since  time.Time
+	meters bool // it counts its bytes and its end itself
+	phase  atomic.Int32
+	moved  atomic.Int64 // when something happened last, by the front's coarse time
+
+	mu      sync.Mutex
+	up      *upstream // that its request is sent to, or is answered by
+	verdict verdict
+}
+
+// What a client's goroutine does.
+const (
+	waiting    int32 = iota // for the first byte of a request
+	heading                 // it reads a request's head
+	asking                  // a target has the request, or gets it
+	answering               // bytes of the answer go to the client
+	tunnelling              // bytes go both ways, and either side may end first
+	ended                   // it takes no more requests
+)
+
+// verdict is why the warden has ended an exchange.
+type verdict uint8
+
+const (
+	none verdict = iota
+	left         // its client has gone
+	late         // nothing happened for too long
+)
+
+const wardenRound = 250 * time.Millisecond
+
+func newFront(b *Balancer, l *listener, socket net.Listener) *front {
+	f := &front{b: b, l: l, socket: socket, open: map[*client]bool{}, handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
+	f.h2 = newHTTP2(b, l)
+	return f
+}
+
+// serve accepts until the front is shut down.
+func (f *front) serve() {
+	f.carried.Go(func() { f.h2.Serve(f.handed) })
+	pause := 5 * time.Millisecond
+	for {
+		nc, err := f.socket.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no descriptor is free; one may be soon
+			<-time.After(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		if !f.admit(nc) {
+			nc.Close()
+			return
+		}
+	}
+}
+
+// admit begins to serve a connection, unless the front is closing.
+func (f *front) admit(nc net.Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closing.Load() {
+		return false
+	}
+	c := &client{f: f, since: time.Now()}
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
+	}
+	if f.l.live.Load().TLS == nil {
+		c.init(nc, pages)
+	} else {
+		c.Conn = nc
+	}
+	if !f.warden {
+		f.warden = true
+		f.coarse.Store(c.since.UnixNano())
+		f.carried.Go(f.watch)
+	}
+	c.moved.Store(f.coarse.Load())
+	f.open[c] = true
+	f.l.load.connected()
+	f.carried.Go(func() { f.carry(c) })
+	return true
+}
+
+// carry serves a connection to its end.
+func (f *front) carry(c *client) {
+	kept := false
+	defer func() {
+		f.mu.Lock()
+		delete(f.open, c)
+		f.mu.Unlock()
+		if !kept {
+			c.release()
+			c.Close()
+			if !c.meters {
+				f.l.load.open.Add(-1)
+			}
+		}
+	}()
+	if spec := f.l.live.Load(); spec.TLS != nil {
+		if kept = f.handshake(c, spec); kept || c.secure == nil {
+			return
+		}
+	}
+	for c.await() {
+		if c.speaksHTTP2() {
+			c.meters = true
+			first := c.buffered()
+			c.Conn = &clientConn{connection{Conn: c.Conn, load: f.l.load}}
+			kept = f.hand(&replayed{c.Conn, first})
+			return
+		}
+		x := exchanges.Get().(*exchange)
+		x.c, x.f = c, f
+		again := x.run()
+		x.reset()
+		exchanges.Put(x)
+		if !again {
+			return
+		}
+	}
+}
+
+// await waits for the first byte of a request.
+func (c *client) await() bool {
+	c.moved.Store(c.f.coarse.Load())
+	c.phase.Store(waiting)
+	if len(c.unread()) == 0 && c.fill() != nil {
+		return false
+	}
+	return c.phase.CompareAndSwap(waiting, heading)
+}
+
+// progress tells the warden that something happens.
+func (c *client) progress() { c.moved.Store(c.f.coarse.Load()) }
+
+// watched tells the warden which target the client waits for; of nil it is told
+// when there is none any more, and says whether it has ended the exchange meanwhile.
+func (c *client) watched(up *upstream) verdict {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.up = up
+	v := c.verdict
+	return v
+}
+
+// watch is the warden; it is there as long as there are connections.
+func (f *front) watch() {
+	for {
+		<-time.After(wardenRound)
+		now := time.Now()
+		f.coarse.Store(now.UnixNano())
+		spec := f.l.live.Load()
+		f.mu.Lock()
+		if len(f.open) == 0 {
+			f.warden = false
+			f.mu.Unlock()
+			return
+		}
+		for c := range f.open {
+			c.look(now.Sub(time.Unix(0, c.moved.Load())), spec.idle())
+		}
+		f.mu.Unlock()
+	}
+}
+
+// look is the warden's look at a client where nothing has happened for so long.
+func (c *client) look(for_, limit time.Duration) {
+	over := for_ > limit
+	switch c.phase.Load() {
+	case waiting:
+		if over && c.phase.CompareAndSwap(waiting, ended) {
+			c.wake()
+		}
+	case heading:
+		if over {
+			c.sentence(late)
+			c.wake()
+		}
+	case asking, answering, tunnelling:
+		if over {
+			c.sentence(late)
+		} else if for_ >= wardenRound && c.phase.Load() != tunnelling && c.ended() {
+			c.sentence(left)
+		}
+	}
+}
+
+// sentence ends what a client's goroutine waits for. One whose target is late is
+// still answered.
+func (c *client) sentence(v verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.verdict != none || c.phase.Load() != heading && c.up == nil {
+		return
+	}
+	c.verdict = v
+	if c.up != nil {
+		c.up.SetDeadline(longAgo)
+		if v == late && c.phase.Load() == asking {
+			c.wake() // whoever reads its body
+		} else {
+			c.SetDeadline(longAgo)
+		}
+	}
+}
+
+// Shutdown takes no new connections and no more requests, and waits until those
+// under way have ended, or ctx has.
+func (f *front) Shutdown(ctx context.Context) error {
+	f.mu.Lock()
+	f.closing.Store(true)
+	f.mu.Unlock()
+	f.socket.Close()
+	f.part(ctx)
+	err := f.h2.Shutdown(ctx)
+	f.handed.Close()
+	done := make(chan struct{})
+	go func() { f.carried.Wait(); close(done) }()
+	select {
+	case <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// part ends the connections that wait for a request. They are given a moment first:
+// to a request that comes in it the answer says that it was the last, while one that
+// crosses with the end of its connection is lost.
+func (f *front) part(ctx context.Context) {
+	idle := func(do func(c *client)) (n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for c := range f.open {
+			if c.phase.Load() == waiting {
+				n++
+				do(c)
+			}
+		}
+		return n
+	}
+	if idle(func(*client) {}) > 0 {
+		select {
+		case <-time.After(parting):
+		case <-ctx.Done():
+		}
+	}
+	idle(func(c *client) {
+		if c.phase.CompareAndSwap(waiting, ended) {
+			c.wake()
+		}
+	})
+}
+
+const parting = 250 * time.Millisecond
+
+// Close cuts all connections and returns when they have ended.
+func (f *front) Close() error {
+	f.mu.Lock()
+	f.closing.Store(true)
+	for c := range f.open {
+		c.phase.Store(ended)
+		c.mu.Lock()
+		if c.up != nil {
+			c.up.SetDeadline(longAgo)
+		}
+		c.SetDeadline(longAgo)
+		c.mu.Unlock()
+	}
+	f.mu.Unlock()
+	err := errors.Join(f.socket.Close(), f.h2.Close())
+	f.handed.Close()
+	f.carried.Wait()
+	return err
+}

@@ -1,0 +1,137 @@
+package balance
+
+import (
+	"context"
+	"crypto/tls"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// upstream is a connection to a target. It carries one request at a time, and is
+// kept by its target between two.
+type upstream struct {
+	conn
+	target *target
+	load   *load // of the listener that it was made for
+	since  time.Time
+	used   bool // it has carried a request
+	peek   func(fd uintptr)
+	silent bool // what peek found: open, and nothing has come
+}
+
+// kept is a target's connections that carry nothing, the last used last.
+type kept struct {
+	mu   sync.Mutex
+	list []*upstream
+	over bool // the target is gone
+}
+
+// Of a target: how many connections are kept, and for how long.
+const (
+	maxKept  = 1024
+	keptFor  = 60 * time.Second
+	freshFor = 2 * time.Millisecond // a connection that was used just now is not looked at
+)
+
+// reach returns a connection to a target: one that is kept, or a new one.
+func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh bool) (*upstream, error) {
+	for !fresh {
+		u := t.kept.take()
+		if u == nil {
+			break
+		}
+		if now.Sub(u.since) < freshFor || u.alive() {
+			return u, nil
+		}
+		u.end()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	nc, err := b.Network.Dial(ctx, t.at)
+	if err == nil && tlsToo {
+		secure := tls.Client(nc, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}) // a load balancer does not look, documented
+		if err = secure.HandshakeContext(ctx); err != nil {
+			nc.Close()
+		}
+		nc = secure
+	}
+	if err != nil {
+		m.failed.Add(1)
+		return nil, err
+	}
+	m.load.connected()
+	u := &upstream{target: t, load: m.load}
+	u.init(nc, larges)
+	u.peek = u.tryPeek
+	return u, nil
+}
+
+func (k *kept) take() *upstream {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	last := len(k.list) - 1
+	if last < 0 {
+		return nil
+	}
+	u := k.list[last]
+	k.list[last] = nil
+	k.list = k.list[:last]
+	return u
+}
+
+// keep keeps a connection for the next request, or ends it.
+func (u *upstream) keep(now time.Time) {
+	u.since, u.used = now, true
+	k := &u.target.kept
+	k.mu.Lock()
+	if !k.over && len(k.list) < maxKept {
+		k.list = append(k.list, u)
+		u = nil
+	}
+	k.mu.Unlock()
+	if u != nil {
+		u.end()
+	}
+}
+
+// end closes it, once.
+func (u *upstream) end() {
+	u.release()
+	u.load.open.Add(-1)
+	u.Close()
+}
+
+// alive reports whether the target has kept its side open, as far as can be seen.
+func (u *upstream) alive() bool {
+	if u.raw == nil {
+		return !u.ended()
+	}
+	u.silent = false
+	return u.raw.Control(u.peek) == nil && u.silent
+}
+
+func (u *upstream) tryPeek(fd uintptr) {
+	var one [1]byte
+	_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	u.silent = err == unix.EAGAIN
+}
+
+// prune ends connections that were not used since; all, once the target is gone.
+func (k *kept) prune(since time.Time, gone bool) (left int) {
+	k.mu.Lock()
+	k.over = k.over || gone
+	n := 0
+	for n < len(k.list) && (k.over || k.list[n].since.Before(since)) {
+		n++
+	}
+	old := append([]*upstream(nil), k.list[:n]...)
+	k.list = append(k.list[:0], k.list[n:]...)
+	left = len(k.list)
+	k.mu.Unlock()
+	for _, u := range old {
+		u.end()
+	}
+	return left
+}
