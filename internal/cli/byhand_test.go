@@ -91,7 +91,7 @@ func goEnv(t *testing.T, name string) string {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, _, err := listen(0)
+	l, _, err := listen(onMachine, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,11 +79,11 @@ func (a *app) runDemo(ctx context.Context, f upFlags, keep bool) error {
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	l, endpoint, err := listen(f.port)
+	l, endpoint, err := listen(onMachine, f.port)
 	if err != nil {
 		return err
 	}
-	s, err := newStage(f, endpoint, a.err)
+	s, err := newStage(f, endpoint, nil, a.err)
 	if err != nil {
 		l.Close()
 		return err

@@ -77,18 +77,30 @@ func (a *app) runUp(ctx context.Context, f upFlags) error {
 	if f.detach {
 		return a.startDetached(ctx, f)
 	}
-	l, endpoint, err := listen(f.port)
+	program, err := os.Executable() // as it is called now: another may take its name
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	network, err := newSockets()
 	if err != nil {
 		return err
 	}
-	s, err := newStage(f, endpoint, a.err)
+	l, endpoint, err := listen(network.Listen, f.port)
+	if err != nil {
+		return err
+	}
+	s, err := newStage(f, endpoint, network, a.err)
 	if err != nil {
 		l.Close()
 		return err
 	}
 	fmt.Fprintf(a.out, "serin: stage on http://%s, account %s, speed %g, IAM %s\n", endpoint, f.account, f.speed, f.iam)
 	fmt.Fprintf(a.out, "serin: eval \"$(serin env%s)\" points your tools at it; Ctrl-C ends it\n", portFlag(f.port, endpoint))
-	return s.Run(ctx, l)
+	if err := s.Run(ctx, l); err != nil || !s.Restarts() {
+		return err
+	}
+	fmt.Fprintln(a.out, "serin: the stage is started again")
+	return network.again(program)
 }
 
 func portFlag(port int, endpoint string) string {
@@ -100,11 +112,11 @@ func portFlag(port int, endpoint string) string {
 
 // listen takes the port on loopback. The endpoint says localhost, because
 // Docker takes plain HTTP there.
-func listen(port int) (net.Listener, string, error) {
+func listen(on func(addr string) (net.Listener, error), port int) (net.Listener, string, error) {
 	if port < 0 || port > 65535 {
 		return nil, "", usage("--port must be between 0 and 65535, got %d", port)
 	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	l, err := on(fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return nil, "", fmt.Errorf("taking port %d: %w", port, err)
 	}
@@ -112,7 +124,9 @@ func listen(port int) (net.Listener, string, error) {
 	return l, "localhost:" + p, err
 }
 
-func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
+// newStage makes a stage; one with a network of sockets can be started again in its
+// place.
+func newStage(f upFlags, endpoint string, network *sockets, log io.Writer) (*stage.Stage, error) {
 	mode := stage.Mode(f.iam)
 	if mode != stage.Enforce && mode != stage.Report && mode != stage.Off {
 		return nil, usage("--iam must be enforce, report or off, got %q", f.iam)
@@ -158,13 +172,17 @@ func newStage(f upFlags, endpoint string, log io.Writer) (*stage.Stage, error) {
 	if f.verbose {
 		level = slog.LevelInfo
 	}
-	return stage.New(stage.Config{
+	c := stage.Config{
 		Dir: dir, Ephemeral: f.ephemeral, Account: f.account, Region: f.region, Endpoint: endpoint, Speed: f.speed, IAM: mode, Throttle: f.throttle, SpotInterruptions: f.spot, RegistryMax: most, Upstream: upstream, Function: function, Secrets: secrets, EventsTo: f.eventsTo,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 		Runtime: func(ctx context.Context, c run.Config) (run.Runtime, string, error) {
 			return run.Choose(ctx, f.runner, c)
 		},
-	})
+	}
+	if network != nil {
+		c.Network, c.Restart = network, network.hand
+	}
+	return stage.New(c)
 }
 
 // upstreams is where the pull through cache finds a registry: at its own address,

@@ -40,6 +40,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("POST /_serin/capacity/allow", s.setCapacity(false))
 	mux.HandleFunc("POST /_serin/reset", s.reset)
 	mux.HandleFunc("POST /moto-api/reset", s.reset)
+	mux.HandleFunc("POST /_serin/restart", s.restart)
 	mux.HandleFunc("POST /_serin/down", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "going down"})
 		s.Down()
@@ -83,7 +84,7 @@ func (s *Stage) health(w http.ResponseWriter, _ *http.Request) {
 	for _, svc := range []string{"iam", "sts", "ecr", "ecs", "elbv2", "logs", "cloudwatch", "ec2"} {
 		services[svc] = "running"
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"status": "running", "services": services, "version": Version})
+	writeJSON(w, http.StatusOK, map[string]any{"status": "running", "services": services, "version": Version, "started": s.started})
 }
 
 // Version is set by whoever builds a release.

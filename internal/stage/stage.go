@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -69,6 +70,9 @@ type Config struct {
 	Upstream func(host string) (*registry.Remote, error)
 	// Network is where load balancers listen and tasks are; nil: this machine.
 	Network balance.Network
+	// Restart is called before the stage ends to be started again by whoever runs it,
+	// on the sockets that it had; nil: nobody does that.
+	Restart func()
 	Log     *slog.Logger
 	// Runtime opens what runs tasks; it is called once, by Run, so that a probe
 	// does not keep callers waiting.
@@ -123,6 +127,7 @@ type Stage struct {
 	decisions  decisions
 	learned    learned
 	down       chan struct{}
+	again      atomic.Bool // it goes down to be started again
 	once       sync.Once
 	attended   sync.WaitGroup // sessions
 	ending     chan struct{}  // closed when Run ends: streams end, too
@@ -281,6 +286,9 @@ func (s *Stage) remember() error {
 func (s *Stage) Services() []*wire.Service {
 	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service(), s.asg.Service()}
 }
+
+// Restarts reports whether the stage has ended to be started again in its place.
+func (s *Stage) Restarts() bool { return s.again.Load() }
 
 // Run serves on the listener until ctx ends or the stage is told to go down.
 // Tasks go on after it, unless the stage is ephemeral: then they end with it.

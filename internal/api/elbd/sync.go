@@ -148,7 +148,7 @@ func (a *API) sync(all work, again map[string]time.Time) error {
 	a.store.View(func(tx *store.Tx) {
 		for groupARN := range w.groups {
 			if g, ok := a.groups.Get(tx, keyOf(groupARN)); ok {
-				a.balance.SetGroup(groupSpec(g))
+				a.setGroup(tx, g)
 			} else {
 				a.balance.RemoveGroup(groupARN)
 			}
@@ -206,7 +206,7 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 		spec.Rules = append(spec.Rules, ruleSpec(r))
 		for _, to := range r.Forward { // it must know where it forwards to
 			if g, ok := a.groups.Get(tx, keyOf(to.Group)); ok && !a.balance.Knows(to.Group) {
-				a.balance.SetGroup(groupSpec(g))
+				a.setGroup(tx, g)
 			}
 		}
 	}
@@ -268,6 +268,23 @@ func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPo
 		a.groups.Put(tx, keyOf(g.ARN), *g)
 	}
 	return next
+}
+
+// setGroup makes a group of the balancer as its row says. When the stage has been
+// started again, its targets are what they were until they are checked: one that was
+// not healthy gets no requests meanwhile.
+func (a *API) setGroup(tx *store.Tx, g targetGroup) {
+	spec := groupSpec(g)
+	if !a.balance.Knows(g.ARN) {
+		seen, _ := a.health.Get(tx, keyOf(g.ARN))
+		for i, t := range spec.Targets {
+			h := seen.Targets[t.Addr.String()]
+			if state := balance.HealthState(h.State); h.Registered.UnixNano() == t.Generation && (state == balance.Healthy || state == balance.Unhealthy) {
+				spec.Targets[i].Was = state
+			}
+		}
+	}
+	a.balance.SetGroup(spec)
 }
 
 func groupSpec(g targetGroup) balance.Group {
