@@ -364,3 +364,39 @@ func TestConnectionsEndAfterTheirTime(t *testing.T) {
 		t.Errorf("a connection that lived long enough goes on: %v, %v", resp, err)
 	}
 }
+
+// A request whose answer has begun with an interim one is not sent to another target.
+func TestAnAnswerThatHasBegunIsNotBegunAgain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			head := make([]byte, 4096)
+			n, _ := c.Read(head)
+			if bytes.Contains(head[:n], []byte("HealthChecker")) {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			} else {
+				io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+			}
+			c.Close()
+		}
+	}()
+	dying := l.Addr().(*net.TCPAddr).AddrPort()
+	x := balancer(t, []netip.AddrPort{dying, backend(t, "a", nil)}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	codes := map[int]int{}
+	for range 4 {
+		code, _ := get(t, x.url)
+		codes[code]++
+	}
+	if codes[200] != 2 || codes[502] != 2 || x.Traffic("a").Retried != 0 {
+		t.Errorf("the answers were %v, %d retried", codes, x.Traffic("a").Retried)
+	}
+}

@@ -43,6 +43,7 @@ type exchange struct {
 	unsent  error        // why not all of it was sent
 	last    atomic.Bool  // its last bytes are being written
 	sentAt  atomic.Int64 // nanoseconds since the head came, when all was sent; 0: not yet
+	begun   bool         // something of an answer has gone to the client, an interim one
 	answer  head
 	reply   body
 	note    *Entry // nil if nobody logs
@@ -217,7 +218,7 @@ func (x *exchange) ask(first []byte) error {
 				return context.DeadlineExceeded
 			case verdict == left || errors.As(x.unsent, &unread):
 				return context.Canceled
-			case !repeatable || errors.As(err, &wrong):
+			case !repeatable || x.begun || errors.As(err, &wrong):
 				return err
 			case stale: // the target has closed what it kept, and nothing is said of the target
 				fresh = true
@@ -334,6 +335,7 @@ func (x *exchange) interim() error {
 		x.up.take(x.answer.size)
 		return nil
 	}
+	x.begun = true
 	x.out = append(appendResponse(x.out[:0], &x.answer, Headers{}, false), "\r\n"...)
 	x.up.take(x.answer.size)
 	x.f.l.load.bytes.Add(uint64(len(x.out)))
