@@ -2,7 +2,7 @@
 export CGO_ENABLED ?= 0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build demo test race lint bench clean
+.PHONY: build demo test race lint bench bench-proxy clean
 
 # What is started beside each task is a small program of its own, inside serin.
 build:
@@ -28,6 +28,9 @@ lint:
 
 bench: build
 	bench/run
+
+bench-proxy:
+	go run ./bench/proxy
 
 clean:
 	rm -rf bin internal/run/serin-helper.gz

@@ -77,6 +77,7 @@ var allowed = map[string][]string{
 	"cmd/serin":                {"internal/cli"},
 	"bench/load":               {},
 	"bench/registry":           {},
+	"bench/proxy":              {"internal/balance", "internal/clock"},
 	"bench/deployments":        {"internal/stage", "internal/run", "internal/memnet"},
 	"internal/stage/stagetest": {"internal/stage", "internal/run", "internal/memnet"},
 }
