@@ -64,6 +64,7 @@ func TestAnswersWithoutABody(t *testing.T) {
 		{"HEAD", "404 Not Found", nil, ""},
 		{"GET", "204 No Content", nil, ""},
 		{"GET", "304 Not Modified", []string{`ETag: "x"`}, ""},
+		{"GET", "304 Not Modified", []string{"Content-Length: 10"}, "10"},
 		{"GET", "200 OK", []string{"Content-Length: 0"}, "0"},
 		{"POST", "205 Reset Content", []string{"Content-Length: 0"}, "0"},
 	} {
@@ -108,6 +109,19 @@ func TestAnswersInChunksKeepTheirTrailers(t *testing.T) {
 		}
 		if resp.Trailer.Get("X-Sum") != "11" || resp.Trailer.Get("X-Late") != "unannounced" {
 			t.Errorf("the answer's trailers are %v", resp.Trailer)
+		}
+	}
+}
+
+func TestRequestsInChunksKeepTheirTrailers(t *testing.T) {
+	j := judged(t)
+	p := carry(t, balance.Listener{}, j.addr).dial()
+	for range 3 {
+		p.say(crlf("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: chunked", "Trailer: X-Sum"), "5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n")
+		p.answer("POST")
+		got := j.last(t)
+		if sum := values(got.trailers, "X-Sum"); !slices.Equal(sum, []string{"5"}) || got.body != "hello" {
+			t.Errorf("the target had %q and the trailers %v", got.body, got.trailers)
 		}
 	}
 }
@@ -253,8 +267,8 @@ func TestARequestTargetIsKeptByteForByte(t *testing.T) {
 	j := judged(t)
 	w := carry(t, balance.Listener{}, j.addr)
 	for _, target := range []string{
-		"/a%2Fb", "/a%2fb", "/%41", "//two//slashes/", "/a/../b/./c", "/..", "/a;b=c,d", "/~%7E", "/a+b%20c", "/%C3%A9", "/%00", "/'()*!$&@:",
-		"/?", "/??", "/?a=1&a=2&b", "/?a=b?c/d", "/?=&&=", "/?a[]=1&b={}|^`\"<>\\", "/x?" + strings.Repeat("q", 15000),
+		"/a%2Fb", "/a%2fb", "/%41", "//two//slashes/", "/a/../b/./c", "/..", "/a;b=c,d", "/~%7E", "/a+b%20c", "/%C3%A9", "/%00", "/%zz", "/a%", "/'()*!$&@:",
+		"/?", "/??", "/?a=1&a=2&b", "/?a=%2F+%zz", "/?a=b?c/d", "/?a;b", "/?a=1;b=2&c", "/?=&&=", "/?a[]=1&b={}|^`\"<>\\", "/x?" + strings.Repeat("q", 15000),
 	} {
 		p := w.dial()
 		p.say(crlf("GET "+target+" HTTP/1.1", "Host: h"))
@@ -274,6 +288,7 @@ func TestAbsoluteAndAsteriskTargets(t *testing.T) {
 		{"GET", "http://other.example/x?y=%2F", "h", "/x?y=%2F", "other.example"},
 		{"GET", "http://other.example:8080", "h", "/", "other.example:8080"},
 		{"GET", "HTTP://other.example/", "other.example", "/", "other.example"},
+		{"OPTIONS", "*", "h", "*", "h"},
 	} {
 		p := w.dial()
 		p.say(crlf(c.method+" "+c.target+" HTTP/1.1", "Host: "+c.host))
@@ -319,6 +334,32 @@ func TestTheTargetIsToldWhoAsks(t *testing.T) {
 	}
 }
 
+// Names keep their spelling and values their bytes; guessed for the spelling.
+func TestFieldsKeepTheirSpellingAndOrder(t *testing.T) {
+	got := make(chan []string, 1)
+	target := raw(t, func(p *peer) {
+		got <- p.head()
+		p.say(crlf("HTTP/1.1 200 Fine by me", "x-lower: 1", "X-UPPER: 2", "eTag: 3", "Content-Length: 0"))
+	})
+	p := carry(t, balance.Listener{}, target).dial()
+	fields := []string{"x-lower: 1", "X-UPPER: caf\xe9", "X-mIXed: a  b", "accept-ENCODING: gzip", "User-Agent:"}
+	p.say(crlf(append([]string{"GET / HTTP/1.1", "Host: h"}, fields...)...))
+	ordered := func(have, want []string) bool {
+		for _, line := range have {
+			if len(want) > 0 && strings.TrimRight(line, " ") == want[0] {
+				want = want[1:]
+			}
+		}
+		return len(want) == 0
+	}
+	if have := within(t, got, "the request"); !ordered(have, fields) {
+		t.Errorf("the target was sent %q", have)
+	}
+	if have := p.head(); !ordered(have, []string{"HTTP/1.1 200 Fine by me", "x-lower: 1", "X-UPPER: 2", "eTag: 3"}) {
+		t.Errorf("the client was sent %q", have)
+	}
+}
+
 // Nothing is added to a request that is not documented.
 func TestARequestGetsNoFieldsOfOurs(t *testing.T) {
 	j := judged(t)
@@ -330,6 +371,81 @@ func TestARequestGetsNoFieldsOfOurs(t *testing.T) {
 		case "host", "connection", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-amzn-trace-id":
 		default:
 			t.Errorf("the target was sent %s: %s", f.name, f.value)
+		}
+	}
+}
+
+func TestMethodsThatAreNotCarried(t *testing.T) {
+	j := judged(t)
+	w := carry(t, balance.Listener{}, j.addr)
+	p := w.dial()
+	p.say(crlf("TRACE / HTTP/1.1", "Host: h"))
+	if resp, _ := p.answer("TRACE"); resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("TRACE got %s", resp.Status)
+	}
+	for _, method := range []string{"PATCH", "REPORT", "M-SEARCH", "get"} {
+		p := w.dial()
+		p.say(crlf(method+" / HTTP/1.1", "Host: h", "Content-Length: 0"))
+		if resp, body := p.answer(method); resp.StatusCode != 200 || body != method+" /\n" {
+			t.Errorf("%s got %s %q", method, resp.Status, body)
+		}
+	}
+}
+
+func TestAHostGetsTheListenersPort(t *testing.T) {
+	j := judged(t)
+	w := carry(t, balance.Listener{}, j.addr)
+	w.spec.Headers.KeepHost = false
+	w.listen()
+	_, port, _ := net.SplitHostPort(w.addr)
+	for host, want := range map[string]string{"Shop.Example": "shop.example:" + port, "shop.example:" + port: "shop.example:" + port} {
+		p := w.dial()
+		p.say(crlf("GET / HTTP/1.1", "Host: "+host))
+		p.answer("GET")
+		if got := j.last(t).folded("Host")[0]; got != want {
+			t.Errorf("%s became %s", host, got)
+		}
+	}
+}
+
+func TestWhatIsDoneToForwardedFor(t *testing.T) {
+	j := judged(t)
+	w := carry(t, balance.Listener{}, j.addr)
+	for _, c := range []struct {
+		headers balance.Headers
+		want    []string
+	}{
+		{balance.Headers{ForwardedFor: "preserve"}, []string{"203.0.113.7"}},
+		{balance.Headers{ForwardedFor: "remove"}, nil},
+		{balance.Headers{ForwardedFor: "append", ClientPort: true}, []string{"203.0.113.7, 127.0.0.1:PORT"}},
+	} {
+		w.spec.Headers = c.headers
+		w.listen()
+		p := w.dial()
+		p.say(crlf("GET / HTTP/1.1", "Host: h", "X-Forwarded-For: 203.0.113.7"))
+		p.answer("GET")
+		_, port, _ := net.SplitHostPort(p.LocalAddr().String())
+		for i := range c.want {
+			c.want[i] = strings.ReplaceAll(c.want[i], "PORT", port)
+		}
+		if got := j.last(t).folded("X-Forwarded-For"); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: it is %q", c.headers, got)
+		}
+	}
+}
+
+func TestInvalidNamesAreDroppedWhereThatIsWanted(t *testing.T) {
+	j := judged(t)
+	w := carry(t, balance.Listener{}, j.addr)
+	for _, drop := range []bool{false, true} {
+		w.spec.Headers.DropInvalid = drop
+		w.listen()
+		p := w.dial()
+		p.say(crlf("GET / HTTP/1.1", "Host: h", "X_Under: 1", "X-Kept9: 2"))
+		p.answer("GET")
+		got := j.last(t)
+		if there := got.folded("X_Under") != nil; there == drop || got.folded("X-Kept9") == nil {
+			t.Errorf("dropping %v: the target was sent %v", drop, got.fields)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func TestAKeptConnectionThatItsTargetClosedIsNoFailure(t *testing.T) {
 	w := carry(t, balance.Listener{}, target)
 	p := w.dial()
 	for i := range 50 {
-		method := []string{"GET", "HEAD"}[i%2]
+		method := []string{"GET", "POST"}[i%2]
 		p.say(crlf(method+" / HTTP/1.1", "Host: h", "Content-Length: 0"))
 		if resp, _ := p.answer(method); resp.StatusCode != 200 {
 			t.Fatalf("request %d, %s, got %s", i, method, resp.Status)

@@ -49,6 +49,10 @@ const chunked = "Transfer-Encoding: chunked"
 func lengths() []attack {
 	five := "5\r\nhello\r\n0\r\n\r\n"
 	return []attack{
+		{"BothTeClPresent, CL.TE", once, "", post("0\r\n\r\n"+hidden, fmt.Sprint("Content-Length: ", 5+len(hidden)), chunked)},
+		{"BothTeClPresent, TE.CL", once, hidden, post(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(hidden), hidden), "Content-Length: 4", chunked)},
+		{"BothTeClPresent, TE first", once, "hello", post(five, chunked, "Content-Length: 5")},
+		{"DuplicateContentLength", once, "hello", post("hello", "Content-Length: 5", "Content-Length: 5")},
 		{"MultipleContentLength", refused, "", post("hello"+hidden, "Content-Length: 5", fmt.Sprint("Content-Length: ", 5+len(hidden)))},
 		{"MultipleContentLength, the longer first", refused, "", post("hello", "Content-Length: 50", "Content-Length: 5")},
 		{"BadContentLength +", refused, "", post("hello", "Content-Length: +5")},
@@ -65,6 +69,8 @@ func lengths() []attack {
 		{"the same in a list", careful, "hello", post("hello", "Content-Length: 5, 5")},
 		{"leading zeros", careful, "hello", post("hello", "Content-Length: 0005")},
 		{"space around a length", fine, "hello", post("hello", "Content-Length: \t 5 \t")},
+		{"UndefinedContentLengthSemantics", once, "hello", crlf("GET /a HTTP/1.1", "Host: h", "Content-Length: 5") + "hello"},
+		{"UndefinedTransferEncodingSemantics", once, "hello", crlf("GET /a HTTP/1.1", "Host: h", chunked) + five},
 		{"GetHeadZeroContentLength", fine, "", crlf("GET /a HTTP/1.1", "Host: h", "Content-Length: 0")},
 		{"a length named by Connection", careful, "hello", post("hello", "Connection: Content-Length", "Content-Length: 5")},
 		{"a coding named by Connection", careful, "hello", post(five, "Connection: Transfer-Encoding", chunked)},
@@ -91,7 +97,8 @@ func codings() []attack {
 		{"TE.TE", unknown, "", post(five, chunked, "Transfer-Encoding: cow")},
 		{"TE.TE, the other first", unknown, "", post(five, "Transfer-Encoding: identity", chunked)},
 		{"a coding in HTTP/1.0", careful, "*", crlf("POST /a HTTP/1.0", "Host: h", chunked) + five},
-		both(refused, "Transfer-Encoding "), both(refused, "Transfer-Encoding\t"), both(refused, "Transfer Encoding"), both(refused, "Transfer-Encod\xc4\xb1ng"), both(refused, "\x01Transfer-Encoding"),
+		both(refused, "Transfer_Encoding"), both(refused, "Transfer-Encoding "), both(refused, "Transfer-Encoding\t"), both(refused, "Transfer Encoding"), both(refused, "Transfer-Encod\xc4\xb1ng"), both(refused, "\x01Transfer-Encoding"),
+		{"SuspiciousHeader", once, "hello", post("hello", "Content-Length: 5", "Content_Length: 50")},
 	}
 }
 
@@ -111,6 +118,7 @@ func chunks() []attack {
 		c("without a size", broken, "\r\nhello\r\n0\r\n\r\n"),
 		c("with an extension and no size", broken, ";a=b\r\nhello\r\n0\r\n\r\n"),
 		c("of more than 64 bits", broken, "10000000000000005\r\nhello\r\n0\r\n\r\n"),
+		c("of 64 bits", broken, "ffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
 		c("with many zeros", careful, strings.Repeat("0", 40)+"5\r\nhello\r\n0\r\n\r\n"),
 		c("that is longer than it says", broken, "3\r\nhello\r\n0\r\n\r\n"),
 		c("that is shorter than it says", broken, "6\r\nhello\r\n0\r\n\r\n"+strings.Repeat("x", 9)),
@@ -164,7 +172,7 @@ func heads() []attack {
 		{"a host with a path", refused, "", crlf("GET /a HTTP/1.1", "Host: h/../i")},
 		{"a host with a user", careful, "", crlf("GET /a HTTP/1.1", "Host: u@h")},
 		{"two hosts in one", careful, "", crlf("GET /a HTTP/1.1", "Host: h,i")},
-		{"no end", refused, "", "GET /a HTTP/1.1\r\nHost: h\r\nX-A"},
+		{"no end", careful, "", "GET /a HTTP/1.1\r\nHost: h\r\nX-A"},
 		{"an upgrade that is not taken", fine, "", crlf("GET /a HTTP/1.1", "Host: h", "Connection: Upgrade", "Upgrade: websocket")},
 		{"an upgrade to HTTP/2", fine, "", crlf("GET /a HTTP/1.1", "Host: h", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")},
 	}
@@ -288,4 +296,26 @@ func (a attack) judge(codes []int, targets []string) string {
 		}
 	}
 	return ""
+}
+
+// In strictest mode everything is refused that is not as the standard has it.
+func TestTheStrictestModeRefusesWhatIsAmbiguous(t *testing.T) {
+	all := slices.Concat(lengths(), codings(), chunks(), heads(), lines())
+	for _, a := range all {
+		if a.want != once && a.want != refused && a.want != unknown {
+			continue
+		}
+		t.Run(a.name, func(t *testing.T) {
+			j := judged(t)
+			l := balance.Listener{}
+			l.Headers.Desync = "strictest"
+			p := carry(t, l, j.addr).dial()
+			p.say(a.raw)
+			p.CloseWrite()
+			resp, _ := p.answer("POST")
+			if requests, faults := j.requests(); resp.StatusCode != 400 && resp.StatusCode != 501 || !p.over() || len(requests)+len(faults) > 0 {
+				t.Errorf("got %s; the target had %d requests, %v", resp.Status, len(requests), faults)
+			}
+		})
+	}
 }

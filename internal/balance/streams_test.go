@@ -194,6 +194,84 @@ func TestAnAnswerMayEndWithItsConnection(t *testing.T) {
 	}
 }
 
+// A load balancer answers 100 itself and does not tell its target of it.
+func TestContinueIsAnsweredAtOnce(t *testing.T) {
+	j := judged(t)
+	p := carry(t, balance.Listener{}, j.addr).dial()
+	for range 3 {
+		p.say(crlf("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Content-Length: 5"))
+		if head := p.head(); len(head) == 0 || !strings.HasPrefix(head[0], "HTTP/1.1 100") {
+			t.Fatalf("the answer to Expect is %q", head)
+		}
+		p.say("hello")
+		if resp, body := p.answer("POST"); resp.StatusCode != 200 || body != "POST /\nhello" {
+			t.Errorf("got %s %q", resp.Status, body)
+		}
+		if got := j.last(t).folded("Expect"); got != nil {
+			t.Errorf("the target was sent Expect %q", got)
+		}
+	}
+}
+
+// A target may refuse a request of which it has only read the head, and its
+// client hears of it though it is still sending.
+func TestARefusalReachesAClientThatIsStillSending(t *testing.T) {
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 413 Too Large", "Connection: close", "Content-Length: 2"), "no")
+		io.Copy(io.Discard, p.in)
+	})
+	w := carry(t, balance.Listener{}, target)
+	for _, fields := range [][]string{{"Content-Length: 1000000"}, {"Expect: 100-continue", "Content-Length: 1000000"}, {"Transfer-Encoding: chunked"}} {
+		p := w.dial()
+		p.say(crlf(append([]string{"POST / HTTP/1.1", "Host: h"}, fields...)...))
+		p.say("5\r\nhello\r\n")
+		var resp *http.Response
+		for resp == nil || resp.StatusCode == 100 {
+			resp, _ = p.answer("POST")
+		}
+		if resp.StatusCode != 413 {
+			t.Errorf("%q got %s", fields, resp.Status)
+		}
+	}
+}
+
+// Both sides may talk at one time.
+func TestAnAnswerMayBeginBeforeItsRequestEnds(t *testing.T) {
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
+		for {
+			line, err := p.in.ReadString('\n') // a chunk's size
+			if err != nil || strings.HasPrefix(line, "0") {
+				break
+			}
+			line, _ = p.in.ReadString('\n')
+			p.say("5\r\n", strings.ToUpper(strings.TrimSpace(line)), "\r\n")
+		}
+		p.say("0\r\n\r\n")
+	})
+	p := carry(t, balance.Listener{}, target).dial()
+	p.say(crlf("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), "5\r\nhello\r\n")
+	resp, err := http.ReadResponse(p.in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"HELLO", "AGAIN"} {
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if want == "HELLO" {
+			p.say("5\r\nagain\r\n")
+		}
+	}
+	p.say("0\r\n\r\n")
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("the end is %q, %v", rest, err)
+	}
+}
+
 func TestEarlyAnswersArePassedOn(t *testing.T) {
 	target := raw(t, func(p *peer) {
 		for p.any() {
@@ -269,6 +347,33 @@ func TestATargetSeesThatItsClientIsGone(t *testing.T) {
 	resp.Body.Close()
 }
 
+// A client may end its side when it has asked. Then it gets its answer or, as one
+// that is gone, none; but none that nobody gave.
+func TestAClientThatHasSaidAllIsNotLiedTo(t *testing.T) {
+	asked, finish := make(chan bool), make(chan bool)
+	target := web(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- true
+		select {
+		case <-finish:
+			io.WriteString(w, "answer")
+		case <-r.Context().Done():
+		}
+	})
+	p := carry(t, balance.Listener{}, target).dial()
+	p.say(crlf("GET / HTTP/1.1", "Host: h"))
+	within(t, asked, "the request")
+	p.CloseWrite()
+	go func() {
+		select {
+		case finish <- true:
+		case <-t.Context().Done():
+		}
+	}()
+	if resp, body, err := p.next("GET"); err == nil && resp.StatusCode < 400 && body != "answer" {
+		t.Errorf("got %s %q", resp.Status, body)
+	}
+}
+
 // An answer that breaks off must look so, whatever ends it.
 func TestABrokenAnswerIsNeverWhole(t *testing.T) {
 	w := carry(t, balance.Listener{})
@@ -308,6 +413,24 @@ func TestABrokenAnswerIsNeverWhole(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What has come of an answer is passed on, whatever more is to come.
+func TestTheBeginningOfAnAnswerIsPassedOn(t *testing.T) {
+	more := make(chan bool)
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 200 OK", "Content-Length: 8"), "some")
+		<-more
+		p.say("more")
+	})
+	p := carry(t, balance.Listener{}, target).dial()
+	p.say(crlf("GET / HTTP/1.1", "Host: h"))
+	came := p.any()
+	close(more)
+	if _, body := p.answer("GET"); body != "somemore" || !came {
+		t.Errorf("the beginning came: %v; in the end it was %q", came, body)
 	}
 }
 

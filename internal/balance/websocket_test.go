@@ -269,6 +269,21 @@ func TestNothingIsLostBehindAnUpgrade(t *testing.T) {
 	}
 }
 
+// What a client says with its request is said to the target when it has switched.
+func TestNothingIsLostBehindARequestToUpgrade(t *testing.T) {
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"))
+		p.say(p.hear(5))
+	})
+	p := carry(t, balance.Listener{}, target).dial()
+	p.say(upgrade, "early")
+	p.head()
+	if got, err := io.ReadAll(p.in); string(got) != "early" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 // A target that does not upgrade answers as to any other request.
 func TestAnUpgradeThatIsRefused(t *testing.T) {
 	target := raw(t, func(p *peer) {
@@ -329,5 +344,37 @@ func TestAnEndThatDiesEndsTheOther(t *testing.T) {
 		if !client.over() {
 			t.Errorf("a target %s: the client's connection stays", name)
 		}
+	}
+}
+
+// A side that has said all may still listen.
+func TestASideThatHasSaidAllStillListens(t *testing.T) {
+	_, client, target := switched(t, balance.Listener{})
+	client.say("last words")
+	client.CloseWrite()
+	if got, err := io.ReadAll(target.in); string(got) != "last words" || err != nil {
+		t.Fatalf("the target heard %q, %v", got, err)
+	}
+	target.say("heard")
+	target.Close()
+	if got, err := io.ReadAll(client.in); string(got) != "heard" || err != nil {
+		t.Errorf("the client heard %q, %v", got, err)
+	}
+	_, client, target = switched(t, balance.Listener{})
+	target.say("last words")
+	target.CloseWrite()
+	if got, err := io.ReadAll(client.in); string(got) != "last words" || err != nil {
+		t.Fatalf("the client heard %q, %v", got, err)
+	}
+	client.say("heard")
+	if got := target.hear(5); got != "heard" {
+		t.Errorf("the target heard %q", got)
+	}
+}
+
+func TestAWebSocketOnWhichNothingHappensIsClosed(t *testing.T) {
+	_, client, target := switched(t, balance.Listener{Idle: soon})
+	if !client.over() || !target.over() {
+		t.Error("it stays")
 	}
 }
