@@ -183,11 +183,16 @@ func New(c *clock.Clock, log *slog.Logger) *Balancer {
 		listeners: map[string]*listener{}, groups: map[string]*group{}, uses: map[string]int{}, loads: map[string]*load{},
 	}
 	b.transports = b.newTransports()
-	b.Drain(2 * time.Second)
+	b.Drain(drained)
 	return b
 }
 
-// Drain says how long requests under way may go on when Run ends; wall time.
+// drained is how long requests go on if nobody says more.
+const drained = 2 * time.Second
+
+// Drain says how long requests under way may go on when Run ends; wall time. If that
+// is more than usual, somebody takes the sockets over, and connections are parted from
+// gently.
 func (b *Balancer) Drain(d time.Duration) { b.drain.Store(int64(d)) }
 
 // Network is TCP: this machine's, or one in memory.

@@ -284,7 +284,7 @@ func (f *front) part(ctx context.Context) {
 		}
 		return n
 	}
-	if idle(func(*client) {}) > 0 {
+	if f.b.drain.Load() > int64(drained) && idle(func(*client) {}) > 0 {
 		select {
 		case <-time.After(parting):
 		case <-ctx.Done():

@@ -26,6 +26,7 @@ type head struct {
 	chunked  bool
 	said     bool // the length was
 	both     bool // a length was said beside chunks; it does not count, RFC 9112, 6.3
+	doubt    bool // somebody may take the message for another than it is
 	close    bool // Connection: close
 	keep     bool // Connection: keep-alive
 	upgrade  bool // Connection: upgrade, and an Upgrade
@@ -68,6 +69,8 @@ const (
 	contentType
 	server_
 	date
+	likeLength   // what somebody who takes _ for - reads as a content length
+	likeEncoding // and as a transfer encoding
 	tlsVersion
 	tlsCipher
 )
@@ -78,7 +81,7 @@ var kinds = map[string]kind{
 	"proxy-connection": proxyConnection, "http2-settings": http2Settings, "x-forwarded-for": forwardedFor,
 	"x-forwarded-proto": forwardedProto, "x-forwarded-port": forwardedPort, "cookie": cookie, "set-cookie": setCookie,
 	"x-amzn-trace-id": traceID, "user-agent": userAgent, "content-type": contentType, "server": server_, "date": date,
-	"x-amzn-tls-version": tlsVersion, "x-amzn-tls-cipher-suite": tlsCipher,
+	"content_length": likeLength, "transfer_encoding": likeEncoding, "x-amzn-tls-version": tlsVersion, "x-amzn-tls-cipher-suite": tlsCipher,
 }
 
 const longestKind = len("x-amzn-tls-cipher-suite")
@@ -175,6 +178,25 @@ func (h *head) parseRequest(in []byte) error {
 	}
 	if !h.chunked && h.length < 0 {
 		h.length = 0
+	}
+	return h.weigh()
+}
+
+// weigh looks for what makes a request ambiguous, or worse: it is carried, and its
+// connections end after it. The cases and their classes are a load balancer's,
+// documented: https://github.com/aws/http-desync-guardian
+func (h *head) weigh() error {
+	h.doubt = h.doubt || h.both
+	for i := range h.fields {
+		switch k := h.fields[i].kind; {
+		case k == likeEncoding && h.said, k == likeLength && h.chunked:
+			return errEncodings
+		case k == likeEncoding, k == likeLength:
+			h.doubt = true
+		}
+	}
+	if m := text(h.method); (m == "GET" || m == "HEAD") && (h.chunked || h.length > 0) {
+		h.doubt = true
 	}
 	return nil
 }
@@ -310,9 +332,10 @@ func (h *head) understand(f field) error {
 		if !ok {
 			return errLength
 		}
-		if h.length >= 0 { // even the same twice
+		if h.said && h.length != n {
 			return errLengths
 		}
+		h.doubt = h.said
 		h.length, h.said = n, true
 		h.both = h.chunked
 	case transferEncoding:
@@ -398,7 +421,7 @@ func (h *head) upgrades() (to []byte, ok bool) {
 }
 
 // persists reports whether the sender of the message keeps its connection.
-func (h *head) persists() bool { return !h.close && !h.both && (h.minor == 1 || h.keep) }
+func (h *head) persists() bool { return !h.close && !h.both && !h.doubt && (h.minor == 1 || h.keep) }
 
 func trim(b []byte) []byte {
 	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {

@@ -68,14 +68,20 @@ func appendHex(out []byte, n uint64, digits int) []byte {
 	return out
 }
 
-// appendHost appends the Host that a target gets: with the listener's port, where
+// appendHost appends the Host that a target gets: in small letters, with the
+// listener's port, where
 // that is not the protocol's own and the client has not said it, documented.
 func (s *sender) appendHost(out []byte, h Headers, came []byte) []byte {
 	if len(came) == 0 { // RFC 9112, 3.2
 		return append(out, s.host...)
 	}
-	out = append(out, came...)
-	if h.KeepHost || s.port == 80 || s.port == 443 || len(hostname(text(came))) != len(came) {
+	if h.KeepHost {
+		return append(out, came...)
+	}
+	for _, c := range came {
+		out = append(out, lower(c))
+	}
+	if s.port == 80 || s.port == 443 || len(hostname(text(came))) != len(came) {
 		return out
 	}
 	out = append(out, ':')
@@ -106,6 +112,9 @@ func (s *sender) appendRequest(out []byte, h *head, rules Headers) []byte {
 			continue
 		case traceID:
 			trace = f.value
+			continue
+		}
+		if f.kind == expect && h.expects {
 			continue
 		}
 		if !h.hop(f) && !(rules.DropInvalid && !isPlain(f.name)) {

@@ -115,6 +115,7 @@ func newHTTP2(b *Balancer, l *listener) *http.Server {
 		ErrorLog:          b.quiet(),
 		TLSConfig:         &tls.Config{NextProtos: []string{"h2"}}, // it is asked whether it speaks it; the handshake was made
 	}
+	s.HTTP2 = &http.HTTP2Config{MaxReadFrameSize: 16 << 10}
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP2(true)
 	s.Protocols.SetUnencryptedHTTP2(true)

@@ -147,8 +147,11 @@ func (x *exchange) begin() error {
 
 // forward has a target answer.
 func (x *exchange) forward(r *rule) (again bool) {
-	if x.spec.Headers.Desync == "strictest" && x.head.both {
+	if x.spec.Headers.Desync == "strictest" && x.head.doubt {
 		return x.turnAway(errLengths)
+	}
+	if x.sources() > maxSources {
+		return x.refuse(463)
 	}
 	x.choice = r.choose(&x.request, x.sender.now, x.f.b.Clock.Now)
 	if x.group == nil || x.target == nil {
@@ -171,6 +174,19 @@ func (x *exchange) forward(r *rule) (again bool) {
 	}
 	return x.pass()
 }
+
+// sources is how many addresses X-Forwarded-For has.
+func (x *exchange) sources() (n int) {
+	for i := range x.head.fields {
+		if f := &x.head.fields[i]; f.kind == forwardedFor {
+			n += 1 + bytes.Count(f.value, comma)
+		}
+	}
+	return n
+}
+
+// maxSources is how many addresses X-Forwarded-For may have, documented.
+const maxSources = 30
 
 // render builds what is sent to the target at first, in out: the head and what of
 // the body fits behind it. It returns what else of the body has come.
@@ -197,7 +213,7 @@ func (x *exchange) ask(first []byte) error {
 	repeatable := safe(x.request.method) && x.body.done() && len(first) == 0 && x.head.length <= 0 && !x.head.chunked
 	fresh := false
 	for retried := false; ; {
-		up, err := x.f.b.reach(x.target, x.meter, x.group.version.Load().tls, x.sender.now, fresh)
+		up, err := x.f.b.reach(x.target, x.meter, x.group.version.Load().tls, x.sender.now, fresh, repeatable)
 		if err == nil {
 			x.up = up
 			x.target.requests.Add(1)
@@ -262,6 +278,11 @@ func (x *exchange) send(first []byte) error {
 	if x.body.done() {
 		x.sentAt.Store(int64(time.Since(x.sender.now)))
 	} else {
+		if x.head.expects && !x.old { // a load balancer says that itself, and its target is not told
+			if _, err := io.WriteString(x.c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+				return err
+			}
+		}
 		x.beside = true
 		x.last.Store(false)
 		go x.sendBody()
@@ -363,10 +384,7 @@ func (x *exchange) pass() (again bool) {
 	if err := x.begins(bare); err != nil {
 		return x.cut()
 	}
-	moved := 0
-	err := x.reply.move(x.c.Conn, &x.up.conn, bare, func(n int) { x.c.progress(); moved += n })
-	x.sent(moved)
-	if err != nil {
+	if err := x.reply.move(x.c.Conn, &x.up.conn, bare, func(n int) { x.c.progress(); x.sent(n) }); err != nil {
 		return x.cut()
 	}
 	return x.settle()

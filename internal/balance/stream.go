@@ -92,6 +92,7 @@ func newStream(b *Balancer, l *listener, r *http.Request) *stream {
 func (s *stream) rewrite(r *httputil.ProxyRequest) {
 	h, rules := r.Out.Header, s.spec.Headers
 	r.Out.URL.Scheme, r.Out.URL.Host = "http", "target" // which one is said when it is sent
+	r.Out.URL.RawQuery = r.In.URL.RawQuery              // as it came, whatever is in it
 	r.Out.Host = text(s.sender.appendHost(nil, rules, []byte(r.In.Host)))
 	h.Del("X-Forwarded-For")
 	came := strings.Join(r.In.Header.Values("X-Forwarded-For"), ", ")
@@ -107,13 +108,22 @@ func (s *stream) rewrite(r *httputil.ProxyRequest) {
 		h.Set("x-amzn-tls-version", tlsName(s.sender.secure.Version))
 		h.Set("x-amzn-tls-cipher-suite", tls.CipherSuiteName(s.sender.secure.CipherSuite))
 	}
-	if rules.DropInvalid {
-		for name := range h {
-			if !isPlain([]byte(name)) {
-				delete(h, name)
-			}
+	for name, values := range h {
+		switch small := strings.ToLower(name); {
+		case rules.DropInvalid && !isPlain([]byte(name)):
+			delete(h, name)
+		case !ownNames[name] && small != name: // as they came over HTTP/2
+			delete(h, name)
+			h[small] = values
 		}
 	}
+}
+
+// ownNames are those that net/http or the balancer writes, in the spelling of
+// HTTP/1.1.
+var ownNames = map[string]bool{
+	"User-Agent": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true, "Connection": true, "Te": true, "Upgrade": true, "Host": true,
+	"X-Forwarded-For": true, "X-Forwarded-Proto": true, "X-Forwarded-Port": true, "X-Amzn-Trace-Id": true,
 }
 
 // complete puts into an answer what a load balancer does.
@@ -138,6 +148,7 @@ func (s *stream) complete(r *http.Response) {
 
 var (
 	errNoTarget = errors.New("the target group has no targets")
+	errSources  = errors.New("there are too many addresses in X-Forwarded-For")
 	errMismatch = errors.New("the target group speaks another version of HTTP")
 )
 
@@ -148,6 +159,8 @@ func (s *stream) failed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errNoTarget):
 		code = http.StatusServiceUnavailable
+	case errors.Is(err, errSources):
+		code = 463
 	case errors.Is(err, errMismatch):
 		code = mismatched
 	case errors.Is(err, context.Canceled):
@@ -221,6 +234,12 @@ type carrier struct{}
 
 func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	s := streamOf(r.Context())
+	if strings.Count(r.Header.Get("X-Forwarded-For"), ",") > maxSources { // its own is one of them
+		if s.target != nil {
+			s.b.leave(s.group, s.target)
+		}
+		return nil, errSources
+	}
 	if s.group == nil {
 		return nil, errNoTarget
 	}

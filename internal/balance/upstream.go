@@ -35,14 +35,16 @@ const (
 	freshFor = 2 * time.Millisecond // a connection that was used just now is not looked at
 )
 
-// reach returns a connection to a target: one that is kept, or a new one.
-func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh bool) (*upstream, error) {
+// reach returns a connection to a target: one that is kept, or a new one. Whether the
+// target has closed one that it kept is looked at, unless it was used just now and the
+// request can be repeated if it has.
+func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh, repeatable bool) (*upstream, error) {
 	for !fresh {
 		u := t.kept.take()
 		if u == nil {
 			break
 		}
-		if now.Sub(u.since) < freshFor || u.alive() {
+		if repeatable && now.Sub(u.since) < freshFor || u.alive() {
 			return u, nil
 		}
 		u.end()
