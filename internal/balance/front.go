@@ -25,6 +25,9 @@ type front struct {
 	h2      *http.Server
 	handed  *handedOver
 	carried sync.WaitGroup
+	quit    chan struct{} // closed when everybody has gone
+	once    sync.Once
+	watched sync.WaitGroup
 	coarse  atomic.Int64 // the time in nanoseconds when the warden looked last
 
 	mu      sync.Mutex
@@ -71,7 +74,7 @@ const (
 const wardenRound = 250 * time.Millisecond
 
 func newFront(b *Balancer, l *listener, socket net.Listener) *front {
-	f := &front{b: b, l: l, socket: socket, open: map[*client]bool{}, handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
+	f := &front{b: b, l: l, socket: socket, open: map[*client]bool{}, quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
 	f.h2 = newHTTP2(b, l)
 	return f
 }
@@ -117,7 +120,7 @@ func (f *front) admit(nc net.Conn) bool {
 	if !f.warden {
 		f.warden = true
 		f.coarse.Store(c.since.UnixNano())
-		f.carried.Go(f.watch)
+		f.watched.Go(f.watch)
 	}
 	c.moved.Store(f.coarse.Load())
 	f.open[c] = true
@@ -191,7 +194,11 @@ func (c *client) watched(up *upstream) verdict {
 // watch is the warden; it is there as long as there are connections.
 func (f *front) watch() {
 	for {
-		<-time.After(wardenRound)
+		select {
+		case <-f.quit:
+			return
+		case <-time.After(wardenRound):
+		}
 		now := time.Now()
 		f.coarse.Store(now.UnixNano())
 		spec := f.l.live.Load()
@@ -260,7 +267,7 @@ func (f *front) Shutdown(ctx context.Context) error {
 	err := f.h2.Shutdown(ctx)
 	f.handed.Close()
 	done := make(chan struct{})
-	go func() { f.carried.Wait(); close(done) }()
+	go func() { f.leave(); close(done) }()
 	select {
 	case <-done:
 		return err
@@ -315,6 +322,13 @@ func (f *front) Close() error {
 	f.mu.Unlock()
 	err := errors.Join(f.socket.Close(), f.h2.Close())
 	f.handed.Close()
-	f.carried.Wait()
+	f.leave()
 	return err
+}
+
+// leave waits until everybody has gone, the warden last.
+func (f *front) leave() {
+	f.carried.Wait()
+	f.once.Do(func() { close(f.quit) })
+	f.watched.Wait()
 }

@@ -52,7 +52,7 @@ func TestHeadsAreRefusedForWhatIsWrongWithThem(t *testing.T) {
 		line + "Content-Length: 0x5\r\n\r\n":                                      errLength,
 		line + "Content-Length:\r\n\r\n":                                          errLength,
 		line + "Content-Length: 9999999999999999999\r\n\r\n":                      errLength,
-		line + "Content-Length: 5\r\nContent-Length: 5\r\n\r\n":                   errLengths,
+		line + "Content-Length: 5\r\nContent-Length: 5\r\n\r\n":                   nil,
 		line + "Content-Length: 5\r\ncontent-length: 6\r\n\r\n":                   errLengths,
 		line + "Transfer-Encoding: chunked\r\n\r\n":                               nil,
 		line + "Transfer-Encoding: Chunked\r\n\r\n":                               nil,
