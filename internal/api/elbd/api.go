@@ -71,7 +71,10 @@ type rule struct {
 	Priority      int // 0 is the default rule, tried last
 	Conditions    []balance.Condition
 	Forward       []weighted
+	Sticky        bool  // a client stays with its group,
+	StickyFor     int32 // so many seconds
 	Fixed         *balance.Fixed
+	Redirect      *balance.Redirect
 }
 
 type weighted struct {
@@ -146,14 +149,20 @@ func (a *API) Service() *wire.Service {
 		Status:    map[string]int{"AccessDenied": 403},
 		Invalid:   func(m string) error { return invalid("%s", m) },
 		Types: map[string]wire.Members{
-			"Action":                           {Performed: "Type ForwardConfig FixedResponseConfig TargetGroupArn Order", Refused: "AuthenticateCognitoConfig AuthenticateOidcConfig JwtValidationConfig RedirectConfig"},
-			"ForwardActionConfig":              {Performed: "TargetGroups", Refused: "TargetGroupStickinessConfig"},
+			"Action":                           {Performed: "Type ForwardConfig FixedResponseConfig RedirectConfig TargetGroupArn Order", Refused: "AuthenticateCognitoConfig AuthenticateOidcConfig JwtValidationConfig"},
+			"ForwardActionConfig":              {Performed: "TargetGroups TargetGroupStickinessConfig"},
+			"TargetGroupStickinessConfig":      {Performed: "DurationSeconds Enabled"},
+			"RedirectActionConfig":             {Performed: "StatusCode Host Path Port Protocol Query"},
+			"RulePriorityPair":                 {Performed: "Priority RuleArn"},
 			"TargetGroupTuple":                 {Performed: "TargetGroupArn Weight"},
 			"FixedResponseActionConfig":        {Performed: "StatusCode ContentType MessageBody"},
-			"RuleCondition":                    {Performed: "Field HostHeaderConfig HttpHeaderConfig HttpRequestMethodConfig PathPatternConfig Values", Refused: "QueryStringConfig RegexValues SourceIpConfig"},
-			"HostHeaderConditionConfig":        {Performed: "Values", Refused: "RegexValues"},
-			"HttpHeaderConditionConfig":        {Performed: "HttpHeaderName Values", Refused: "RegexValues"},
-			"PathPatternConditionConfig":       {Performed: "Values", Refused: "RegexValues"},
+			"RuleCondition":                    {Performed: "Field HostHeaderConfig HttpHeaderConfig HttpRequestMethodConfig PathPatternConfig QueryStringConfig RegexValues SourceIpConfig Values"},
+			"HostHeaderConditionConfig":        {Performed: "RegexValues Values"},
+			"HttpHeaderConditionConfig":        {Performed: "HttpHeaderName RegexValues Values"},
+			"PathPatternConditionConfig":       {Performed: "RegexValues Values"},
+			"QueryStringConditionConfig":       {Performed: "Values"},
+			"QueryStringKeyValuePair":          {Performed: "Key Value"},
+			"SourceIpConditionConfig":          {Performed: "Values", Refused: "IpAddressType"},
 			"HttpRequestMethodConditionConfig": {Performed: "Values"},
 			"TargetDescription":                {Performed: "Id Port", Refused: "AvailabilityZone QuicServerId"},
 			"Matcher":                          {Performed: "HttpCode", Refused: "GrpcCode"},
@@ -163,6 +172,7 @@ func (a *API) Service() *wire.Service {
 	}
 	s.Register(a.balancerOps()...)
 	s.Register(a.listenerOps()...)
+	s.Register(a.ruleOps()...)
 	s.Register(a.groupOps()...)
 	s.Register(a.tagOps()...)
 	return s

@@ -18,9 +18,10 @@ import (
 // groups speak TCP.
 
 const (
-	network  = string(types.LoadBalancerTypeEnumNetwork)
-	overTCP  = string(types.ProtocolEnumTcp)
-	overHTTP = string(types.ProtocolEnumHttp)
+	network   = string(types.LoadBalancerTypeEnumNetwork)
+	overTCP   = string(types.ProtocolEnumTcp)
+	overHTTP  = string(types.ProtocolEnumHttp)
+	overHTTPS = string(types.ProtocolEnumHttps)
 )
 
 func (lb loadBalancer) network() bool { return lb.Type == network }
@@ -55,8 +56,15 @@ func listenerProtocol(lb loadBalancer, p types.ProtocolEnum) (string, error) {
 // and its target groups. Of the text about protocols the beginning is observed, the
 // rest is guessed.
 func (a *API) checkProtocol(tx *store.Tx, r rule, protocol string) error {
-	if protocol == overTCP && r.Fixed != nil {
-		return &types.InvalidLoadBalancerActionException{Message: new("The action type 'fixed-response' is not valid with a network load balancer")}
+	if protocol == overTCP {
+		switch {
+		case r.Fixed != nil:
+			return badAction("The action type 'fixed-response' is not valid with a network load balancer")
+		case r.Redirect != nil:
+			return badAction("The action type 'redirect' is not valid with a network load balancer")
+		case r.Sticky:
+			return badAction("Target group stickiness is not valid with a network load balancer")
+		}
 	}
 	for _, w := range r.Forward {
 		if g, _ := a.groups.Get(tx, keyOf(w.Group)); g.protocol() != protocol {

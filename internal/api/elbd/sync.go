@@ -309,7 +309,10 @@ func groupSpec(g targetGroup) balance.Group {
 }
 
 func ruleSpec(r rule) balance.Rule {
-	spec := balance.Rule{ID: r.ARN, Match: r.Conditions, Fixed: r.Fixed}
+	spec := balance.Rule{ID: r.ARN, Match: r.Conditions, Fixed: r.Fixed, Redirect: r.Redirect}
+	if r.Sticky {
+		spec.Sticky = time.Duration(r.StickyFor) * time.Second
+	}
 	for _, w := range r.Forward {
 		spec.Forward = append(spec.Forward, balance.Weighted{Group: w.Group, Weight: w.Weight})
 	}
@@ -439,7 +442,7 @@ func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
 	if slices.Equal(r.Forward, forward) {
 		return nil
 	}
-	r.Forward, r.Fixed = forward, nil
+	r.Forward, r.Fixed, r.Redirect = forward, nil, nil
 	a.rules.Put(tx, keyOf(r.ARN), r)
 	return nil
 }
