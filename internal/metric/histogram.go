@@ -114,7 +114,7 @@ func (c *Counts) Set() (s Set) {
 	for i, n := range c.Buckets {
 		if n > 0 {
 			from, to := histogramBounds(i)
-			s.Add((from + to).Seconds()/2, float64(n))
+			s.Add((from+to).Seconds()/2, float64(n))
 		}
 	}
 	s.Sum = c.Sum.Seconds()

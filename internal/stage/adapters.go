@@ -63,8 +63,8 @@ func (t traffic) SetWeights(tx *store.Tx, ruleARN string, weights []ecsd.Share) 
 }
 
 func (t traffic) Group(groupARN string) (g ecsd.TargetGroup, exists bool) {
-	kind, used, exists := t.elb.Group(groupARN)
-	return ecsd.TargetGroup{Protocol: kind.Protocol, Targets: kind.Targets, Used: used}, exists
+	has, exists := t.elb.Group(groupARN)
+	return ecsd.TargetGroup{Protocol: has.Protocol, Targets: has.Type, Used: has.Used}, exists
 }
 
 func (t traffic) Register(tx *store.Tx, groupARN string, m ecsd.Member) error {

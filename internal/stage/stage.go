@@ -193,7 +193,6 @@ func (s *Stage) open() (err error) {
 	s.verifier = &oidc.Verifier{Own: s.knownKeys}
 	s.iam = iamd.New(s.store)
 	s.sts = stsd.New(s.store, stsd.Deps{IAM: stsIAM{s.iam}, Trust: s.trust, Admitted: s.learned.admitted, Decode: func(m string) (string, bool) { return s.seal.open(m) }}, s.verifier)
-	s.elb = elbd.New(s.store, s.clock, s.balance, func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") })
 	s.ecr = ecrd.New(s.store, s.clock, c.Log, s.blobs, ecrd.Deps{Authorize: s.authorize, Session: s.registrySession, Upstream: c.Upstream})
 	s.ecr.Endpoint = c.Endpoint
 	if s.logs, err = logsd.New(s.store, s.clock, filepath.Join(c.Dir, "logs")); err != nil {
@@ -201,6 +200,9 @@ func (s *Stage) open() (err error) {
 	}
 	s.cw = cwd.New(s.store, s.clock)
 	s.ec2 = ec2d.New(s.store)
+	s.elb = elbd.New(s.store, s.clock, s.balance, elbd.Deps{
+		LinkedRole: func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") }, Instances: s.ec2,
+	})
 	s.asg = autoscalingd.New(s.store, s.clock, autoscalingd.Deps{Machines: groupMachines{s}})
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{

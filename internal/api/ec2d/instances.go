@@ -139,6 +139,15 @@ func (a *API) Terminate(tx *store.Tx, scope arn.Scope, instance string, at time.
 	}
 }
 
+// State is an instance's state, empty when there is no such instance.
+func (a *API) State(tx *store.Tx, scope arn.Scope, instance string) string {
+	m, ok := a.machines.Get(tx, scope.Key(instance))
+	if !ok {
+		return ""
+	}
+	return m.view().InstanceState.Name
+}
+
 type (
 	DescribeInstancesInput struct {
 		InstanceIDs []string `wire:"InstanceId"`

@@ -31,19 +31,19 @@ import (
 
 // API performs ELBv2's operations.
 type API struct {
-	store      *store.Store
-	clock      *clock.Clock
-	balance    *balance.Balancer
-	linkedRole func(*wire.Call) error
-	wake       chan struct{} // rows or observations changed
-	balancers  *store.Table[loadBalancer]
-	listeners  *store.Table[listener]
-	rules      *store.Table[rule]
-	groups     *store.Table[targetGroup]
-	bound      *store.Table[bound]   // listener → where it listens
-	applied    *store.Table[applied] // rule → weights in force
-	health     *store.Table[health]  // target group → its targets' health
-	tags       *tags.Table
+	store     *store.Store
+	clock     *clock.Clock
+	balance   *balance.Balancer
+	deps      Deps
+	wake      chan struct{} // rows or observations changed
+	balancers *store.Table[loadBalancer]
+	listeners *store.Table[listener]
+	rules     *store.Table[rule]
+	groups    *store.Table[targetGroup]
+	bound     *store.Table[bound]   // listener → where it listens
+	applied   *store.Table[applied] // rule → weights in force
+	health    *store.Table[health]  // target group → its targets' health
+	tags      *tags.Table
 
 	listenersBy *store.Index[listener] // load balancer
 	rulesBy     *store.Index[rule]     // listener, and groups that it forwards to
@@ -96,9 +96,10 @@ type targetGroup struct {
 }
 
 type target struct {
-	ID      string // an address, or an instance's
-	Address string // where the instance is; empty: the ID is the address
+	ID      string // an address or an instance
 	Port    int32
+	Zone    string    // as it was given
+	Address string    // of an instance
 	At      time.Time // registered, or deregistered while draining; stage time
 }
 
@@ -106,7 +107,7 @@ type bound struct{ Address string }
 
 type applied struct{ Forward []weighted }
 
-type health struct{ Targets map[string]Health } // ID:port →
+type health struct{ Targets map[string]Health } // address:port →
 
 // Health is a target's health as ELB tells it.
 type Health struct {
@@ -114,11 +115,10 @@ type Health struct {
 	Registered                 time.Time // the registration that it was observed of
 }
 
-// New adds ELB's tables to the store. linkedRole makes ELB's own role in the
-// caller's account, where the caller may.
-func New(s *store.Store, c *clock.Clock, b *balance.Balancer, linkedRole func(*wire.Call) error) *API {
+// New adds ELB's tables to the store.
+func New(s *store.Store, c *clock.Clock, b *balance.Balancer, deps Deps) *API {
 	a := &API{
-		store: s, clock: c, balance: b, linkedRole: linkedRole, wake: make(chan struct{}, 1), changed: map[string]bool{},
+		store: s, clock: c, balance: b, deps: deps, wake: make(chan struct{}, 1), changed: map[string]bool{},
 		balancers: store.NewTable[loadBalancer](s, "elb/balancers"),
 		listeners: store.NewTable[listener](s, "elb/listeners"),
 		rules:     store.NewTable[rule](s, "elb/rules"),
@@ -164,8 +164,8 @@ func (a *API) Service() *wire.Service {
 			"QueryStringKeyValuePair":          {Performed: "Key Value"},
 			"SourceIpConditionConfig":          {Performed: "Values", Refused: "IpAddressType"},
 			"HttpRequestMethodConditionConfig": {Performed: "Values"},
-			"TargetDescription":                {Performed: "Id Port", Refused: "AvailabilityZone QuicServerId"},
-			"Matcher":                          {Performed: "HttpCode", Refused: "GrpcCode"},
+			"TargetDescription":                {Performed: "Id Port", Recorded: "AvailabilityZone", Refused: "QuicServerId"},
+			"Matcher":                          {Performed: "GrpcCode HttpCode"},
 			"TargetGroupAttribute":             {Performed: "Key Value"},
 			"Tag":                              {Performed: "Key Value"},
 		},
@@ -174,6 +174,7 @@ func (a *API) Service() *wire.Service {
 	s.Register(a.listenerOps()...)
 	s.Register(a.ruleOps()...)
 	s.Register(a.groupOps()...)
+	s.Register(a.targetOps()...)
 	s.Register(a.tagOps()...)
 	return s
 }

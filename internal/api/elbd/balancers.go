@@ -55,7 +55,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 	if err != nil {
 		return nil, err
 	}
-	if err := a.linkedRole(call); err != nil {
+	if err := a.deps.LinkedRole(call); err != nil {
 		return nil, err
 	}
 	err = a.store.Update(func(tx *store.Tx) error {

@@ -5,6 +5,7 @@ package elbd
 const (
 	mostValues    = 5 // of a rule's conditions
 	mostWildcards = 5
-	mostForward   = 5   // target groups of an action
-	mostRules     = 100 // of a load balancer, but for the default ones
+	mostForward   = 5    // target groups of an action
+	mostTargets   = 1000 // of a group
+	mostRules     = 100  // of a load balancer, but for the default ones
 )

@@ -39,7 +39,7 @@ func world(t *testing.T) (a *API, url string) {
 		t.Fatal(err)
 	}
 	s := store.Ephemeral()
-	a = New(s, c, balance.New(c, slog.New(slog.DiscardHandler)), nil)
+	a = New(s, c, balance.New(c, slog.New(slog.DiscardHandler)), Deps{})
 	if err := s.Load(); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -249,14 +248,11 @@ func keep[R any](tx *store.Tx, t *store.Table[R], resourceARN string, seen map[s
 // finishDraining lets go of targets whose last request is answered or whose
 // delay is over, and returns when the next delay ends.
 func (a *API) finishDraining(tx *store.Tx, g *targetGroup, live map[netip.AddrPort]balance.Health, now time.Time) (next time.Time) {
-	delay, err := strconv.Atoi(g.Attributes[drainAttribute])
-	if err != nil { // validated when it was set
-		panic("elbd: a broken deregistration delay was stored")
-	}
+	delay := g.seconds(drainAttribute)
 	var still []target
 	for _, t := range g.Draining {
-		addr, _ := netip.ParseAddrPort(t.reached())
-		due := t.At.Add(time.Duration(delay) * time.Second)
+		addr, _ := t.addr()
+		due := t.At.Add(delay)
 		if h, ok := live[addr]; !ok || !h.Draining || h.InFlight == 0 || !due.After(now) {
 			continue
 		}
@@ -288,20 +284,15 @@ func (a *API) setGroup(tx *store.Tx, g targetGroup) {
 }
 
 func groupSpec(g targetGroup) balance.Group {
-	spec := balance.Group{ID: g.ARN, Cut: g.Attributes[cutAttribute] == "true", CutUnhealthy: g.Attributes[unhealthyAttribute] == "true", Check: balance.Check{
-		TCP: g.checks() == overTCP, Path: g.HealthPath, Matcher: g.Matcher, Interval: time.Duration(g.Interval) * time.Second,
-		Timeout: time.Duration(g.Timeout) * time.Second, Healthy: int(g.Healthy), Unhealthy: int(g.Unhealthy),
-	}}
-	if n, err := strconv.ParseUint(g.HealthPort, 10, 16); err == nil {
-		spec.Check.Port = uint16(n)
-	}
+	spec := balance.Group{ID: g.ARN, Check: g.checkSpec(), Version: g.version(), TLS: g.protocol() == overHTTPS}
+	g.shape(&spec)
 	for _, t := range g.Targets {
-		if addr, err := netip.ParseAddrPort(t.reached()); err == nil {
+		if addr, ok := t.addr(); ok {
 			spec.Targets = append(spec.Targets, balance.Target{Addr: addr, Generation: t.At.UnixNano()})
 		}
 	}
 	for _, t := range g.Draining {
-		if addr, err := netip.ParseAddrPort(t.reached()); err == nil {
+		if addr, ok := t.addr(); ok {
 			spec.Draining = append(spec.Draining, addr)
 		}
 	}
@@ -319,16 +310,12 @@ func ruleSpec(r rule) balance.Rule {
 	return spec
 }
 
-var (
-	drainingHealth    = Health{State: "draining", Reason: "Target.DeregistrationInProgress", Description: "Target deregistration is in progress"}
-	registeringHealth = Health{State: "initial", Reason: "Elb.RegistrationInProgress", Description: "Target registration is in progress"}
-)
-
 // healthRows puts what the balancer saw into ELB's words.
 func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[string]Health {
 	out := map[string]Health{}
 	for _, t := range g.Targets {
-		addr, _ := netip.ParseAddrPort(t.reached())
+		at := endpoint(t.ID, t.Port)
+		addr, _ := t.addr()
 		h, ok := live[addr]
 		if !ok || h.Generation != t.At.UnixNano() {
 			continue // not taken up yet
@@ -349,51 +336,12 @@ func healthRows(g targetGroup, live map[netip.AddrPort]balance.Health) map[strin
 			}
 		}
 		row.Registered = t.At
-		out[endpoint(t.ID, t.Port)] = row
+		out[at] = row
 	}
 	return out
 }
 
 func endpoint(id string, port int32) string { return fmt.Sprintf("%s:%d", id, port) }
-
-// register adds targets; one that is there stays, one that drains comes back.
-func (g *targetGroup) register(targets []target, now time.Time) {
-	g.Targets, g.Draining = slices.Clone(g.Targets), slices.Clone(g.Draining)
-	for _, t := range targets {
-		t = g.withPort(t)
-		g.Draining = slices.DeleteFunc(g.Draining, t.same)
-		if !slices.ContainsFunc(g.Targets, t.same) {
-			t.At = now
-			g.Targets = append(g.Targets, t)
-		}
-	}
-}
-
-// deregister takes targets out and lets them drain.
-func (g *targetGroup) deregister(targets []target, now time.Time) {
-	g.Targets, g.Draining = slices.Clone(g.Targets), slices.Clone(g.Draining)
-	for _, t := range targets {
-		t = g.withPort(t)
-		if !slices.ContainsFunc(g.Targets, t.same) {
-			continue
-		}
-		g.Targets = slices.DeleteFunc(g.Targets, t.same)
-		t.At = now
-		g.Draining = append(g.Draining, t)
-	}
-}
-
-func (g *targetGroup) withPort(t target) target {
-	if t.Port == 0 {
-		t.Port = g.Port
-	}
-	return t
-}
-
-// reached is where a target is.
-func (t target) reached() string { return endpoint(cmpOr(t.Address, t.ID), t.Port) }
-
-func (t target) same(o target) bool { return t.ID == o.ID && t.Port == o.Port }
 
 // What ECS asks of the load balancers, in the stage's adapter's words.
 
@@ -447,17 +395,20 @@ func (a *API) SetWeights(tx *store.Tx, ruleARN string, weights []Share) error {
 	return nil
 }
 
-// Kind is what a group speaks, over a protocol, to targets of a type: ip or instance.
-type Kind struct{ Protocol, Targets string }
+// Group is what ECS knows of a group.
+type Group struct {
+	Protocol, Type string
+	Used           bool // a rule forwards to it
+}
 
-// Group is a group's kind, if it exists, and whether a rule forwards to it.
-func (a *API) Group(groupARN string) (kind Kind, used, exists bool) {
+// Group is a group, if it exists.
+func (a *API) Group(groupARN string) (g Group, exists bool) {
 	a.store.View(func(tx *store.Tx) {
-		var g targetGroup
-		g, exists = a.groups.Get(tx, keyOf(groupARN))
-		kind, used = Kind{g.protocol(), g.Type}, len(a.usersOf(tx, groupARN)) > 0
+		var row targetGroup
+		row, exists = a.groups.Get(tx, keyOf(groupARN))
+		g = Group{Protocol: row.protocol(), Type: row.Type, Used: len(a.usersOf(tx, groupARN)) > 0}
 	})
-	return kind, used, exists
+	return g, exists
 }
 
 // Target is a member of a group: an address, or an instance and where it is.
@@ -466,34 +417,39 @@ type Target struct {
 	Port        int32
 }
 
-func (t Target) row() target {
+func (t Target) rows() []target {
 	if t.ID == t.Address {
 		t.Address = ""
 	}
-	return target{ID: t.ID, Address: t.Address, Port: t.Port}
+	return []target{{ID: t.ID, Address: t.Address, Port: t.Port}}
 }
 
 // Register puts a target into a group.
 func (a *API) Register(tx *store.Tx, groupARN string, t Target) error {
-	return a.alter(tx, groupARN, func(g *targetGroup) { g.register([]target{t.row()}, a.clock.Now()) })
+	return a.alter(tx, groupARN, func(g *targetGroup) error { return a.enlist(tx, g, t.rows()) })
 }
 
 // Deregister takes a target out of a group; it drains.
 func (a *API) Deregister(tx *store.Tx, groupARN string, t Target) error {
-	return a.alter(tx, groupARN, func(g *targetGroup) { g.deregister([]target{t.row()}, a.clock.Now()) })
+	return a.alter(tx, groupARN, func(g *targetGroup) error {
+		g.deregister(t.rows(), a.clock.Now())
+		return nil
+	})
 }
 
-func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup)) error {
+func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup) error) error {
 	g, ok := a.groups.Get(tx, keyOf(groupARN))
 	if !ok {
 		return groupNotFound()
 	}
-	fn(&g)
+	if err := fn(&g); err != nil {
+		return err
+	}
 	a.groups.Put(tx, keyOf(groupARN), g)
 	return nil
 }
 
-// HealthOf is the health of a group's targets, by ID:port. A target that
+// HealthOf is the health of a group's targets, by address:port. A target that
 // was registered after the last look is initial, whatever stood at its address
 // before; one that drains is draining.
 func (a *API) HealthOf(groupARN string) map[string]Health {
@@ -508,6 +464,11 @@ func (a *API) HealthOf(groupARN string) map[string]Health {
 			h, ok := seen.Targets[endpoint(t.ID, t.Port)]
 			if !ok || !h.Registered.Equal(t.At) {
 				h = registeringHealth
+			}
+			if g.instances() {
+				if state := a.deps.Instances.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
+					h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmpOr(state, "terminated") + " state"}
+				}
 			}
 			out[endpoint(t.ID, t.Port)] = h
 		}

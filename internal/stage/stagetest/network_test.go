@@ -249,11 +249,9 @@ func TestWhatANetworkLoadBalancerMayNotBe(t *testing.T) {
 			{"UnsupportedProtocol", "'UDP' is not performed yet", failed(group(elb.CreateTargetGroupInput{Protocol: "UDP"}))},
 			{"ValidationError", "ProtocolVersion cannot be specified", failed(group(elb.CreateTargetGroupInput{Protocol: "TCP", ProtocolVersion: new("HTTP1")}))},
 			{"ValidationError", "not supported for health checks with protocol TCP", failed(group(elb.CreateTargetGroupInput{Protocol: "TCP", HealthCheckPath: new("/")}))},
-			{"ValidationError", "'HTTPS' is not performed yet", failed(group(elb.CreateTargetGroupInput{Protocol: "TCP", HealthCheckProtocol: "HTTPS"}))},
+			{"ValidationError", "Health check protocol 'UDP' is not supported for target groups with protocol 'TCP'", failed(group(elb.CreateTargetGroupInput{Protocol: "TCP", HealthCheckProtocol: "UDP"}))},
 			{"ValidationError", "must be within '200-599'", failed(group(elb.CreateTargetGroupInput{Protocol: "TCP", HealthCheckProtocol: "HTTP", Matcher: &elbtypes.Matcher{HttpCode: new("600")}}))},
-			{"ValidationError", "'preserve_client_ip.enabled' as false; 'true' is not performed yet", attribute("preserve_client_ip.enabled", "true")},
-			{"ValidationError", "'proxy_protocol_v2.enabled' as false", attribute("proxy_protocol_v2.enabled", "true")},
-			{"ValidationError", "'target_health_state.unhealthy.draining_interval_seconds' is not performed yet", attribute("target_health_state.unhealthy.draining_interval_seconds", "1")},
+			{"ValidationError", "'target_health_state.unhealthy.draining_interval_seconds' as 0; '1' is not performed yet", attribute("target_health_state.unhealthy.draining_interval_seconds", "1")},
 		} {
 			api, ok := errors.AsType[smithy.APIError](c.err)
 			if !ok || api.ErrorCode() != c.code || !strings.Contains(api.ErrorMessage(), c.text) {

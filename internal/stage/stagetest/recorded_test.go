@@ -183,6 +183,12 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 				tags, err := l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{groupOf}})
 				return []any{out, tags}, err
 			}},
+		{"elasticloadbalancing", "RegisterTargets", &elb.RegisterTargetsInput{Targets: []elbtypes.TargetDescription{{Id: new("10.0.0.1"), AvailabilityZone: new("all")}}}, func(in any) (any, error) {
+			in.(*elb.RegisterTargetsInput).TargetGroupArn = &groupOf
+			return l.RegisterTargets(ctx, in.(*elb.RegisterTargetsInput))
+		}, func() (any, error) {
+			return l.DescribeTargetHealth(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: &groupOf})
+		}},
 		{"elasticloadbalancing", "CreateListener", &elb.CreateListenerInput{LoadBalancerArn: &balancerOf, Port: new(int32(8099)), Protocol: elbtypes.ProtocolEnumHttp, Tags: elbTags, DefaultActions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: &groupOf}}}, call(ctx, l.CreateListener),
 			func() (any, error) {
 				out, err := l.DescribeListeners(ctx, &elb.DescribeListenersInput{LoadBalancerArn: &balancerOf})
