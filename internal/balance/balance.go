@@ -253,7 +253,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 // change goes on where it was, so that repeating a level does not disturb the
 // distribution.
 func (b *Balancer) prepare(spec Listener, l *listener) (*live, error) {
-	next := &live{Listener: spec, tls: spec.TLS.config(!spec.TCP && !spec.Headers.NoHTTP2)}
+	next := &live{Listener: spec, tls: spec.TLS.config(spec.TCP, !spec.Headers.NoHTTP2)}
 	load := b.loadOf(spec.ID)
 	for _, r := range spec.Rules {
 		n := &rule{Rule: r, tally: load.rule(r.ID), current: make([]int, len(r.Forward))}
@@ -282,12 +282,15 @@ func (b *Balancer) prepare(spec Listener, l *listener) (*live, error) {
 }
 
 // config is nil without TLS.
-func (t *TLS) config(http2 bool) *tls.Config {
+func (t *TLS) config(tcp, http2 bool) *tls.Config {
 	if t == nil {
 		return nil
 	}
 	c := &tls.Config{Certificates: t.Certificates, MinVersion: cmp.Or(t.Min, tls.VersionTLS12), MaxVersion: t.Max, CipherSuites: t.Suites}
-	if http2 {
+	switch {
+	case tcp:
+		c.NextProtos = t.Next
+	case http2:
 		c.NextProtos = []string{"h2", "http/1.1"}
 	}
 	return c

@@ -28,6 +28,7 @@ type TLS struct {
 	Min          uint16            // the oldest version; 0: TLS 1.2
 	Max          uint16            // the newest; 0: TLS 1.3
 	Suites       []uint16          // of TLS 1.2 and older; nil: those of crypto/tls
+	Next         []string          // of a TCP listener: the protocols that ALPN offers, the first preferred; nil: ALPN is not answered
 }
 
 // Headers is what a listener does to the headers of requests and answers, by the
