@@ -112,7 +112,7 @@ func TestImportsGoDownAFloor(t *testing.T) {
 
 // A service imports its own SDK package and no other service's.
 func TestAServiceKnowsOnlyItsOwnSDK(t *testing.T) {
-	own := map[string]string{"ecsd": "ecs", "elbd": "elasticloadbalancingv2", "ecrd": "ecr", "iamd": "iam", "stsd": "sts", "logsd": "cloudwatchlogs", "cwd": "cloudwatch", "autoscalingd": "autoscaling"}
+	own := map[string]string{"ecsd": "ecs", "elbd": "elasticloadbalancingv2", "ecrd": "ecr", "iamd": "iam", "stsd": "sts", "logsd": "cloudwatchlogs", "cwd": "cloudwatch", "autoscalingd": "autoscaling", "acmd": "acm"}
 	for from, imports := range packages(t) {
 		name, ok := strings.CutPrefix(from, api)
 		if !ok {

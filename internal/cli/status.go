@@ -71,7 +71,7 @@ func (a *app) stageStatus(ctx context.Context, balancer string) error {
 		{"endpoint", st.Endpoint}, {"account", st.Account}, {"up", st.Up},
 		{"stage time", fmt.Sprintf("%s, %g seconds a second", st.Time.Format(time.RFC3339), st.Speed)},
 		{"runtime", st.Runtime + " (" + st.Reason + ")"}, {"IAM", string(st.IAM)},
-		{"registry", units.BytesSize(float64(st.Registry.Bytes)) + most},
+		{"registry", units.BytesSize(float64(st.Registry.Bytes)) + most}, {"authority", st.Authority},
 	})
 	for _, name := range slices.Sorted(maps.Keys(st.Balancers)) {
 		a.rows([][2]string{{"balancer", name + " at " + strings.Join(st.Balancers[name], ", ")}})

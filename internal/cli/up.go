@@ -95,6 +95,7 @@ func (a *app) runUp(ctx context.Context, f upFlags) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "serin: stage on http://%s, account %s, speed %g, IAM %s\n", endpoint, f.account, f.speed, f.iam)
+	fmt.Fprintf(a.out, "serin: HTTPS listeners are trusted with %s (curl --cacert)\n", s.AuthorityFile())
 	fmt.Fprintf(a.out, "serin: eval \"$(serin env%s)\" points your tools at it; Ctrl-C ends it\n", portFlag(f.port, endpoint))
 	if err := s.Run(ctx, l); err != nil || !s.Restarts() {
 		return err

@@ -105,6 +105,7 @@ type Status struct {
 	Ephemeral bool                `json:"ephemeral"`
 	Directory string              `json:"directory"`
 	Balancers map[string][]string `json:"loadBalancers"`
+	Authority string              `json:"authority"` // the file of its certificate
 	Registry  struct {
 		Bytes int64 `json:"bytes"`
 		Max   int64 `json:"maxBytes"` // 0: what the disk takes
@@ -115,7 +116,7 @@ func (s *Stage) status(w http.ResponseWriter, _ *http.Request) {
 	st := Status{
 		Account: s.config.Account, Region: s.config.Region, Endpoint: "http://" + s.config.Endpoint, Runtime: s.runtime.Name(),
 		Time: s.clock.Now(), Speed: s.clock.Scale(), Up: time.Since(s.started).Round(time.Second).String(), IAM: s.config.IAM, Throttle: s.config.Throttle,
-		Ephemeral: s.config.Ephemeral, Directory: s.config.Dir, Balancers: s.elb.Endpoints(),
+		Ephemeral: s.config.Ephemeral, Directory: s.config.Dir, Balancers: s.elb.Endpoints(), Authority: s.AuthorityFile(),
 	}
 	st.Registry.Bytes, st.Registry.Max = s.blobs.Used(), s.config.RegistryMax
 	if s.runtime.ready() {
@@ -200,6 +201,9 @@ func (s *Stage) reset(w http.ResponseWriter, _ *http.Request) {
 	s.learned.reset()
 	if err == nil {
 		err = s.remember()
+	}
+	if err == nil {
+		err = s.showAuthority()
 	}
 	if err != nil {
 		writeJSON(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})

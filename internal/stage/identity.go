@@ -368,6 +368,8 @@ func (s *Stage) tagsOf(resource arn.ARN) map[string]string {
 		return s.elb.Tags(resource.String())
 	case "ecr":
 		return s.ecr.Tags(resource.String())
+	case "acm":
+		return s.acm.Tags(resource.String())
 	case "cloudwatch":
 		return s.cw.Tags(resource.String())
 	case "autoscaling":

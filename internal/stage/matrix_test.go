@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/acm"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -98,6 +99,8 @@ func caller(t *testing.T, s *Stage, c aws.Config, service *wire.Service, op *wir
 		client = cloudwatch.NewFromConfig(c)
 	case "elasticloadbalancing":
 		client = elb.NewFromConfig(c)
+	case "acm":
+		client = acm.NewFromConfig(c)
 	case "autoscaling":
 		client = autoscaling.NewFromConfig(c)
 	default:

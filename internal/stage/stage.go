@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"serin/internal/api/acmd"
 	"serin/internal/api/autoscalingd"
 	"serin/internal/api/cwd"
 	"serin/internal/api/ec2d"
@@ -116,6 +117,7 @@ type Stage struct {
 	cw   *cwd.API
 	ec2  *ec2d.API
 	asg  *autoscalingd.API
+	acm  *acmd.API
 
 	// publish takes the metrics of a minute.
 	publish func(arn.Scope, []metric.Datum)
@@ -200,9 +202,11 @@ func (s *Stage) open() (err error) {
 	}
 	s.cw = cwd.New(s.store, s.clock)
 	s.ec2 = ec2d.New(s.store)
+	s.acm = acmd.New(s.store, s.clock)
 	s.elb = elbd.New(s.store, s.clock, s.balance, elbd.Deps{
-		LinkedRole: func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") }, Instances: s.ec2,
+		LinkedRole: func(c *wire.Call) error { return s.linkedRole(c, "elasticloadbalancing.amazonaws.com") }, Network: s.ec2, Certificates: s.acm, LogDir: filepath.Join(c.Dir, "access-logs"),
 	})
+	s.acm.InUse = s.elb.CertificateUsers
 	s.asg = autoscalingd.New(s.store, s.clock, autoscalingd.Deps{Machines: groupMachines{s}})
 	s.publish = s.cw.Publish
 	s.ecs = ecsd.New(s.store, s.clock, c.Log, s.runtime, ecsd.Deps{
@@ -215,6 +219,9 @@ func (s *Stage) open() (err error) {
 	if err = s.resume(); err != nil {
 		return err
 	}
+	if err = s.showAuthority(); err != nil {
+		return err
+	}
 	if c.EventsTo != "" {
 		if err = s.events.Subscribe(c.EventsTo); err != nil {
 			return err
@@ -225,6 +232,24 @@ func (s *Stage) open() (err error) {
 		s.gateway.Throttle = wire.NewThrottle()
 	}
 	s.gateway.Serve(s.Services()...)
+	return nil
+}
+
+// AuthorityFile is where the certificate of the stage's authority is, in PEM, for
+// clients of HTTPS listeners.
+func (s *Stage) AuthorityFile() string { return filepath.Join(s.config.Dir, "authority.pem") }
+
+func (s *Stage) showAuthority() error {
+	authority, err := s.acm.Authority()
+	if err != nil {
+		return err
+	}
+	if shown, err := os.ReadFile(s.AuthorityFile()); err == nil && string(shown) == authority {
+		return nil // it can begin where the disk is full
+	}
+	if err := os.WriteFile(s.AuthorityFile(), []byte(authority), 0o644); err != nil {
+		return fmt.Errorf("writing the authority's certificate: %w", err)
+	}
 	return nil
 }
 
@@ -286,7 +311,7 @@ func (s *Stage) remember() error {
 // Services is every service on the wire, for the gateway and for the tests and
 // tables that speak of all of them.
 func (s *Stage) Services() []*wire.Service {
-	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service(), s.asg.Service()}
+	return []*wire.Service{s.iam.Service(), s.sts.Service(), s.ecr.Service(), s.ecs.Service(), s.elb.Service(), s.logs.Service(), s.cw.Service(), s.ec2.Service(), s.asg.Service(), s.acm.Service()}
 }
 
 // Restarts reports whether the stage has ended to be started again in its place.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,10 @@ func TestAResetEmptiesOnlyAnEphemeralStage(t *testing.T) {
 	}
 	if out, err := ecs.NewFromConfig(admin).ListClusters(context.Background(), &ecs.ListClustersInput{}); err != nil || len(out.ClusterArns) != 0 {
 		t.Errorf("after it there are %v, %v", out, err)
+	}
+	authority, err := s.acm.Authority()
+	if shown, readErr := os.ReadFile(s.AuthorityFile()); err != nil || readErr != nil || string(shown) != authority {
+		t.Errorf("after it another authority is shown than issues certificates: %v, %v", err, readErr)
 	}
 	kept, err := New(Config{Dir: t.TempDir(), Account: "111111111111", Region: "us-east-1", Endpoint: "localhost:4566", Speed: 1, IAM: Enforce, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

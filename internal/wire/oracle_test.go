@@ -19,6 +19,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/acm"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
@@ -121,6 +122,8 @@ func clientFor(service string, p wire.Protocol, do doer) any {
 		return sts.NewFromConfig(c)
 	case "elasticloadbalancing":
 		return elb.NewFromConfig(c)
+	case "acm":
+		return acm.NewFromConfig(c)
 	case "autoscaling":
 		return autoscaling.NewFromConfig(c)
 	case "cloudwatch":

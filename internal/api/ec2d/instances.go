@@ -148,6 +148,12 @@ func (a *API) State(tx *store.Tx, scope arn.Scope, instance string) string {
 	return m.view().InstanceState.Name
 }
 
+// Subnet is a subnet's zone and VPC, empty when there is no such subnet.
+func (a *API) Subnet(tx *store.Tx, scope arn.Scope, subnet string) (zone, vpc string) {
+	s, _ := a.subnets.Get(tx, scope.Key(subnet))
+	return s.Zone, s.VPC
+}
+
 type (
 	DescribeInstancesInput struct {
 		InstanceIDs []string `wire:"InstanceId"`

@@ -47,7 +47,10 @@ func (a *API) setActions(tx *store.Tx, r *rule, l listener, actions []types.Acti
 	if err != nil {
 		return err
 	}
-	return a.checkProtocol(tx, *r, l.protocol())
+	if err := a.checkProtocol(tx, *r, l.protocol()); err != nil {
+		return err
+	}
+	return a.checkShared(tx, *r, l)
 }
 
 func badAction(format string, args ...any) error {
@@ -88,7 +91,7 @@ func (a *API) setForward(tx *store.Tx, r *rule, action types.Action) error {
 	}
 	for _, t := range tuples {
 		if _, ok := a.groups.Get(tx, keyOf(aws.ToString(t.TargetGroupArn))); !ok || !sameScope(aws.ToString(t.TargetGroupArn), r.Listener) {
-			return groupNotFound()
+			return groupNotFound(aws.ToString(t.TargetGroupArn))
 		}
 		weight := int32(1)
 		if t.Weight != nil {
@@ -101,6 +104,31 @@ func (a *API) setForward(tx *store.Tx, r *rule, action types.Action) error {
 			return invalid("The target group '%s' is named twice in one action", *t.TargetGroupArn)
 		}
 		r.Forward = append(r.Forward, weighted{*t.TargetGroupArn, int(weight)})
+	}
+	return nil
+}
+
+// checkShared refuses target groups of another load balancer, and too many of one. The
+// first text is observed.
+func (a *API) checkShared(tx *store.Tx, r rule, l listener) error {
+	groups := map[string]bool{}
+	for _, w := range r.Forward {
+		groups[w.Group] = true
+		if users := a.usersOf(tx, w.Group); slices.ContainsFunc(users, func(lb string) bool { return lb != l.LoadBalancer }) {
+			return &types.TargetGroupAssociationLimitException{Message: new("The following target groups cannot be associated with more than one load balancer: " + w.Group)}
+		}
+	}
+	for _, own := range a.listenersBy.Scan(tx, l.LoadBalancer) {
+		for _, other := range a.rulesOf(tx, own.ARN) {
+			for _, w := range other.Forward {
+				if other.ARN != r.ARN {
+					groups[w.Group] = true
+				}
+			}
+		}
+	}
+	if len(groups) > mostGroups {
+		return &types.TooManyUniqueTargetGroupsPerLoadBalancerException{Message: new(fmt.Sprintf("The maximum number of unique target groups has been reached on load balancer '%s'", l.LoadBalancer))}
 	}
 	return nil
 }

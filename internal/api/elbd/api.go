@@ -45,7 +45,8 @@ type API struct {
 	health    *store.Table[health]  // target group → its targets' health
 	tags      *tags.Table
 
-	listenersBy *store.Index[listener] // load balancer
+	logs        accessLogs
+	listenersBy *store.Index[listener] // load balancer, and certificates that it shows
 	rulesBy     *store.Index[rule]     // listener, and groups that it forwards to
 
 	changedMu sync.Mutex
@@ -57,6 +58,7 @@ type loadBalancer struct {
 	Type                   string // of older rows empty: application
 	Address                string
 	Subnets, Groups        []string
+	Attributes             map[string]string // that somebody set
 	Created                time.Time
 }
 
@@ -64,6 +66,9 @@ type listener struct {
 	ARN, LoadBalancer string
 	Protocol          string
 	Port              int32
+	Attributes        map[string]string // that somebody set
+	Certificates      []string          // of HTTPS and TLS, the default one first
+	Policy, ALPN      string
 }
 
 type rule struct {
@@ -128,7 +133,7 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer, deps Deps) *API {
 		health:    store.NewTable[health](s, "elb/health"),
 		tags:      tags.NewTable(s, "elb/tags", tags.Exact),
 	}
-	a.listenersBy = store.NewIndex(s, a.listeners, func(_ string, l listener) []string { return []string{l.LoadBalancer} })
+	a.listenersBy = store.NewIndex(s, a.listeners, func(_ string, l listener) []string { return append([]string{l.LoadBalancer}, l.Certificates...) })
 	a.rulesBy = store.NewIndex(s, a.rules, func(_ string, r rule) []string {
 		labels := []string{r.Listener}
 		for _, w := range r.Forward {
@@ -136,6 +141,7 @@ func New(s *store.Store, c *clock.Clock, b *balance.Balancer, deps Deps) *API {
 		}
 		return labels
 	})
+	a.logs = accessLogs{dir: deps.LogDir, clock: c, files: map[string]*logFile{}}
 	b.Changed = a.saw
 	return a
 }
@@ -148,6 +154,8 @@ func (a *API) Service() *wire.Service {
 		Naming:    &wire.Naming{},
 		Status:    map[string]int{"AccessDenied": 403},
 		Invalid:   func(m string) error { return invalid("%s", m) },
+		Refused: "AddTrustStoreRevocations CreateTrustStore DeleteSharedTrustStoreAssociation DeleteTrustStore DescribeCapacityReservation DescribeTrustStoreAssociations DescribeTrustStoreRevocations " +
+			"DescribeTrustStores GetResourcePolicy GetTrustStoreCaCertificatesBundle GetTrustStoreRevocationContent ModifyCapacityReservation ModifyIpPools ModifyTrustStore RemoveTrustStoreRevocations",
 		Types: map[string]wire.Members{
 			"Action":                           {Performed: "Type ForwardConfig FixedResponseConfig RedirectConfig TargetGroupArn Order", Refused: "AuthenticateCognitoConfig AuthenticateOidcConfig JwtValidationConfig"},
 			"ForwardActionConfig":              {Performed: "TargetGroups TargetGroupStickinessConfig"},
@@ -167,15 +175,24 @@ func (a *API) Service() *wire.Service {
 			"TargetDescription":                {Performed: "Id Port", Recorded: "AvailabilityZone", Refused: "QuicServerId"},
 			"Matcher":                          {Performed: "GrpcCode HttpCode"},
 			"TargetGroupAttribute":             {Performed: "Key Value"},
+			"LoadBalancerAttribute":            {Performed: "Key Value"},
+			"ListenerAttribute":                {Performed: "Key Value"},
+			"Certificate":                      {Performed: "CertificateArn IsDefault"},
+			"SubnetMapping":                    {Recorded: "SubnetId", Refused: "AllocationId IPv6Address PrivateIPv4Address SourceNatIpv6Prefix"},
 			"Tag":                              {Performed: "Key Value"},
 		},
 	}
 	s.Register(a.balancerOps()...)
+	s.Register(a.balancerAttributeOps()...)
 	s.Register(a.listenerOps()...)
+	s.Register(a.listenerAttributeOps()...)
 	s.Register(a.ruleOps()...)
+	s.Register(a.certificateOps()...)
+	s.Register(a.policyOps()...)
 	s.Register(a.groupOps()...)
 	s.Register(a.targetOps()...)
 	s.Register(a.tagOps()...)
+	s.Register(a.limitOps()...)
 	return s
 }
 

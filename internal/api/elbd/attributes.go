@@ -45,10 +45,10 @@ func number(first string, low, high int, words ...string) attribute {
 	}}
 }
 
-// text is what a pattern matches, nothing at first.
-func text(pattern string, says string) attribute {
+// text is at most so long and what a pattern matches, nothing at first.
+func text(pattern string, most int, says string) attribute {
 	p := regexp.MustCompile(pattern)
-	return attribute{allowed: func(v string) bool { return v == "" || p.MatchString(v) }, says: says}
+	return attribute{allowed: func(v string) bool { return v == "" || len(v) <= most && p.MatchString(v) }, says: says}
 }
 
 // attributeTable is the attributes of one kind of resource.

@@ -3,8 +3,11 @@ package elbd
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -18,7 +21,7 @@ func (a *API) balancerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateLoadBalancer", a.CreateLoadBalancer, creating("CreateLoadBalancer", func(c *wire.Call, in *elb.CreateLoadBalancerInput) string {
 			return resource(c, "loadbalancer/"+pathOf(in.Type)+"/"+aws.ToString(in.Name)+"/*")
-		}, func(in *elb.CreateLoadBalancerInput) []types.Tag { return in.Tags }), wire.Members{Performed: "Name Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools SubnetMappings"}),
+		}, func(in *elb.CreateLoadBalancerInput) []types.Tag { return in.Tags }), wire.Members{Performed: "Name SubnetMappings Type Tags", Recorded: "Scheme SecurityGroups Subnets IpAddressType", Refused: "CustomerOwnedIpv4Pool EnablePrefixForIpv6SourceNat IpamPools"}),
 		wire.Handle("DescribeLoadBalancers", a.DescribeLoadBalancers, anywhere[elb.DescribeLoadBalancersInput]("DescribeLoadBalancers"),
 			wire.Members{Performed: "LoadBalancerArns Marker Names PageSize"}),
 		wire.Handle("DeleteLoadBalancer", a.DeleteLoadBalancer, on("DeleteLoadBalancer", func(_ *wire.Call, in *elb.DeleteLoadBalancerInput) string { return aws.ToString(in.LoadBalancerArn) }),
@@ -32,24 +35,9 @@ var resourceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9
 // loopback address of its own.
 func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancerInput) (*elb.CreateLoadBalancerOutput, error) {
 	call := wire.From(ctx)
-	name := aws.ToString(in.Name)
-	if !resourceName.MatchString(name) {
-		return nil, invalid("The load balancer name '%s' must have 1 to 32 characters, alphanumeric or hyphens, not beginning or ending with a hyphen", name)
-	}
-	kind := cmp.Or(in.Type, types.LoadBalancerTypeEnumApplication)
-	if kind != types.LoadBalancerTypeEnumApplication && kind != types.LoadBalancerTypeEnumNetwork {
-		return nil, invalid("Serin performs application and network load balancers; Type '%s' is not performed yet", in.Type)
-	}
-	if in.IpAddressType != "" && in.IpAddressType != types.IpAddressTypeIpv4 {
-		return nil, invalid("Serin performs the IpAddressType ipv4; '%s' is not performed yet", in.IpAddressType)
-	}
-	scheme := string(in.Scheme)
-	if scheme == "" {
-		scheme = string(types.LoadBalancerSchemeEnumInternetFacing)
-	}
-	lb := loadBalancer{
-		ARN: resource(call, "loadbalancer/"+pathOf(kind)+"/"+name+"/"+newID()), Name: name, Scheme: scheme, Type: string(kind),
-		Subnets: in.Subnets, Groups: in.SecurityGroups, Created: a.clock.Now(),
+	lb, err := balancerIn(call, in, a.clock.Now())
+	if err != nil {
+		return nil, err
 	}
 	labels, err := tagsIn(in.Tags)
 	if err != nil {
@@ -59,18 +47,24 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		return nil, err
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
-		addresses := map[string]bool{}
+		addresses, alike := map[string]bool{}, 0
 		for _, other := range a.balancers.Scan(tx, "") {
 			addresses[other.Address] = true
 		}
 		for _, other := range a.balancers.Scan(tx, call.Scope.Key("")) {
-			if other.Name == name {
-				if slices.Equal(other.Subnets, lb.Subnets) && other.Scheme == scheme && other.network() == lb.network() {
+			if other.Name == lb.Name {
+				if slices.Equal(other.Subnets, lb.Subnets) && other.Scheme == lb.Scheme && other.network() == lb.network() {
 					lb = other // the same again is the same, documented
 					return nil
 				}
-				return &types.DuplicateLoadBalancerNameException{Message: new("A load balancer with the same name '" + name + "' exists, but with different settings")}
+				return &types.DuplicateLoadBalancerNameException{Message: new("A load balancer with the same name '" + lb.Name + "' exists, but with different settings")}
 			}
+			if other.network() == lb.network() {
+				alike++
+			}
+		}
+		if alike >= mostBalancers {
+			return &types.TooManyLoadBalancersException{Message: new(fmt.Sprintf("The maximum number of load balancers has been reached: %d", mostBalancers))}
 		}
 		lb.Address = loopback(func(s string) bool { return addresses[s] })
 		a.balancers.Put(tx, keyOf(lb.ARN), lb)
@@ -80,18 +74,54 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 	if err != nil {
 		return nil, err
 	}
-	return &elb.CreateLoadBalancerOutput{LoadBalancers: []types.LoadBalancer{balancerView(lb)}}, nil
+	return &elb.CreateLoadBalancerOutput{LoadBalancers: []types.LoadBalancer{a.balancerView(lb)}}, nil
 }
 
-func balancerView(lb loadBalancer) types.LoadBalancer {
+// balancerIn reads a new load balancer.
+func balancerIn(call *wire.Call, in *elb.CreateLoadBalancerInput, now time.Time) (lb loadBalancer, err error) {
+	name := aws.ToString(in.Name)
+	if strings.HasPrefix(name, "internal-") { // observed
+		return lb, invalid("The load balancer name '%s' cannot begin with 'internal-'", name)
+	}
+	if !resourceName.MatchString(name) {
+		return lb, invalid("The load balancer name '%s' must have 1 to 32 characters, alphanumeric or hyphens, not beginning or ending with a hyphen", name)
+	}
+	kind := cmp.Or(in.Type, types.LoadBalancerTypeEnumApplication)
+	if kind != types.LoadBalancerTypeEnumApplication && kind != types.LoadBalancerTypeEnumNetwork {
+		return lb, invalid("Serin performs application and network load balancers; Type '%s' is not performed yet", in.Type)
+	}
+	if err := onlyIPv4(in.IpAddressType); err != nil {
+		return lb, err
+	}
+	subnets, err := subnetsIn(in.Subnets, in.SubnetMappings)
+	if err != nil {
+		return lb, err
+	}
+	scheme := string(in.Scheme)
+	if scheme == "" {
+		scheme = string(types.LoadBalancerSchemeEnumInternetFacing)
+	}
+	return loadBalancer{
+		ARN: resource(call, "loadbalancer/"+pathOf(kind)+"/"+name+"/"+newID()), Name: name, Scheme: scheme, Type: string(kind),
+		Subnets: subnets, Groups: in.SecurityGroups, Created: now,
+	}, nil
+}
+
+func (a *API) balancerView(lb loadBalancer) types.LoadBalancer {
 	v := types.LoadBalancer{
 		LoadBalancerArn: new(lb.ARN), LoadBalancerName: new(lb.Name), DNSName: new(lb.Address), CreatedTime: new(lb.Created),
 		Scheme: types.LoadBalancerSchemeEnum(lb.Scheme), Type: cmp.Or(types.LoadBalancerTypeEnum(lb.Type), types.LoadBalancerTypeEnumApplication), IpAddressType: types.IpAddressTypeIpv4,
 		State: &types.LoadBalancerState{Code: types.LoadBalancerStateEnumActive}, SecurityGroups: lb.Groups, AvailabilityZones: []types.AvailabilityZone{},
 	}
-	for _, s := range lb.Subnets {
-		v.AvailabilityZones = append(v.AvailabilityZones, types.AvailabilityZone{SubnetId: new(s)})
-	}
+	a.store.View(func(tx *store.Tx) {
+		for _, s := range lb.Subnets {
+			in := types.AvailabilityZone{SubnetId: new(s)}
+			if zone, vpc := a.deps.Network.Subnet(tx, scopeOf(lb.ARN), s); zone != "" {
+				in.ZoneName, v.VpcId = new(zone), new(vpc)
+			}
+			v.AvailabilityZones = append(v.AvailabilityZones, in)
+		}
+	})
 	return v
 }
 
@@ -106,8 +136,10 @@ func (a *API) DescribeLoadBalancers(ctx context.Context, in *elb.DescribeLoadBal
 			}
 		}
 	})
-	if len(rows) < len(in.LoadBalancerArns) || len(rows) < len(in.Names) {
-		return nil, balancerNotFound()
+	for _, asked := range slices.Concat(in.LoadBalancerArns, in.Names) {
+		if !slices.ContainsFunc(rows, func(lb loadBalancer) bool { return asked == lb.ARN || asked == lb.Name }) {
+			return nil, &types.LoadBalancerNotFoundException{Message: new("Load balancers '[" + asked + "]' not found")}
+		}
 	}
 	rows, next, err := page(rows, func(lb loadBalancer) string { return lb.ARN }, in.Marker, in.PageSize)
 	if err != nil {
@@ -115,13 +147,14 @@ func (a *API) DescribeLoadBalancers(ctx context.Context, in *elb.DescribeLoadBal
 	}
 	out := &elb.DescribeLoadBalancersOutput{NextMarker: next}
 	for _, lb := range rows {
-		out.LoadBalancers = append(out.LoadBalancers, balancerView(lb))
+		out.LoadBalancers = append(out.LoadBalancers, a.balancerView(lb))
 	}
 	return out, nil
 }
 
-func balancerNotFound() error {
-	return &types.LoadBalancerNotFoundException{Message: new("One or more load balancers not found")}
+// The texts about what is not found are observed.
+func balancerNotFound(lbARN string) error {
+	return &types.LoadBalancerNotFoundException{Message: new("Load balancer '" + lbARN + "' not found")}
 }
 
 // DeleteLoadBalancer removes a load balancer with its listeners and rules. One
@@ -132,6 +165,9 @@ func (a *API) DeleteLoadBalancer(ctx context.Context, in *elb.DeleteLoadBalancer
 	return &elb.DeleteLoadBalancerOutput{}, a.store.Update(func(tx *store.Tx) error {
 		if !inScope(call, lbARN) {
 			return nil
+		}
+		if lb, ok := a.balancers.Get(tx, keyOf(lbARN)); ok && lb.on(protectedAttribute) { // the text is observed
+			return &types.OperationNotPermittedException{Message: new("Load balancer '" + lbARN + "' cannot be deleted because deletion protection is enabled")}
 		}
 		a.balancers.Delete(tx, keyOf(lbARN))
 		a.tags.Set(tx, lbARN, nil)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 
@@ -53,7 +54,7 @@ var webGroup = joined(everyGroup, map[string]attribute{
 	"load_balancing.algorithm.anomaly_mitigation": oneOf("off", "on").performing("off"),
 	slowAttribute:       number("0", 30, 900, "0"),
 	stickyTypeAttribute: oneOf("lb_cookie", "app_cookie"),
-	cookieAttribute:     text("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,512}$", "a name of a cookie"),
+	cookieAttribute:     text("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", 512, "a name of a cookie"),
 	appLifeAttribute:    number("86400", 1, mostSticky),
 	ownLifeAttribute:    number("86400", 1, mostSticky),
 })
@@ -175,7 +176,7 @@ func (a *API) ModifyTargetGroupAttributes(ctx context.Context, in *elb.ModifyTar
 func (a *API) DescribeTargetGroupAttributes(ctx context.Context, in *elb.DescribeTargetGroupAttributesInput) (*elb.DescribeTargetGroupAttributesOutput, error) {
 	g, ok := a.group(wire.From(ctx), in.TargetGroupArn)
 	if !ok {
-		return nil, groupNotFound()
+		return nil, groupNotFound(aws.ToString(in.TargetGroupArn))
 	}
 	return &elb.DescribeTargetGroupAttributesOutput{Attributes: tags.Out[types.TargetGroupAttribute](g.attributes().all(g.Attributes))}, nil
 }

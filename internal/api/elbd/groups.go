@@ -51,7 +51,9 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 		return nil, err
 	}
 	err = a.store.Update(func(tx *store.Tx) error {
+		others := 0
 		for _, other := range a.groups.Scan(tx, call.Scope.Key("")) {
+			others++
 			if other.Name == g.Name {
 				if reflect.DeepEqual(other.settings(), g.settings()) {
 					g = other // the same again is the same, documented
@@ -60,6 +62,9 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 				return &types.DuplicateTargetGroupNameException{Message: new("A target group with the same name '" + g.Name + "' exists, but with different settings")}
 			}
 		}
+		if others >= mostInRegion {
+			return &types.TooManyTargetGroupsException{Message: new(fmt.Sprintf("The maximum number of target groups has been reached: %d", mostInRegion))}
+		}
 		a.groups.Put(tx, keyOf(g.ARN), g)
 		a.tags.Set(tx, g.ARN, labels)
 		return nil
@@ -67,7 +72,7 @@ func (a *API) CreateTargetGroup(ctx context.Context, in *elb.CreateTargetGroupIn
 	if err != nil {
 		return nil, err
 	}
-	return &elb.CreateTargetGroupOutput{TargetGroups: []types.TargetGroup{groupView(g, nil)}}, nil
+	return &elb.CreateTargetGroupOutput{TargetGroups: []types.TargetGroup{a.groupNow(g)}}, nil
 }
 
 // groupIn reads a new group.
@@ -122,6 +127,12 @@ func (g targetGroup) settings() targetGroup {
 	return g
 }
 
+// groupNow is a group as it is described, with the load balancers that use it.
+func (a *API) groupNow(g targetGroup) (v types.TargetGroup) {
+	a.store.View(func(tx *store.Tx) { v = groupView(g, a.usersOf(tx, g.ARN)) })
+	return v
+}
+
 func groupView(g targetGroup, balancers []string) types.TargetGroup {
 	if balancers == nil {
 		balancers = []string{}
@@ -159,8 +170,8 @@ func (a *API) usersOf(tx *store.Tx, groupARN string) []string {
 	return slices.Sorted(maps.Keys(users))
 }
 
-func groupNotFound() error {
-	return &types.TargetGroupNotFoundException{Message: new("One or more target groups not found")}
+func groupNotFound(groupARN string) error {
+	return &types.TargetGroupNotFoundException{Message: new("Target groups '" + groupARN + "' not found")}
 }
 
 // change replaces one target group by what fn makes of it.
@@ -170,7 +181,7 @@ func (a *API) change(ctx context.Context, groupARN *string, fn func(*store.Tx, *
 	err := a.store.Update(func(tx *store.Tx) error {
 		var ok bool
 		if g, ok = a.groups.Get(tx, keyOf(aws.ToString(groupARN))); !ok || !inScope(call, g.ARN) {
-			return groupNotFound()
+			return groupNotFound(aws.ToString(groupARN))
 		}
 		if err := fn(tx, &g); err != nil {
 			return err
@@ -189,7 +200,7 @@ func (a *API) ModifyTargetGroup(ctx context.Context, in *elb.ModifyTargetGroupIn
 	if err != nil {
 		return nil, err
 	}
-	return &elb.ModifyTargetGroupOutput{TargetGroups: []types.TargetGroup{groupView(g, nil)}}, nil
+	return &elb.ModifyTargetGroupOutput{TargetGroups: []types.TargetGroup{a.groupNow(g)}}, nil
 }
 
 // DescribeTargetGroups lists target groups: all, by name, by ARN, or those
@@ -207,7 +218,7 @@ func (a *API) DescribeTargetGroups(ctx context.Context, in *elb.DescribeTargetGr
 		}
 	})
 	if len(list) < len(in.TargetGroupArns) || len(list) < len(in.Names) {
-		return nil, groupNotFound()
+		return nil, &types.TargetGroupNotFoundException{Message: new("One or more target groups not found")}
 	}
 	list, next, err := page(list, func(g types.TargetGroup) string { return *g.TargetGroupArn }, in.Marker, in.PageSize)
 	return &elb.DescribeTargetGroupsOutput{TargetGroups: list, NextMarker: next}, err
@@ -219,7 +230,7 @@ func (a *API) DeleteTargetGroup(ctx context.Context, in *elb.DeleteTargetGroupIn
 	groupARN := aws.ToString(in.TargetGroupArn)
 	return &elb.DeleteTargetGroupOutput{}, a.store.Update(func(tx *store.Tx) error {
 		if !inScope(call, groupARN) {
-			return groupNotFound()
+			return groupNotFound(groupARN)
 		}
 		if len(a.usersOf(tx, groupARN)) > 0 {
 			return &types.ResourceInUseException{Message: new("Target group '" + groupARN + "' is currently in use by a listener or a rule")}

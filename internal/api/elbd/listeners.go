@@ -2,6 +2,7 @@ package elbd
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,11 +16,11 @@ import (
 func (a *API) listenerOps() []*wire.Op {
 	return []*wire.Op{
 		wire.Handle("CreateListener", a.CreateListener, creating("CreateListener", func(_ *wire.Call, in *elb.CreateListenerInput) string { return aws.ToString(in.LoadBalancerArn) }, func(in *elb.CreateListenerInput) []types.Tag { return in.Tags }),
-			wire.Members{Performed: "DefaultActions LoadBalancerArn Port Protocol Tags", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
+			wire.Members{Performed: "AlpnPolicy Certificates DefaultActions LoadBalancerArn Port Protocol SslPolicy Tags", Refused: "MutualAuthentication"}),
 		wire.Handle("DescribeListeners", a.DescribeListeners, anywhere[elb.DescribeListenersInput]("DescribeListeners"),
 			wire.Members{Performed: "ListenerArns LoadBalancerArn Marker PageSize"}),
 		wire.Handle("ModifyListener", a.ModifyListener, on("ModifyListener", func(_ *wire.Call, in *elb.ModifyListenerInput) string { return aws.ToString(in.ListenerArn) }),
-			wire.Members{Performed: "ListenerArn DefaultActions Port Protocol", Refused: "AlpnPolicy Certificates MutualAuthentication SslPolicy"}),
+			wire.Members{Performed: "AlpnPolicy Certificates ListenerArn DefaultActions Port Protocol SslPolicy", Refused: "MutualAuthentication"}),
 		wire.Handle("DeleteListener", a.DeleteListener, on("DeleteListener", func(_ *wire.Call, in *elb.DeleteListenerInput) string { return aws.ToString(in.ListenerArn) }),
 			wire.Members{Performed: "ListenerArn"}),
 	}
@@ -43,15 +44,16 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 	err = a.store.Update(func(tx *store.Tx) error {
 		lb, ok := a.balancers.Get(tx, keyOf(lbARN))
 		if !ok || !inScope(call, lbARN) {
-			return balancerNotFound()
+			return balancerNotFound(lbARN)
 		}
 		if l.Protocol, err = listenerProtocol(lb, in.Protocol); err != nil {
 			return err
 		}
-		for _, other := range a.listenersBy.Scan(tx, lbARN) {
-			if other.Port == l.Port {
-				return &types.DuplicateListenerException{Message: new("A listener already exists on this port for this load balancer '" + lbARN + "'")}
-			}
+		if err := a.checkFree(tx, l); err != nil {
+			return err
+		}
+		if err := a.secure(tx, &l, secured{in.Certificates, in.SslPolicy, in.AlpnPolicy}); err != nil {
+			return err
 		}
 		r := rule{ARN: resource(call, "listener-rule/"+last(l.ARN)+"/"+newID()), Listener: l.ARN}
 		if err := a.setActions(tx, &r, l, in.DefaultActions); err != nil {
@@ -68,6 +70,24 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 	return &elb.CreateListenerOutput{Listeners: []types.Listener{a.listenerView(l)}}, nil
 }
 
+// checkFree refuses a listener on a port that another has, and one too many.
+func (a *API) checkFree(tx *store.Tx, l listener) error {
+	others := 0
+	for _, other := range a.listenersBy.Scan(tx, l.LoadBalancer) {
+		if other.ARN == l.ARN {
+			continue
+		}
+		others++
+		if other.Port == l.Port {
+			return &types.DuplicateListenerException{Message: new("A listener already exists on this port for this load balancer '" + l.LoadBalancer + "'")}
+		}
+	}
+	if others >= mostListeners {
+		return &types.TooManyListenersException{Message: new(fmt.Sprintf("The maximum number of listeners has been reached on load balancer '%s'", l.LoadBalancer))}
+	}
+	return nil
+}
+
 func checkPort(port *int32) error {
 	if port != nil && (*port < 1 || *port > 65535) {
 		return invalid("1 validation error detected: Value '%d' at 'port' failed to satisfy constraint: Member must have value between 1 and 65535", *port)
@@ -77,6 +97,15 @@ func checkPort(port *int32) error {
 
 func (a *API) listenerView(l listener) types.Listener {
 	v := types.Listener{ListenerArn: new(l.ARN), LoadBalancerArn: new(l.LoadBalancer), Port: new(l.Port), Protocol: types.ProtocolEnum(l.protocol())}
+	if len(l.Certificates) > 0 {
+		v.Certificates, v.SslPolicy = []types.Certificate{{CertificateArn: new(l.Certificates[0])}}, new(l.Policy)
+	}
+	if l.protocol() == overHTTPS { // observed
+		v.MutualAuthentication = &types.MutualAuthenticationAttributes{Mode: new("off")}
+	}
+	if l.ALPN != "" {
+		v.AlpnPolicy = []string{l.ALPN}
+	}
 	a.store.View(func(tx *store.Tx) {
 		for _, r := range a.rulesOf(tx, l.ARN) {
 			if r.Priority == 0 {
@@ -106,7 +135,7 @@ func (a *API) DescribeListeners(ctx context.Context, in *elb.DescribeListenersIn
 		}
 	})
 	if !known {
-		return nil, balancerNotFound()
+		return nil, balancerNotFound(*in.LoadBalancerArn)
 	}
 	if len(rows) < len(in.ListenerArns) {
 		return nil, listenerNotFound()
@@ -126,42 +155,55 @@ func listenerNotFound() error {
 	return &types.ListenerNotFoundException{Message: new("One or more listeners not found")}
 }
 
-// ModifyListener changes a listener's port or default action.
+// ModifyListener changes a listener: its port, its protocol, what it shows and its
+// default action.
 func (a *API) ModifyListener(ctx context.Context, in *elb.ModifyListenerInput) (*elb.ModifyListenerOutput, error) {
-	call := wire.From(ctx)
 	if err := checkPort(in.Port); err != nil {
 		return nil, err
 	}
-	var l listener
-	err := a.store.Update(func(tx *store.Tx) error {
-		var ok bool
-		if l, ok = a.listeners.Get(tx, keyOf(aws.ToString(in.ListenerArn))); !ok || !inScope(call, l.ARN) {
-			return listenerNotFound()
-		}
-		if lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer)); ok && in.Protocol != "" { // it may be what it is
-			if _, err := listenerProtocol(lb, in.Protocol); err != nil {
+	l, err := a.changeListener(ctx, in.ListenerArn, func(tx *store.Tx, l *listener) error {
+		if lb, ok := a.balancers.Get(tx, keyOf(l.LoadBalancer)); ok && in.Protocol != "" {
+			protocol, err := listenerProtocol(lb, in.Protocol)
+			if err != nil {
 				return err
+			}
+			if protocol != l.protocol() { // another has other attributes
+				l.Protocol, l.Attributes = protocol, nil
 			}
 		}
 		if in.Port != nil {
 			l.Port = *in.Port
-			a.listeners.Put(tx, keyOf(l.ARN), l)
 		}
-		if in.DefaultActions == nil {
-			return nil
-		}
-		rules := a.rulesOf(tx, l.ARN)
-		r := rules[len(rules)-1]
-		if err := a.setActions(tx, &r, l, in.DefaultActions); err != nil {
+		if err := a.checkFree(tx, *l); err != nil {
 			return err
 		}
-		a.rules.Put(tx, keyOf(r.ARN), r)
-		return nil
+		if err := a.secure(tx, l, secured{in.Certificates, in.SslPolicy, in.AlpnPolicy}); err != nil {
+			return err
+		}
+		return a.recheck(tx, *l, in.DefaultActions)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &elb.ModifyListenerOutput{Listeners: []types.Listener{a.listenerView(l)}}, nil
+}
+
+// recheck gives a listener another default action, if there is one, and refuses what
+// its rules could not be on it.
+func (a *API) recheck(tx *store.Tx, l listener, actions []types.Action) error {
+	for _, r := range a.rulesOf(tx, l.ARN) {
+		if r.Priority != 0 || actions == nil {
+			if err := a.checkProtocol(tx, r, l.protocol()); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := a.setActions(tx, &r, l, actions); err != nil {
+			return err
+		}
+		a.rules.Put(tx, keyOf(r.ARN), r)
+	}
+	return nil
 }
 
 // DeleteListener removes a listener with its rules.

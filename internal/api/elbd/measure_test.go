@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -39,7 +40,7 @@ func world(t *testing.T) (a *API, url string) {
 		t.Fatal(err)
 	}
 	s := store.Ephemeral()
-	a = New(s, c, balance.New(c, slog.New(slog.DiscardHandler)), Deps{})
+	a = New(s, c, balance.New(c, slog.New(slog.DiscardHandler)), Deps{Certificates: noCertificates{store.NewTable[string](s, "none")}})
 	if err := s.Load(); err != nil {
 		t.Fatal(err)
 	}
@@ -200,3 +201,12 @@ func TestWhatIsGoneHasItsLastMinute(t *testing.T) {
 		left = len(a.Measure(at)[here])
 	}
 }
+
+// noCertificates is a store of certificates in which there are none.
+type noCertificates struct{ table *store.Table[string] }
+
+func (noCertificates) Certificate(*store.Tx, string) (tls.Certificate, bool) {
+	return tls.Certificate{}, false
+}
+
+func (n noCertificates) Table() store.AnyTable { return n.table }

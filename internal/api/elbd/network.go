@@ -15,11 +15,12 @@ import (
 // groups speak TCP.
 
 const (
-	network   = string(types.LoadBalancerTypeEnumNetwork)
-	overTLS   = string(types.ProtocolEnumTls)
-	overTCP   = string(types.ProtocolEnumTcp)
-	overHTTP  = string(types.ProtocolEnumHttp)
-	overHTTPS = string(types.ProtocolEnumHttps)
+	network     = string(types.LoadBalancerTypeEnumNetwork)
+	application = string(types.LoadBalancerTypeEnumApplication)
+	overTLS     = string(types.ProtocolEnumTls)
+	overTCP     = string(types.ProtocolEnumTcp)
+	overHTTP    = string(types.ProtocolEnumHttp)
+	overHTTPS   = string(types.ProtocolEnumHttps)
 )
 
 func (lb loadBalancer) network() bool { return lb.Type == network }
@@ -35,17 +36,17 @@ func pathOf(t types.LoadBalancerTypeEnum) string {
 // listenerProtocol reads the protocol of a listener: it goes by the load balancer.
 // The texts about those of another type are AWS's, observed.
 func listenerProtocol(lb loadBalancer, p types.ProtocolEnum) (string, error) {
-	own, others, list := types.ProtocolEnumHttp, []types.ProtocolEnum{types.ProtocolEnumHttps}, "HTTPS, HTTP"
+	own, others, list := []types.ProtocolEnum{types.ProtocolEnumHttp, types.ProtocolEnumHttps}, []types.ProtocolEnum(nil), "HTTPS, HTTP"
 	if lb.network() {
-		own, others, list = types.ProtocolEnumTcp, []types.ProtocolEnum{types.ProtocolEnumTls, types.ProtocolEnumUdp, types.ProtocolEnumTcpUdp, types.ProtocolEnumQuic, types.ProtocolEnumTcpQuic}, "TLS, TCP, TCP_UDP, UDP"
+		own, others, list = []types.ProtocolEnum{types.ProtocolEnumTcp, types.ProtocolEnumTls}, []types.ProtocolEnum{types.ProtocolEnumUdp, types.ProtocolEnumTcpUdp, types.ProtocolEnumQuic, types.ProtocolEnumTcpQuic}, "TLS, TCP, TCP_UDP, UDP"
 	}
 	switch {
-	case p == own || p == "" && !lb.network():
-		return string(own), nil
+	case slices.Contains(own, p):
+		return string(p), nil
 	case p == "":
 		return "", invalid("A listener protocol must be specified")
 	case slices.Contains(others, p):
-		return "", &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs %s listeners; Protocol '%s' is not performed yet", own, p))}
+		return "", &types.UnsupportedProtocolException{Message: new(fmt.Sprintf("Serin performs TCP and TLS listeners; Protocol '%s' is not performed yet", p))}
 	}
 	return "", invalid("Listener protocol '%s' must be one of '%s'", p, list)
 }

@@ -22,8 +22,9 @@ import (
 // it sees: where listeners listen, which weights are in force, which targets
 // are healthy, which have drained. It looks at what changed, here or there.
 func (a *API) Run(ctx context.Context) error {
-	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups)
+	feed := a.store.Follow(a.wake, a.balancers, a.listeners, a.rules, a.groups, a.deps.Certificates.Table())
 	defer feed.Stop()
+	defer a.logs.close()
 	again := map[string]time.Time{}
 	w := work{map[string]bool{}, map[string]bool{}}
 	for keys := append(feed.Take(), a.observed()...); ; keys = feed.Take() {
@@ -86,7 +87,7 @@ func (a *API) add(w work, keys []store.Key) {
 		for _, k := range keys {
 			_, name := arn.ParseKey(k.Row)
 			switch k.Table {
-			case a.balancers:
+			case a.balancers, a.deps.Certificates.Table():
 				for _, l := range a.listenersBy.Scan(tx, name) {
 					w.listeners[l.ARN] = true
 				}
@@ -200,9 +201,8 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 		return bound{}, false
 	}
 	rules := a.rulesOf(tx, listenerARN)
-	spec := balance.Listener{ID: listenerARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: l.protocol() == overTCP}
+	spec := a.listenerSpec(tx, lb, l, rules)
 	for _, r := range rules {
-		spec.Rules = append(spec.Rules, ruleSpec(r))
 		for _, to := range r.Forward { // it must know where it forwards to
 			if g, ok := a.groups.Get(tx, keyOf(to.Group)); ok && !a.balance.Knows(to.Group) {
 				a.setGroup(tx, g)
@@ -229,6 +229,32 @@ func (a *API) setListener(tx *store.Tx, listenerARN string, weights map[string]a
 		}
 	}
 	return bound{addr.String()}, true
+}
+
+// listenerSpec is a listener in the balancer's words.
+func (a *API) listenerSpec(tx *store.Tx, lb loadBalancer, l listener, rules []rule) balance.Listener {
+	spec := balance.Listener{ID: l.ARN, Bind: fmt.Sprintf("%s:%d", lb.Address, l.Port), TCP: carriesConnections(l.protocol())}
+	about := logged{lb, map[string]int{}, func(string) string { return "" }}
+	for _, r := range rules {
+		spec.Rules = append(spec.Rules, ruleSpec(r))
+		about.priorities[r.ARN] = r.Priority
+	}
+	if encrypted(l.protocol()) {
+		spec.TLS, about.chosen = a.showing(tx, l)
+	}
+	if spec.TCP {
+		spec.Idle = inSeconds(connectionListener.value(l.Attributes, tcpIdleAttribute))
+		return spec
+	}
+	spec.Idle, spec.Life, spec.Headers = inSeconds(lb.setting(idleAttribute)), inSeconds(lb.setting(lifeAttribute)), l.headers(lb.headers())
+	if lb.on(logsAttribute) {
+		spec.Log = func(e *balance.Entry) {
+			if err := a.logs.write(about, e); err != nil {
+				a.balance.Log.Error("an access log cannot be written", "balancer", lb.ARN, "err", err)
+			}
+		}
+	}
+	return spec
 }
 
 // keep makes the row of an observation what was seen of its resource, or lets it
@@ -273,11 +299,16 @@ func (a *API) setGroup(tx *store.Tx, g targetGroup) {
 	spec := groupSpec(g)
 	if !a.balance.Knows(g.ARN) {
 		seen, _ := a.health.Get(tx, keyOf(g.ARN))
-		for i, t := range spec.Targets {
-			h := seen.Targets[t.Addr.String()]
-			if state := balance.HealthState(h.State); h.Registered.UnixNano() == t.Generation && (state == balance.Healthy || state == balance.Unhealthy) {
-				spec.Targets[i].Was = state
+		was := map[balance.Target]balance.HealthState{}
+		for _, t := range g.Targets {
+			h := seen.Targets[endpoint(t.ID, t.Port)]
+			if state := balance.HealthState(h.State); h.Registered.Equal(t.At) && (state == balance.Healthy || state == balance.Unhealthy) {
+				addr, _ := t.addr()
+				was[balance.Target{Addr: addr, Generation: t.At.UnixNano()}] = state
 			}
+		}
+		for i, t := range spec.Targets {
+			spec.Targets[i].Was = was[t]
 		}
 	}
 	a.balance.SetGroup(spec)
@@ -440,7 +471,7 @@ func (a *API) Deregister(tx *store.Tx, groupARN string, t Target) error {
 func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup) error) error {
 	g, ok := a.groups.Get(tx, keyOf(groupARN))
 	if !ok {
-		return groupNotFound()
+		return groupNotFound(groupARN)
 	}
 	if err := fn(&g); err != nil {
 		return err
@@ -466,7 +497,7 @@ func (a *API) HealthOf(groupARN string) map[string]Health {
 				h = registeringHealth
 			}
 			if g.instances() {
-				if state := a.deps.Instances.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
+				if state := a.deps.Network.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
 					h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmpOr(state, "terminated") + " state"}
 				}
 			}

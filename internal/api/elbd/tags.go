@@ -62,10 +62,10 @@ func (a *API) tagged(tx *store.Tx, call *wire.Call, resources []string) error {
 		switch {
 		case strings.Contains(r, ":loadbalancer/"):
 			_, found = a.balancers.Get(tx, keyOf(r))
-			missing = balancerNotFound()
+			missing = balancerNotFound(r)
 		case strings.Contains(r, ":targetgroup/"):
 			_, found = a.groups.Get(tx, keyOf(r))
-			missing = groupNotFound()
+			missing = groupNotFound(r)
 		case strings.Contains(r, ":listener/"):
 			_, found = a.listeners.Get(tx, keyOf(r))
 			missing = listenerNotFound()

@@ -92,7 +92,7 @@ func (a *API) locate(tx *store.Tx, g targetGroup, targets []target) error {
 		if t.Zone != "" {
 			return invalid("You cannot specify an Availability Zone for instance targets")
 		}
-		switch state := a.deps.Instances.State(tx, scopeOf(g.ARN), t.ID); {
+		switch state := a.deps.Network.State(tx, scopeOf(g.ARN), t.ID); {
 		case state == "":
 			return badTarget("The instance ID '%s' does not exist", t.ID)
 		case state == "running" && t.Address == "": // where it is depends on the runtime
@@ -201,7 +201,7 @@ var (
 func (a *API) DescribeTargetHealth(ctx context.Context, in *elb.DescribeTargetHealthInput) (*elb.DescribeTargetHealthOutput, error) {
 	g, ok := a.group(wire.From(ctx), in.TargetGroupArn)
 	if !ok {
-		return nil, groupNotFound()
+		return nil, groupNotFound(aws.ToString(in.TargetGroupArn))
 	}
 	known := append(slices.Clone(g.Targets), g.Draining...)
 	wanted := known

@@ -236,7 +236,7 @@ func TestWhatANetworkLoadBalancerMayNotBe(t *testing.T) {
 			err        error
 		}{
 			{"ValidationError", "Listener protocol 'HTTP' must be one of 'TLS, TCP, TCP_UDP, UDP'", listener("HTTP", w.forward(1))},
-			{"UnsupportedProtocol", "Serin performs TCP listeners; Protocol 'TLS' is not performed yet", listener("TLS", w.forward(1))},
+			{"ValidationError", "A certificate must be specified for TLS listeners", listener("TLS", w.forward(1))},
 			{"UnsupportedProtocol", "Protocol 'UDP' is not performed yet", listener("UDP", w.forward(1))},
 			{"ValidationError", "A listener protocol must be specified", listener("", w.forward(1))},
 			{"InvalidLoadBalancerAction", "'fixed-response' is not valid with a network load balancer", listener("TCP", elbtypes.Action{Type: "fixed-response", FixedResponseConfig: &elbtypes.FixedResponseActionConfig{StatusCode: new("200")}})},

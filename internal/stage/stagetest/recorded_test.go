@@ -173,6 +173,10 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 				tags, err := l.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: []string{balancerOf}})
 				return []any{out, tags}, err
 			}},
+		{"elasticloadbalancing", "SetSecurityGroups", &elb.SetSecurityGroupsInput{LoadBalancerArn: &balancerOf, SecurityGroups: []string{"sg-2"}}, call(ctx, l.SetSecurityGroups),
+			func() (any, error) { return l.DescribeLoadBalancers(ctx, &elb.DescribeLoadBalancersInput{}) }},
+		{"elasticloadbalancing", "SetSubnets", &elb.SetSubnetsInput{LoadBalancerArn: &balancerOf, Subnets: []string{"b"}}, call(ctx, l.SetSubnets), nil},
+		{"elasticloadbalancing", "SetSubnets", &elb.SetSubnetsInput{LoadBalancerArn: &balancerOf, SubnetMappings: []elbtypes.SubnetMapping{{SubnetId: new("c")}}}, call(ctx, l.SetSubnets), nil},
 		{"elasticloadbalancing", "CreateTargetGroup", &elb.CreateTargetGroupInput{Name: new("g"), Protocol: elbtypes.ProtocolEnumHttp, Port: new(int32(80)), TargetType: elbtypes.TargetTypeEnumIp, VpcId: new("vpc-7"), Tags: elbTags}, call(ctx, l.CreateTargetGroup),
 			func() (any, error) {
 				out, err := l.DescribeTargetGroups(ctx, &elb.DescribeTargetGroupsInput{})

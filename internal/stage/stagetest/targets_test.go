@@ -43,6 +43,11 @@ func TestATargetGroupIsCheckedAsItsProtocolAsks(t *testing.T) {
 			t.Errorf("%s is made twice", name)
 		}
 	}
+	changed, err := b.elb.ModifyTargetGroup(b.ctx, &elb.ModifyTargetGroupInput{TargetGroupArn: &b.group, HealthCheckProtocol: "HTTPS", HealthCheckPath: new("/up"), HealthyThresholdCount: new(int32(2))})
+	b.must(changed, err)
+	if g := changed.TargetGroups[0]; g.HealthCheckProtocol != "HTTPS" || *g.HealthCheckPath != "/up" || *g.Matcher.HttpCode != "200" || len(g.LoadBalancerArns) != 1 || g.LoadBalancerArns[0] != b.balancer {
+		t.Errorf("it became %+v", g)
+	}
 	create := func(in elb.CreateTargetGroupInput) error {
 		in.Name, in.Port = new("x"), new(int32(80))
 		_, err := b.elb.CreateTargetGroup(b.ctx, &in)
