@@ -67,6 +67,11 @@ func TestTasksOfBridgesAreBehindPortsOfTheirInstances(t *testing.T) {
 		for _, i := range w.fleet() {
 			ids[*i.ContainerInstanceArn] = *i.Ec2InstanceId
 		}
+		for _, id := range ids { // by hand nobody knows where its ports are
+			if _, err := w.elb.RegisterTargets(t.Context(), &elb.RegisterTargetsInput{TargetGroupArn: &group, Targets: []elbtypes.TargetDescription{{Id: &id}}}); err == nil || !strings.Contains(err.Error(), "cannot be registered by hand") {
+				t.Errorf("%s is answered %v", id, err)
+			}
+		}
 		list, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{})
 		w.must(list, err)
 		tasks, err := w.ecs.DescribeTasks(t.Context(), &ecs.DescribeTasksInput{Tasks: list.TaskArns})
@@ -195,11 +200,6 @@ func TestWhatTasksBehindInstancesAreRefusedFor(t *testing.T) {
 		}
 		if _, err := w.ecs.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: &bridged, LaunchType: types.LaunchTypeEc2}); err == nil || !strings.Contains(err.Error(), "No Container Instances were found in your cluster.") {
 			t.Errorf("without instances a task is answered %v", err)
-		}
-		for id, want := range map[string]string{"10.0.0.1": "The following targets are not valid instances: '10.0.0.1'", "i-0123456789abcdef0": "cannot be registered by hand"} {
-			if _, err := w.elb.RegisterTargets(t.Context(), &elb.RegisterTargetsInput{TargetGroupArn: &instances, Targets: []elbtypes.TargetDescription{{Id: &id}}}); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%s is answered %v, want %s", id, err, want)
-			}
 		}
 		// EXTERNAL is one host, the cluster's.
 		out, err := w.ecs.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: &bridged, LaunchType: types.LaunchTypeExternal, Count: new(int32(2))})
