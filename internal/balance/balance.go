@@ -265,7 +265,7 @@ func (b *Balancer) prepare(spec Listener, l *listener) (*live, error) {
 			n.match = append(n.match, ready)
 		}
 		for _, w := range r.Forward {
-			n.groups, n.meters = append(n.groups, b.groupOf(w.Group)), append(n.meters, load.meter(w.Group))
+			n.groups, n.meters = append(n.groups, b.groupOf(w.Group)), append(n.meters, load.meter(r.ID, w.Group))
 		}
 		if l != nil {
 			for _, o := range l.live.Load().rules {

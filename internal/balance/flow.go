@@ -24,11 +24,21 @@ type Flows struct {
 
 type flowCounts struct {
 	fresh, refused, retried, in, out atomic.Uint64
-	active                           atomic.Int64
+	active, most                     atomic.Int64
+}
+
+func (c *flowCounts) began() {
+	c.fresh.Add(1)
+	raise(&c.most, c.active.Add(1))
 }
 
 func (c *flowCounts) read() Flows {
 	return Flows{c.fresh.Load(), int(c.active.Load()), c.refused.Load(), c.retried.Load(), c.in.Load(), c.out.Load()}
+}
+
+// since is what was counted after before was taken, and what is active.
+func (f Flows) since(before Flows) Flows {
+	return Flows{f.New - before.New, f.Active, f.Refused - before.Refused, f.Retried - before.Retried, f.In - before.In, f.Out - before.Out}
 }
 
 // ListenerFlows is what a TCP listener has carried since it was made.
@@ -36,9 +46,7 @@ func (b *Balancer) ListenerFlows(id string) Flows {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if l := b.listeners[id]; l != nil {
-		if s, ok := l.server.(*flowServer); ok {
-			return s.counts.read()
-		}
+		return l.load.flows.read()
 	}
 	return Flows{}
 }
@@ -57,7 +65,6 @@ type flowServer struct {
 	b       *Balancer
 	l       *listener
 	socket  net.Listener
-	counts  flowCounts
 	carried sync.WaitGroup
 
 	mu     sync.Mutex
@@ -150,16 +157,15 @@ func (s *flowServer) Close() error {
 
 // carry finds a target for a client and moves bytes until both sides have ended.
 func (s *flowServer) carry(client net.Conn) {
-	counts := []*flowCounts{&s.counts}
+	counts := []*flowCounts{&s.l.load.flows}
 	var g *group
 	spec := s.l.live.Load()
 	if to := spec.rules[0].route(); to.group != nil && to.group.known.Load() {
 		g = to.group
-		counts = append(counts, &g.flows)
+		counts = append(counts, &g.flows, &to.meter.flows)
 	}
 	for _, c := range counts {
-		c.fresh.Add(1)
-		c.active.Add(1)
+		c.began()
 		defer c.active.Add(-1)
 	}
 	if spec.tls != nil {

@@ -20,6 +20,7 @@ type Load struct {
 	Opened    uint64         // connections that clients made, and those made to targets
 	Open      int64          // the most of both that were open at one time
 	Bytes     uint64         // from and to clients
+	Flows     Flows          // of a TCP listener; Active is the most that were open at one time
 	Groups    map[string]GroupLoad
 }
 
@@ -41,13 +42,15 @@ type load struct {
 	open             atomic.Int64
 	most             atomic.Int64 // of open
 	underWay         atomic.Int64 // requests
+	flows            flowCounts
 
 	// Under the balancer's mutex:
-	told    sums              // at the last measurement
-	toldOwn map[int]uint64    // codes
-	groups  map[string]*meter // every group that it ever forwarded to
-	rules   map[string]*tally // every rule that it ever had
-	over    bool              // it had no listener and no load at the last measurement
+	told      sums                 // at the last measurement
+	toldOwn   map[int]uint64       // codes
+	toldFlows Flows                //
+	meters    map[[2]string]*meter // by rule and group, all that it ever had
+	rules     map[string]*tally    // every rule that it ever had
+	over      bool                 // it had no listener and no load at the last measurement
 }
 
 type sums struct{ fixed, redirects, bytes, opened uint64 }
@@ -101,16 +104,17 @@ func (t Tally) since(before Tally) Tally {
 	return t
 }
 
-// meter counts for one group of a listener.
+// meter counts for one group of a rule.
 type meter struct {
 	tally
 	load   *load
+	flows  flowCounts
 	failed atomic.Uint64
 	times  atomic.Pointer[metric.Histogram] // nil until there is an answer
 
 	// What was told at the last measurement, under the balancer's mutex:
 	told      Tally
-	toldTimes metric.Counts
+	toldTimes *metric.Counts // nil: nothing
 	toldFails uint64
 }
 
@@ -132,7 +136,7 @@ func (b *Balancer) Measure() []Load {
 	defer b.mu.Unlock()
 	var out []Load
 	for id, l := range b.loads {
-		underWay := l.underWay.Load() > 0 // before its counters: what they miss is still there the next time
+		underWay := l.underWay.Load()+l.flows.active.Load() > 0 // before its counters: what they miss is still there the next time
 		taken, some := l.take(id)
 		if b.listeners[id] == nil && !underWay && !some {
 			// A request may have found its rule and not be counted yet: once more.
@@ -157,18 +161,32 @@ func (l *load) take(id string) (out Load, some bool) {
 		Bytes: now.bytes - l.told.bytes, Opened: now.opened - l.told.opened, Open: l.most.Swap(0),
 	}
 	l.told = now
-	l.raise(l.open.Load())
+	raise(&l.most, l.open.Load())
 	for code, n := range l.codes() {
 		if since := n - l.toldOwn[code]; since > 0 {
 			out.Own[code], l.toldOwn[code] = since, n
 		}
 	}
-	for group, m := range l.groups {
+	flows := l.flows.read()
+	out.Flows, l.toldFlows = flows.since(l.toldFlows), flows
+	out.Flows.Active = int(l.flows.most.Swap(0))
+	raise(&l.flows.most, l.flows.active.Load())
+	for of, m := range l.meters {
 		if g, some := m.take(); some {
-			out.Groups[group] = g
+			out.Groups[of[1]] = out.Groups[of[1]].plus(g)
 		}
 	}
-	return out, len(out.Own)+len(out.Groups) > 0 || out.Bytes+out.Opened > 0
+	return out, len(out.Own)+len(out.Groups) > 0 || out.Bytes+out.Opened+out.Flows.New+out.Flows.In+out.Flows.Out > 0
+}
+
+// plus is what a group has had of two rules.
+func (g GroupLoad) plus(other GroupLoad) GroupLoad {
+	g.Requests, g.Failed = g.Requests+other.Requests, g.Failed+other.Failed
+	for i, n := range other.Codes {
+		g.Codes[i] += n
+	}
+	g.Times.Merge(other.Times)
+	return g
 }
 
 // take is what was counted since the last call.
@@ -179,8 +197,10 @@ func (m *meter) take() (out GroupLoad, some bool) {
 	m.told, m.toldFails = now, fails
 	if h := m.times.Load(); h != nil {
 		counts := h.Counts()
-		out.Times = counts.Since(&m.toldTimes).Set()
-		m.toldTimes = *counts
+		if m.toldTimes == nil {
+			m.toldTimes = new(metric.Counts)
+		}
+		out.Times, m.toldTimes = counts.Since(m.toldTimes).Set(), counts
 	}
 	return out, since != Tally{} || out.Failed > 0 || out.Times.Count > 0
 }
@@ -189,7 +209,7 @@ func (m *meter) take() (out GroupLoad, some bool) {
 func (b *Balancer) loadOf(listener string) *load {
 	l := b.loads[listener]
 	if l == nil {
-		l = &load{toldOwn: map[int]uint64{}, groups: map[string]*meter{}, rules: map[string]*tally{}}
+		l = &load{toldOwn: map[int]uint64{}, meters: map[[2]string]*meter{}, rules: map[string]*tally{}}
 		b.loads[listener] = l
 	}
 	return l
@@ -204,11 +224,12 @@ func (l *load) rule(id string) *tally {
 	return t
 }
 
-func (l *load) meter(group string) *meter {
-	m := l.groups[group]
+func (l *load) meter(rule, group string) *meter {
+	of := [2]string{rule, group}
+	m := l.meters[of]
 	if m == nil {
 		m = &meter{load: l}
-		l.groups[group] = m
+		l.meters[of] = m
 	}
 	return m
 }
@@ -227,13 +248,14 @@ const clientGone = 460
 
 func (l *load) connected() {
 	l.opened.Add(1)
-	l.raise(l.open.Add(1))
+	raise(&l.most, l.open.Add(1))
 }
 
-func (l *load) raise(open int64) {
+// raise makes the most what is open, if that is more.
+func raise(most *atomic.Int64, open int64) {
 	for {
-		most := l.most.Load()
-		if open <= most || l.most.CompareAndSwap(most, open) {
+		was := most.Load()
+		if open <= was || most.CompareAndSwap(was, open) {
 			return
 		}
 	}
@@ -277,15 +299,22 @@ type Stats struct {
 	Open     int64          // of both, now
 	UnderWay int64          // requests
 	Bytes    uint64         // from and to clients
-	Rules    map[string]Tally
-	Groups   map[string]GroupStats
+	Flows    Flows          // of a TCP listener
+	Rules    map[string]RuleStats
 }
 
-// GroupStats is what one group has had of a listener's requests.
+// RuleStats is what a rule has had of a listener's requests.
+type RuleStats struct {
+	Tally
+	Groups map[string]GroupStats // that it forwards to now
+}
+
+// GroupStats is what one group has had of a rule's requests.
 type GroupStats struct {
 	Tally
 	Failed uint64         // connections to targets that could not be made
 	Times  *metric.Counts // from the end of a request to the head of its answer
+	Flows  Flows          // of a TCP listener
 }
 
 // TargetStats is what a target has had since it was put into its group.
@@ -305,13 +334,14 @@ func (b *Balancer) Stats() (list []Stats) {
 		}
 		s := Stats{
 			Listener: id, Own: l.codes(), Opened: l.opened.Load(), Open: l.open.Load(), UnderWay: l.underWay.Load(), Bytes: l.bytes.Load(),
-			Rules: map[string]Tally{}, Groups: map[string]GroupStats{},
+			Flows: l.flows.read(), Rules: map[string]RuleStats{},
 		}
 		for _, r := range b.listeners[id].live.Load().rules {
-			s.Rules[r.ID] = r.tally.read()
+			rule := RuleStats{r.tally.read(), map[string]GroupStats{}}
 			for i, m := range r.meters {
-				s.Groups[r.Forward[i].Group] = GroupStats{m.read(), m.failed.Load(), m.times.Load().Counts()}
+				rule.Groups[r.Forward[i].Group] = GroupStats{m.read(), m.failed.Load(), m.times.Load().Counts(), m.flows.read()}
 			}
+			s.Rules[r.ID] = rule
 		}
 		list = append(list, s)
 	}
