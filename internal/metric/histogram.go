@@ -1,6 +1,8 @@
 package metric
 
 import (
+	"encoding/json"
+	"fmt"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -107,6 +109,65 @@ func (c *Counts) Percentile(p float64) time.Duration {
 		}
 	}
 	return last
+}
+
+// AtMost is how many durations were not above each of the bounds, which ascend,
+// within one percent of the bound.
+func (c *Counts) AtMost(bounds []time.Duration) []uint64 {
+	out := make([]uint64, len(bounds))
+	at := 0
+	for i, n := range c.Buckets {
+		if n == 0 {
+			continue
+		}
+		from, to := histogramBounds(i)
+		for at < len(bounds) && (from+to)/2 > bounds[at] {
+			at++
+		}
+		if at == len(bounds) {
+			break
+		}
+		out[at] += n
+	}
+	for i := 1; i < len(out); i++ {
+		out[i] += out[i-1]
+	}
+	return out
+}
+
+// countsJSON has the buckets that are not empty: the microseconds that their
+// durations are below, and how many they are.
+type countsJSON struct {
+	Sum     time.Duration `json:"nanoseconds"`
+	Buckets [][2]uint64   `json:"belowMicroseconds"`
+}
+
+// MarshalJSON leaves empty buckets out.
+func (c *Counts) MarshalJSON() ([]byte, error) {
+	out := countsJSON{c.Sum, [][2]uint64{}}
+	for i, n := range c.Buckets {
+		if n > 0 {
+			_, to := histogramBounds(i)
+			out.Buckets = append(out.Buckets, [2]uint64{uint64(to / time.Microsecond), n})
+		}
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (c *Counts) UnmarshalJSON(raw []byte) error {
+	var in countsJSON
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return err
+	}
+	*c = Counts{Sum: in.Sum}
+	for _, b := range in.Buckets {
+		if b[0] == 0 || b[0] > 1<<32 {
+			return fmt.Errorf("reading a histogram: no bucket ends at %d microseconds", b[0])
+		}
+		c.Buckets[histogramBucket(time.Duration(b[0]-1)*time.Microsecond)] += b[1]
+	}
+	return nil
 }
 
 // Set is the same as numbers of seconds.
