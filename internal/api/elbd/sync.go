@@ -480,30 +480,33 @@ func (a *API) alter(tx *store.Tx, groupARN string, fn func(*targetGroup) error) 
 	return nil
 }
 
-// HealthOf is the health of a group's targets, by address:port. A target that
+// HealthOf is the health of a group's targets, by ID:port. A target that
 // was registered after the last look is initial, whatever stood at its address
 // before; one that drains is draining.
-func (a *API) HealthOf(groupARN string) map[string]Health {
+func (a *API) HealthOf(groupARN string) (out map[string]Health) {
+	a.store.View(func(tx *store.Tx) { out = a.healthOf(tx, groupARN) })
+	return out
+}
+
+func (a *API) healthOf(tx *store.Tx, groupARN string) map[string]Health {
 	out := map[string]Health{}
-	a.store.View(func(tx *store.Tx) {
-		g, _ := a.groups.Get(tx, keyOf(groupARN))
-		seen, _ := a.health.Get(tx, keyOf(groupARN))
-		for _, t := range g.Draining {
-			out[endpoint(t.ID, t.Port)] = drainingHealth
+	g, _ := a.groups.Get(tx, keyOf(groupARN))
+	seen, _ := a.health.Get(tx, keyOf(groupARN))
+	for _, t := range g.Draining {
+		out[endpoint(t.ID, t.Port)] = drainingHealth
+	}
+	for _, t := range g.Targets {
+		h, ok := seen.Targets[endpoint(t.ID, t.Port)]
+		if !ok || !h.Registered.Equal(t.At) {
+			h = registeringHealth
 		}
-		for _, t := range g.Targets {
-			h, ok := seen.Targets[endpoint(t.ID, t.Port)]
-			if !ok || !h.Registered.Equal(t.At) {
-				h = registeringHealth
+		if g.instances() {
+			if state := a.deps.Network.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
+				h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmpOr(state, "terminated") + " state"}
 			}
-			if g.instances() {
-				if state := a.deps.Network.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
-					h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmpOr(state, "terminated") + " state"}
-				}
-			}
-			out[endpoint(t.ID, t.Port)] = h
 		}
-	})
+		out[endpoint(t.ID, t.Port)] = h
+	}
 	return out
 }
 
