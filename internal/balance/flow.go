@@ -285,6 +285,7 @@ func (s *flowServer) reach(g *group, client netip.AddrPort, counts []*flowCounts
 		conn, err := s.b.Network.Dial(ctx, t.addr.String())
 		cancel()
 		if err == nil {
+			t.requests.Add(1)
 			return t, conn
 		}
 		s.b.leave(g, t)

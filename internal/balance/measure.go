@@ -317,7 +317,8 @@ type GroupStats struct {
 	Flows  Flows          // of a TCP listener
 }
 
-// TargetStats is what a target has had since it was put into its group.
+// TargetStats is what a target has had since it was put into its group; of a TCP
+// listener its requests are flows.
 type TargetStats struct {
 	Target
 	Tally
