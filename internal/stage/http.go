@@ -31,6 +31,7 @@ func (s *Stage) Handler() http.Handler {
 	mux.HandleFunc("GET /_serin/policy", s.leastPrivilege)
 	mux.HandleFunc("GET /_serin/events", s.eventList)
 	mux.HandleFunc("GET /_serin/traffic", s.traffic)
+	mux.Handle("GET /_serin/metrics", s.metrics())
 	mux.HandleFunc("GET /_serin/rollbacks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.ecs.Rollbacks()) })
 	mux.HandleFunc("POST /_serin/time", s.advance)
 	mux.HandleFunc("POST /_serin/exec", s.exec)
@@ -140,18 +141,6 @@ func (s *Stage) decision(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, http.StatusOK, d)
 	}
-}
-
-// traffic counts what each target group has carried, by its ARN: requests and, of
-// network load balancers, connections.
-func (s *Stage) traffic(w http.ResponseWriter, _ *http.Request) {
-	out := map[string]any{}
-	for _, id := range s.balance.Groups() {
-		t, f := s.balance.Traffic(id), s.balance.GroupFlows(id)
-		out[id] = map[string]any{"requests": t.Requests, "2xx": t.Codes[2], "3xx": t.Codes[3], "4xx": t.Codes[4], "5xx": t.Codes[5], "unanswered": t.Codes[0], "retried": t.Retried + f.Retried,
-			"flows": f.New, "activeFlows": f.Active, "refusedFlows": f.Refused, "bytesIn": f.In, "bytesOut": f.Out}
-	}
-	writeJSON(w, http.StatusOK, out)
 }
 
 // advance pushes stage time: {"advance": "10m"} or {"speed": 60}.
