@@ -74,7 +74,7 @@ func (a *app) root() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err.Error()} })
-	c.AddCommand(a.demo(), a.up(), a.down(), a.restart(), a.status(), a.env(), a.time(), a.reset(), a.deploy(), a.watch(), a.approve(), a.rollback(), a.image(), a.instances(), a.cost(), a.spot(), a.capacity(), a.exec(), a.gc(), a.events(), a.explain(), a.policy(), a.version())
+	c.AddCommand(a.demo(), a.up(), a.down(), a.restart(), a.status(), a.env(), a.time(), a.reset(), a.deploy(), a.watch(), a.approve(), a.rollback(), a.image(), a.instances(), a.cost(), a.spot(), a.capacity(), a.exec(), a.gc(), a.events(), a.top(), a.explain(), a.policy(), a.version())
 	return c
 }
 
