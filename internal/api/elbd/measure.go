@@ -14,25 +14,31 @@ import (
 // their targets are, as the metrics of the minute at. The names, dimensions and
 // the conditions under which each is reported are documented:
 // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-cloudwatch-metrics.html
 //
 // Who carried what follows from the ARNs alone, so that a listener and a group
 // that are gone have their last minute.
 func (a *API) Measure(at time.Time) map[arn.Scope][]metric.Datum {
-	m := minute{at: at, balancers: map[string]*carried{}, groups: map[[2]string]*carried{}, data: map[arn.Scope][]metric.Datum{}}
-	for _, l := range a.balance.Measure() {
-		if !ofNetwork(l.Listener) {
-			m.add(l)
-		}
-	}
+	m := minute{at: at, balancers: map[string]*carried{}, networks: map[string]flowing{}, groups: map[[2]string]*carried{}, data: map[arn.Scope][]metric.Datum{}}
+	loads := a.balance.Measure()
 	a.store.View(func(tx *store.Tx) {
+		for _, l := range loads {
+			if ofNetwork(l.Listener) {
+				row, _ := a.listeners.Get(tx, keyOf(l.Listener))
+				m.addFlows(l, row.Protocol)
+			} else {
+				m.add(l)
+			}
+		}
 		for _, g := range a.groups.Scan(tx, "") {
 			for _, lb := range a.usersOf(tx, g.ARN) {
-				if !ofNetwork(lb) {
-					m.group(lb, g.ARN).used = true
-				}
+				m.group(lb, g.ARN).used = true
 			}
 		}
 	})
+	for lb, f := range m.networks {
+		m.report(lb, f.data(), metric.Dimension{Name: "LoadBalancer", Value: last(lb)})
+	}
 	for lb, c := range m.balancers {
 		m.report(lb, c.data(), metric.Dimension{Name: "LoadBalancer", Value: last(lb)})
 	}
@@ -57,7 +63,7 @@ func (a *API) Measure(at time.Time) map[arn.Scope][]metric.Datum {
 }
 
 // ofNetwork says that an ARN is of a network load balancer, whose metrics have
-// another namespace and are not told.
+// another namespace.
 func ofNetwork(resourceARN string) bool { return strings.Contains(resourceARN, "/net/") }
 
 // groupName is a target group as a dimension: targetgroup/NAME/ID.
@@ -73,6 +79,7 @@ func balancerOf(listenerARN string) string {
 type minute struct {
 	at        time.Time
 	balancers map[string]*carried    // by ARN
+	networks  map[string]flowing     // by ARN
 	groups    map[[2]string]*carried // by the ARNs of load balancer and group
 	data      map[arn.Scope][]metric.Datum
 }
@@ -93,7 +100,8 @@ func (m *minute) add(l balance.Load) {
 		c = &carried{}
 		m.balancers[lb] = c
 	}
-	c.fixed, c.bytes, c.opened, c.open = c.fixed+float64(l.Fixed), c.bytes+float64(l.Bytes), c.opened+float64(l.Opened), c.open+float64(l.Open)
+	c.fixed, c.redirects = c.fixed+float64(l.Fixed), c.redirects+float64(l.Redirects)
+	c.bytes, c.opened, c.open = c.bytes+float64(l.Bytes), c.opened+float64(l.Opened), c.open+float64(l.Open)
 	c.flows = c.flows || len(l.Own)+len(l.Groups) > 0
 	for code, n := range l.Own {
 		if class := code / 100; class < len(c.ownClasses) {
@@ -128,22 +136,27 @@ func (m *minute) report(of string, data []metric.Datum, dimensions ...metric.Dim
 	if err != nil {
 		return // it has no account to tell
 	}
+	namespace := "AWS/ApplicationELB"
+	if ofNetwork(of) {
+		namespace = "AWS/NetworkELB"
+	}
 	for _, d := range data {
-		d.Namespace, d.At, d.Dimensions = "AWS/ApplicationELB", m.at, dimensions
+		d.Namespace, d.At, d.Dimensions = namespace, m.at, dimensions
 		m.data[a.Scope()] = append(m.data[a.Scope()], d)
 	}
 }
 
 // carried is the load of a load balancer, or what one of its groups had of it.
 type carried struct {
-	flows                      bool // requests came
-	used                       bool // a rule forwards to it now
-	requests, failed           float64
-	codes                      [6]float64
-	times                      metric.Set
-	ownClasses                 [6]float64 // and these only of a load balancer
-	own5XX                     [5]float64
-	fixed, bytes, opened, open float64
+	flows               bool // requests came
+	used                bool // a rule forwards to it now
+	requests, failed    float64
+	codes               [6]float64
+	times               metric.Set
+	ownClasses          [6]float64 // and these only of a load balancer
+	own5XX              [5]float64
+	fixed, redirects    float64
+	bytes, opened, open float64
 }
 
 func (c *carried) add(g balance.GroupLoad) {
@@ -173,6 +186,7 @@ var measures = []struct {
 	{"HTTPCode_ELB_503_Count", "Count", func(c *carried) metric.Set { return ones(c.own5XX[3]) }},
 	{"HTTPCode_ELB_504_Count", "Count", func(c *carried) metric.Set { return ones(c.own5XX[4]) }},
 	{"HTTP_Fixed_Response_Count", "Count", func(c *carried) metric.Set { return ones(c.fixed) }},
+	{"HTTP_Redirect_Count", "Count", func(c *carried) metric.Set { return ones(c.redirects) }},
 	{"ActiveConnectionCount", "Count", func(c *carried) metric.Set { return one(c.open) }},
 	{"NewConnectionCount", "Count", func(c *carried) metric.Set { return one(c.opened) }},
 	{"ProcessedBytes", "Bytes", func(c *carried) metric.Set { return one(c.bytes) }},

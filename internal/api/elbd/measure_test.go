@@ -3,11 +3,14 @@ package elbd
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -104,10 +107,13 @@ func told(t *testing.T, data []metric.Datum, at time.Time) []string {
 	t.Helper()
 	lines := map[string]bool{}
 	for _, d := range data {
-		if d.Namespace != "AWS/ApplicationELB" || !d.At.Equal(at) {
+		whose, namespace := "", "AWS/ApplicationELB"
+		if strings.HasPrefix(d.Dimensions[len(d.Dimensions)-1].Value, "net/") {
+			namespace = "AWS/NetworkELB"
+		}
+		if d.Namespace != namespace || !d.At.Equal(at) {
 			t.Errorf("%s is of %s at %v", d.Name, d.Namespace, d.At)
 		}
-		whose := ""
 		for _, dim := range d.Dimensions {
 			whose += fmt.Sprintf(" %s=%s", dim.Name, dim.Value)
 		}
@@ -210,3 +216,78 @@ func (noCertificates) Certificate(*store.Tx, string) (tls.Certificate, bool) {
 }
 
 func (n noCertificates) Table() store.AnyTable { return n.table }
+
+func TestAMinuteOfANetworkLoadBalancer(t *testing.T) {
+	a, _ := world(t)
+	netARN, flowARN, flows := named("loadbalancer/net/edge/0123456789abcdef"), named("listener/net/edge/0123456789abcdef/2222222222222222"), named("targetgroup/flows/cccccccccccccccc")
+	says, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { says.Close() })
+	go func() {
+		for {
+			conn, err := says.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "hello")
+			conn.Close()
+		}
+	}()
+	port := int32(says.Addr().(*net.TCPAddr).Port)
+	a.write(t, func(tx *store.Tx) {
+		a.balancers.Put(tx, keyOf(netARN), loadBalancer{ARN: netARN, Name: "edge", Type: network, Address: "127.0.0.1"})
+		a.listeners.Put(tx, keyOf(flowARN), listener{ARN: flowARN, LoadBalancer: netARN, Protocol: overTCP})
+		r := named("listener-rule/net/edge/0123456789abcdef/2222222222222222/0")
+		a.rules.Put(tx, keyOf(r), rule{ARN: r, Listener: flowARN, Forward: []weighted{{flows, 1}}})
+		a.groups.Put(tx, keyOf(flows), targetGroup{ARN: flows, Protocol: overTCP, HealthProtocol: overTCP, Interval: 30, Timeout: 5, Healthy: 5, Unhealthy: 2,
+			Type: "ip", Targets: []target{{ID: "127.0.0.1", Port: port}}})
+	})
+	t.Cleanup(func() { a.balance.RemoveListener(flowARN) })
+	var at bound
+	a.store.View(func(tx *store.Tx) { at, _ = a.bound.Get(tx, keyOf(flowARN)) })
+	minute := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	of := func() []string {
+		return slices.DeleteFunc(told(t, a.Measure(minute)[here], minute), func(line string) bool { return !strings.Contains(line, "=net/") })
+	}
+	hosts := `
+		HealthyHostCount TargetGroup=targetgroup/flows/cccccccccccccccc LoadBalancer=net/edge/0123456789abcdef: 1 0 0 0 Count
+		UnHealthyHostCount TargetGroup=targetgroup/flows/cccccccccccccccc LoadBalancer=net/edge/0123456789abcdef: 1 0 0 0 Count`
+	quiet := hosts + `
+		ActiveFlowCount LoadBalancer=net/edge/0123456789abcdef: 1 0 0 0 Count
+		NewFlowCount LoadBalancer=net/edge/0123456789abcdef: 1 0 0 0 Count
+		ProcessedBytes LoadBalancer=net/edge/0123456789abcdef: 1 Bytes`
+	compare(t, of(), quiet)
+	for range 3 { // one after another
+		conn, err := net.Dial("tcp", at.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said, err := io.ReadAll(conn); err != nil || string(said) != "hello" {
+			t.Fatalf("%q, %v", said, err)
+		}
+		conn.Close()
+		for a.balance.ListenerFlows(flowARN).Active > 0 {
+			runtime.Gosched()
+		}
+	}
+	compare(t, of(), hosts+`
+		ActiveFlowCount LoadBalancer=net/edge/0123456789abcdef: 1 1 1 1 Count
+		ActiveFlowCount_TCP LoadBalancer=net/edge/0123456789abcdef: 1 1 1 1 Count
+		NewFlowCount LoadBalancer=net/edge/0123456789abcdef: 1 3 3 3 Count
+		NewFlowCount_TCP LoadBalancer=net/edge/0123456789abcdef: 1 3 3 3 Count
+		ProcessedBytes LoadBalancer=net/edge/0123456789abcdef: 1 Bytes
+		ProcessedBytes_TCP LoadBalancer=net/edge/0123456789abcdef: 1 15 15 15 Bytes`)
+	compare(t, of(), quiet)
+}
+
+func TestRedirectsAreTold(t *testing.T) {
+	m := minute{at: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), balancers: map[string]*carried{}, data: map[arn.Scope][]metric.Datum{}}
+	m.add(balance.Load{Listener: lARN, Own: map[int]uint64{301: 2}, Redirects: 2})
+	m.report(lbARN, m.balancers[lbARN].data(), metric.Dimension{Name: "LoadBalancer", Value: last(lbARN)})
+	compare(t, told(t, m.data[here], m.at), `
+		RequestCount LoadBalancer=app/web/0123456789abcdef: 1 0 0 0 Count
+		HTTPCode_ELB_3XX_Count LoadBalancer=app/web/0123456789abcdef: 2 2 1 1 Count
+		HTTP_Redirect_Count LoadBalancer=app/web/0123456789abcdef: 2 2 1 1 Count`)
+}
