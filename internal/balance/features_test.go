@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -21,6 +22,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -398,5 +400,24 @@ func TestAnAnswerThatHasBegunIsNotBegunAgain(t *testing.T) {
 	}
 	if codes[200] != 2 || codes[502] != 2 || x.Traffic("a").Retried != 0 {
 		t.Errorf("the answers were %v, %d retried", codes, x.Traffic("a").Retried)
+	}
+}
+
+func TestAConnectionOnWhichNothingMovesIsReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	x := balancer(t, nil, nil, 1, 0)
+	x.SetGroup(Group{ID: "a", Targets: targets(l.Addr().(*net.TCPAddr).AddrPort()), Check: Check{TCP: true, Interval: time.Hour, Timeout: time.Second, Healthy: 1, Unhealthy: 1}})
+	addr := x.listen(t, Listener{ID: "n", TCP: true, Idle: time.Millisecond, Rules: []Rule{{ID: "r", Forward: []Weighted{{"a", 1}}}}})
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("it ends with %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -186,11 +187,16 @@ func (s *flowServer) carry(client net.Conn) {
 	f.client.init(client, larges)
 	f.target.init(to, larges)
 	if s.enlist(g, t, f) && g.introduces(f) == nil {
+		limit := cmp.Or(spec.Idle, flowIdle)
+		idle := time.AfterFunc(limit, f.cut)
+		defer idle.Stop()
 		f.carry(func(n int) {
+			idle.Reset(limit)
 			for _, c := range counts {
 				c.in.Add(uint64(n))
 			}
 		}, func(n int) {
+			idle.Reset(limit)
 			for _, c := range counts {
 				c.out.Add(uint64(n))
 			}
@@ -200,6 +206,10 @@ func (s *flowServer) carry(client net.Conn) {
 	}
 	s.delist(g, t, f)
 }
+
+// flowIdle is after how long a connection is reset on which nothing moves, documented:
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html#connection-idle-timeout
+const flowIdle = 350 * time.Second
 
 // secured is a client's connection under TLS, nil if they do not agree.
 func secured(client net.Conn, spec *live) net.Conn {

@@ -15,7 +15,7 @@ type Listener struct {
 	Rules []Rule // in the order they are tried; the last matches everything
 
 	// Wall time:
-	Idle time.Duration // after which a connection with nothing on it is closed; 0: 60 s, documented
+	Idle time.Duration // after which a connection with nothing on it is closed; 0: 60 s, 350 s if it carries connections, documented
 	Life time.Duration // after which a client's connection takes no more requests; 0: an hour, documented
 
 	Headers Headers
