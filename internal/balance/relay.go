@@ -453,7 +453,7 @@ func (x *exchange) settle() (again bool) {
 		x.up = nil
 		return false
 	}
-	if clean && x.answer.persists() && !x.reply.toEnd && len(x.up.unread()) == 0 {
+	if clean && x.answer.persists() && !x.reply.toEnd && !x.head.doubt && len(x.up.unread()) == 0 {
 		x.up.keep(time.Now())
 	} else {
 		x.up.end()

@@ -1,0 +1,36 @@
+package balance_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"serin/internal/balance"
+)
+
+// target says to the second must not become somebody else's answer.
+func TestAnAmbiguousRequestIsTheLastOfItsTargetsConnection(t *testing.T) {
+	second := crlf("GET /second HTTP/1.1", "Host: h")
+	naive := raw(t, func(p *peer) { // which has never heard of a GET with a body
+		for p.any() {
+			line := p.head()[0]
+			if strings.Contains(line, "/second") { // takes its time
+				p.in.Peek(p.in.Buffered() + 1)
+			}
+			p.say(crlf("HTTP/1.1 200 OK", fmt.Sprint("Content-Length: ", len(line))), line)
+		}
+	})
+	w := carry(t, balance.Listener{}, naive)
+	for range 3 {
+		p := w.dial()
+		p.say(crlf("GET /first HTTP/1.1", "Host: h", fmt.Sprint("Content-Length: ", len(second))), second)
+		p.answer("GET")
+		other := w.dial()
+		other.say(crlf("GET /other HTTP/1.1", "Host: h"))
+		if resp, body := other.answer("GET"); !strings.Contains(body, "/other") {
+			t.Fatalf("another client got %s %q", resp.Status, body)
+		}
+		p.Close()
+		other.Close()
+	}
+}
