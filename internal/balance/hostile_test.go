@@ -34,3 +34,24 @@ func TestAnAmbiguousRequestIsTheLastOfItsTargetsConnection(t *testing.T) {
 		other.Close()
 	}
 }
+
+// that has gone.
+func TestATargetThatDiesDuringABodyIsABadGateway(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		dies := raw(t, func(p *peer) {
+			p.head()
+			if abort {
+				p.abort()
+			}
+		})
+		w := carry(t, balance.Listener{}, dies)
+		p := w.dial()
+		p.say(crlf("POST / HTTP/1.1", "Host: h", "Content-Length: 1000"), "the beginning")
+		if resp, _, err := p.next("POST"); err != nil || resp.StatusCode != 502 {
+			t.Errorf("aborted %v: the client got %v, %v", abort, resp, err)
+		}
+		if own := w.Stats()[0].Own; own[502] != 1 || own[460] != 0 {
+			t.Errorf("aborted %v: it was counted as %v", abort, own)
+		}
+	}
+}

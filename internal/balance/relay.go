@@ -232,7 +232,7 @@ func (x *exchange) ask(first []byte) error {
 				return errSlow
 			case verdict == late:
 				return context.DeadlineExceeded
-			case verdict == left || errors.As(x.unsent, &unread):
+			case verdict == left || errors.As(x.unsent, &unread) && !errors.Is(x.unsent, os.ErrDeadlineExceeded): // which is drop's
 				return context.Canceled
 			case !repeatable || x.begun || errors.As(err, &wrong):
 				return err
