@@ -2,6 +2,7 @@ package balance_test
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -53,5 +54,31 @@ func TestATargetThatDiesDuringABodyIsABadGateway(t *testing.T) {
 		if own := w.Stats()[0].Own; own[502] != 1 || own[460] != 0 {
 			t.Errorf("aborted %v: it was counted as %v", abort, own)
 		}
+	}
+}
+
+// follows the request belongs to the new protocol all the same.
+func TestAnUpgradeMayComeBeforeTheEndOfItsRequest(t *testing.T) {
+	agreed, got := make(chan bool), make(chan string)
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 101 Switching Protocols", "Connection: upgrade", "Upgrade: echo"))
+		agreed <- true
+		b := make([]byte, len("body and more"))
+		io.ReadFull(p.in, b)
+		got <- string(b)
+	})
+	w := carry(t, balance.Listener{}, target)
+	for range 20 {
+		p := w.dial()
+		p.say(crlf("POST / HTTP/1.1", "Host: h", "Connection: upgrade", "Upgrade: echo", "Content-Length: 4"), "b")
+		within(t, agreed, "the agreement")
+		for _, c := range "ody and more" {
+			p.say(string(c))
+		}
+		if s := within(t, got, "what was sent"); s != "body and more" {
+			t.Fatalf("the target got %q", s)
+		}
+		p.Close()
 	}
 }

@@ -534,6 +534,12 @@ func (x *exchange) tunnel() bool {
 		x.drop()
 		return x.refuse(502)
 	}
+	if x.beside { // what follows the request is of the new protocol
+		x.beside = false
+		if x.unsent = <-x.sending; x.unsent != nil {
+			return x.cut()
+		}
+	}
 	x.out = append(appendResponse(x.out[:0], &x.answer, x.spec.Headers, false), "Connection: upgrade\r\n"...)
 	x.out = append(x.out, "\r\n"...)
 	x.up.take(x.answer.size)
