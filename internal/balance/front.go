@@ -40,6 +40,7 @@ type front struct {
 type client struct {
 	conn
 	f      *front
+	under  net.Conn // as it was accepted; Conn is its goroutine's alone, and may become one of TLS
 	peer   netip.AddrPort
 	secure *tls.ConnectionState // nil without TLS
 	since  time.Time
@@ -108,7 +109,7 @@ func (f *front) admit(nc net.Conn) bool {
 	if f.closing.Load() {
 		return false
 	}
-	c := &client{f: f, since: time.Now()}
+	c := &client{f: f, under: nc, since: time.Now()}
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
 	}
@@ -215,6 +216,9 @@ func (f *front) watch() {
 	}
 }
 
+// wake ends whoever reads from the connection, or will.
+func (c *client) wake() { c.under.SetReadDeadline(longAgo) }
+
 // look is the warden's look at a client where nothing has happened for so long.
 func (c *client) look(for_, limit time.Duration) {
 	over := for_ > limit
@@ -251,7 +255,7 @@ func (c *client) sentence(v verdict) {
 		if v == late && c.phase.Load() == asking {
 			c.wake() // whoever reads its body
 		} else {
-			c.SetDeadline(longAgo)
+			c.under.SetDeadline(longAgo)
 		}
 	}
 }
@@ -316,7 +320,7 @@ func (f *front) Close() error {
 		if c.up != nil {
 			c.up.SetDeadline(longAgo)
 		}
-		c.SetDeadline(longAgo)
+		c.under.SetDeadline(longAgo)
 		c.mu.Unlock()
 	}
 	f.mu.Unlock()

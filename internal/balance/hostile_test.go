@@ -1,8 +1,10 @@
 package balance_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -80,5 +82,22 @@ func TestAnUpgradeMayComeBeforeTheEndOfItsRequest(t *testing.T) {
 			t.Fatalf("the target got %q", s)
 		}
 		p.Close()
+	}
+}
+
+// A listener may go while its clients shake hands.
+func TestAListenerMayGoDuringAHandshake(t *testing.T) {
+	cert, _ := authority(t)
+	for range 10 {
+		w := carry(t, balance.Listener{TLS: &balance.TLS{Certificates: []tls.Certificate{cert}}})
+		p := w.dial()
+		p.say("\x16\x03\x01")
+		for w.Stats()[0].Open == 0 {
+			runtime.Gosched()
+		}
+		w.RemoveListener("l")
+		if !p.over() {
+			t.Error("the connection is still open")
+		}
 	}
 }
