@@ -173,8 +173,15 @@ func (f *front) carry(c *client) {
 func (c *client) await() bool {
 	c.moved.Store(c.f.coarse.Load())
 	c.phase.Store(waiting)
+	last := c.f.closing.Load() // so part may have looked before
+	if last {
+		c.SetReadDeadline(time.Now().Add(parting))
+	}
 	if len(c.unread()) == 0 && c.fill() != nil {
 		return false
+	}
+	if last {
+		c.SetReadDeadline(time.Time{})
 	}
 	return c.phase.CompareAndSwap(waiting, heading)
 }

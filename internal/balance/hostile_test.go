@@ -4,9 +4,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"serin/internal/balance"
 )
@@ -82,6 +85,32 @@ func TestAnUpgradeMayComeBeforeTheEndOfItsRequest(t *testing.T) {
 			t.Fatalf("the target got %q", s)
 		}
 		p.Close()
+	}
+}
+
+// A listener that goes waits for requests, not for connections that have had theirs.
+func TestAListenerThatGoesDoesNotWaitForConnectionsThatAreKept(t *testing.T) {
+	asked, go_ := make(chan bool), make(chan bool)
+	target := web(t, func(w http.ResponseWriter, r *http.Request) { asked <- true; <-go_ })
+	w := carry(t, balance.Listener{}, target)
+	p := w.dial()
+	p.say(crlf("GET / HTTP/1.1", "Host: h"))
+	<-asked
+	w.RemoveListener("l")
+	for { // until it takes no more
+		c, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	close(go_)
+	began := time.Now()
+	if resp, _ := p.answer("GET"); resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("got %s, which closes: %v", resp.Status, resp.Close)
+	}
+	if !p.over() {
+		t.Errorf("after %v the connection is still open", time.Since(began))
 	}
 }
 

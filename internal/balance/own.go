@@ -55,7 +55,7 @@ func (x *exchange) answerSelf(code int, contentType, body, location string) (aga
 		x.c.pass(n)
 		whole = err == nil && x.body.done()
 	}
-	x.persist = x.persist && whole
+	x.persist = x.persist && whole && !x.f.closing.Load()
 	if x.say(code, contentType, body, location) != nil {
 		return false
 	}

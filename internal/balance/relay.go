@@ -377,7 +377,7 @@ func (x *exchange) pass() (again bool) {
 	}
 	x.reply = responseBody(&x.answer, x.isHead)
 	bare := x.old && x.reply.chunked
-	x.persist = x.persist && !x.reply.toEnd && !bare
+	x.persist = x.persist && !x.reply.toEnd && !bare && !x.f.closing.Load()
 	x.renderAnswer()
 	x.c.phase.Store(answering)
 	x.c.progress()
