@@ -324,6 +324,9 @@ func (f *front) Close() error {
 	for c := range f.open {
 		c.phase.Store(ended)
 		c.mu.Lock()
+		if c.verdict == none {
+			c.verdict = left // or the target's connection would be kept, with its deadline
+		}
 		if c.up != nil {
 			c.up.SetDeadline(longAgo)
 		}
