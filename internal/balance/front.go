@@ -151,7 +151,7 @@ func (f *front) carry(c *client) {
 		}
 	}
 	for c.await() {
-		if c.speaksHTTP2() {
+		if c.secure == nil && c.speaksHTTP2() { // under TLS it would have said so before
 			c.meters = true
 			first := c.buffered()
 			c.Conn = &clientConn{connection{Conn: c.Conn, load: f.l.load}}

@@ -1,6 +1,7 @@
 package balance_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -111,6 +112,33 @@ func TestAListenerThatGoesDoesNotWaitForConnectionsThatAreKept(t *testing.T) {
 	}
 	if !p.over() {
 		t.Errorf("after %v the connection is still open", time.Since(began))
+	}
+}
+
+// Over TLS it is ALPN that says which protocol is spoken.
+func TestThePrefaceOfHTTP2OverTLSNeedsItsName(t *testing.T) {
+	cert, _ := authority(t)
+	w := carry(t, balance.Listener{TLS: &balance.TLS{Certificates: []tls.Certificate{cert}}}, web(t, func(http.ResponseWriter, *http.Request) {}))
+	for range 3 {
+		conn, err := tls.Dial("tcp", w.addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		conn.SetReadDeadline(time.Now().Add(patience))
+		b, _ := io.ReadAll(io.LimitReader(conn, 12))
+		if !strings.HasPrefix(string(b), "HTTP/1.1 ") {
+			t.Errorf("it was answered %q", b)
+		}
+		conn.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for w.Stats()[0].Open != 0 && ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	if n := w.Stats()[0].Open; n != 0 {
+		t.Errorf("%d connections are open", n)
 	}
 }
 
