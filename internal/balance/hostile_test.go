@@ -115,6 +115,30 @@ func TestAListenerThatGoesDoesNotWaitForConnectionsThatAreKept(t *testing.T) {
 	}
 }
 
+// broken the request, and is left.
+func TestATargetThatChangesProtocolUnaskedIsABadGateway(t *testing.T) {
+	gone := make(chan bool, 16)
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 101 Switching Protocols", "Connection: upgrade", "Upgrade: echo"))
+		gone <- p.over()
+	})
+	w := carry(t, balance.Listener{}, target)
+	c := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	c.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	defer c.CloseIdleConnections()
+	resp, err := c.Get(w.url("/"))
+	if err != nil || resp.StatusCode != 502 {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	if !within(t, gone, "the end of the target's connection") {
+		t.Error("the target's connection stays open")
+	}
+	if n := w.TargetStats("g")[0].InFlight; n != 0 {
+		t.Errorf("%d requests are under way", n)
+	}
+}
+
 // Over TLS it is ALPN that says which protocol is spoken.
 func TestThePrefaceOfHTTP2OverTLSNeedsItsName(t *testing.T) {
 	cert, _ := authority(t)

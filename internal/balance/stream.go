@@ -149,6 +149,7 @@ func (s *stream) complete(r *http.Response) {
 var (
 	errNoTarget = errors.New("the target group has no targets")
 	errSources  = errors.New("there are too many addresses in X-Forwarded-For")
+	errSwitched = errors.New("the target changes the protocol unasked")
 	errMismatch = errors.New("the target group speaks another version of HTTP")
 )
 
@@ -284,6 +285,10 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 		out.URL.Scheme = "https"
 	}
 	resp, err := s.b.transportFor(v).RoundTrip(out)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body.Close()
+		err = errSwitched
+	}
 	if !slow.Stop() && err != nil {
 		err = context.DeadlineExceeded
 	}
