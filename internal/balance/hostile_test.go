@@ -139,6 +139,44 @@ func TestATargetThatChangesProtocolUnaskedIsABadGateway(t *testing.T) {
 	}
 }
 
+// Over HTTP/2 as over HTTP/1.1 it is silence that ends an exchange, not its length.
+func TestOnlySilenceEndsAStream(t *testing.T) {
+	const idle = 400 * time.Millisecond
+	target := web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stops" {
+			w.Write([]byte("some"))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return
+		}
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n)
+	})
+	w := carry(t, balance.Listener{Idle: idle}, target)
+	c := &http.Client{Timeout: patience, Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	c.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	defer c.CloseIdleConnections()
+	out, in := io.Pipe()
+	go func() {
+		defer in.Close()
+		for range 10 {
+			<-time.After(idle / 4)
+			in.Write([]byte("more"))
+		}
+	}()
+	resp, err := c.Post(w.url("/"), "text/plain", out)
+	if err != nil || resp.StatusCode != 200 {
+		t.Errorf("a long upload got %v, %v", resp, err)
+	}
+	resp, err = c.Get(w.url("/stops"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil || strings.Contains(err.Error(), "Client.Timeout") {
+		t.Errorf("an answer that stops ends with %v", err)
+	}
+}
+
 // Over TLS it is ALPN that says which protocol is spoken.
 func TestThePrefaceOfHTTP2OverTLSNeedsItsName(t *testing.T) {
 	cert, _ := authority(t)

@@ -277,8 +277,13 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 		s.sent.Store(int64(time.Since(s.began)))
 	}})
 	ctx, cancel := context.WithCancelCause(ctx)
-	slow := time.AfterFunc(s.spec.idle(), func() { cancel(context.DeadlineExceeded) })
+	idle := s.spec.idle()
+	slow := time.AfterFunc(idle, func() { cancel(context.DeadlineExceeded) })
+	stir := func() { slow.Reset(idle) }
 	out := r.Clone(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		out.Body = &stirring{r.Body, stir}
+	}
 	v := s.group.version.Load()
 	out.URL.Host = t.at
 	if v.tls {
@@ -289,17 +294,19 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		err = errSwitched
 	}
-	if !slow.Stop() && err != nil {
-		err = context.DeadlineExceeded
-	}
 	if err != nil {
+		if context.Cause(ctx) == context.DeadlineExceeded {
+			err = context.DeadlineExceeded
+		}
+		slow.Stop()
 		cancel(nil)
 		s.b.leave(s.group, t)
 		return nil, err
 	}
 	s.took = time.Since(s.began) - time.Duration(s.sent.Load())
 	s.choice.answered(resp.StatusCode, s.took)
-	resp.Body = &counted{resp.Body, sync.OnceFunc(func() { cancel(nil); s.b.leave(s.group, t) })}
+	stir()
+	resp.Body = &counted{&stirring{resp.Body, stir}, sync.OnceFunc(func() { slow.Stop(); cancel(nil); s.b.leave(s.group, t) })}
 	return resp, nil
 }
 
@@ -357,6 +364,20 @@ type counted struct {
 func (c *counted) Close() error {
 	defer c.done()
 	return c.ReadCloser.Close()
+}
+
+// stirring is a body that says when some of it has come.
+type stirring struct {
+	io.ReadCloser
+	stir func()
+}
+
+func (s *stirring) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if n > 0 {
+		s.stir()
+	}
+	return n, err
 }
 
 // buffers lends the proxy its copy buffers.
