@@ -220,3 +220,20 @@ func TestAListenerMayGoDuringAHandshake(t *testing.T) {
 		}
 	}
 }
+
+// ends with an empty body has broken off.
+func TestAnAnswerWithoutABodyEndsAStreamWithItsHead(t *testing.T) {
+	w := carry(t, balance.Listener{}, web(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Length", "0") }))
+	c := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	c.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	defer c.CloseIdleConnections()
+	for i := range 200 {
+		resp, err := c.Get(w.url("/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if as := fmt.Sprintf("%T", resp.Body); !strings.Contains(as, "noBody") { // http2noBodyReader
+			t.Fatalf("answer %d goes on after its head", i)
+		}
+	}
+}

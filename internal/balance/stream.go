@@ -29,6 +29,7 @@ type stream struct {
 	request request
 	sender  sender
 	grpc    bool
+	bare    bool // the answer has no body
 	began   time.Time
 	took    time.Duration
 	sent    atomic.Int64 // since it began; 0: it is still being sent
@@ -128,6 +129,7 @@ var ownNames = map[string]bool{
 
 // complete puts into an answer what a load balancer does.
 func (s *stream) complete(r *http.Response) {
+	s.bare = r.ContentLength == 0
 	if s.sticks() {
 		sets := func(name string) bool {
 			for _, line := range r.Header["Set-Cookie"] {
@@ -227,7 +229,16 @@ func (t *told) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap is for http.ResponseController.
+// FlushError is for http.ResponseController. A head with nothing behind it is not sent
+// before it is known to be the end.
+func (t *told) FlushError() error {
+	if t.s.bare {
+		return nil
+	}
+	return http.NewResponseController(t.ResponseWriter).Flush()
+}
+
+// Unwrap is, too.
 func (t *told) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
 // carrier sends a stream's request to the target that was chosen.
