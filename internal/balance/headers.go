@@ -201,7 +201,7 @@ func appendResponse(out []byte, h *head, rules Headers, framed bool) []byte {
 			out = appendField(out, text(f.name), f.value)
 		}
 	}
-	if h.chunked && framed {
+	if h.chunked && framed && h.code != 204 { // RFC 9112, 6.1
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	for _, own := range rules.Answers {

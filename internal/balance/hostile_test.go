@@ -237,3 +237,20 @@ func TestAnAnswerWithoutABodyEndsAStreamWithItsHead(t *testing.T) {
 		}
 	}
 }
+
+// An answer that can have no body is said to have none, whatever its target says.
+func TestAnAnswerThatCanHaveNoBodyHasNoCoding(t *testing.T) {
+	w := carry(t, balance.Listener{}, raw(t, func(p *peer) {
+		for p.any() {
+			p.head()
+			p.say(crlf("HTTP/1.1 204 No Content", "Transfer-Encoding: chunked"), "0\r\n\r\n")
+		}
+	}))
+	p := w.dial()
+	p.say(crlf("GET / HTTP/1.1", "Host: h"))
+	for _, line := range p.head() {
+		if strings.HasPrefix(line, "Transfer-Encoding") {
+			t.Errorf("it has %q", line)
+		}
+	}
+}
