@@ -78,6 +78,7 @@ type Balancer struct {
 
 type listener struct {
 	server server
+	socket net.Listener
 	addr   netip.AddrPort
 	at     string // addr in words
 	live   atomic.Pointer[live]
@@ -224,6 +225,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 		if was := l.live.Load(); was.Bind != spec.Bind || was.TCP != spec.TCP || (was.TLS == nil) != (spec.TLS == nil) {
 			delete(b.listeners, spec.ID)
 			defer b.use(was.rules, -1) // when the new ones are counted
+			l.socket.Close()           // its port may be wanted again at once
 			go shutdown(l.server)
 			l = nil
 		}
@@ -237,7 +239,7 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("listening on %s: %w", spec.Bind, err)
 		}
-		l = &listener{addr: socket.Addr().(*net.TCPAddr).AddrPort(), load: b.loadOf(spec.ID)}
+		l = &listener{socket: socket, addr: socket.Addr().(*net.TCPAddr).AddrPort(), load: b.loadOf(spec.ID)}
 		l.at = l.addr.String()
 		b.listeners[spec.ID] = l
 		defer b.serve(l, socket, spec.TCP) // when its rules are there

@@ -204,6 +204,24 @@ func TestThePrefaceOfHTTP2OverTLSNeedsItsName(t *testing.T) {
 	}
 }
 
+// A listener that comes under TLS keeps its port.
+func TestAListenerThatComesUnderTLSKeepsItsPort(t *testing.T) {
+	cert, _ := authority(t)
+	w := carry(t, balance.Listener{})
+	for range 6 {
+		was := w.addr
+		w.spec.Bind = was
+		if w.spec.TLS == nil {
+			w.spec.TLS = &balance.TLS{Certificates: []tls.Certificate{cert}}
+		} else {
+			w.spec.TLS = nil
+		}
+		if w.listen(); w.addr != was {
+			t.Errorf("it was at %s and is at %s", was, w.addr)
+		}
+	}
+}
+
 // A listener may go while its clients shake hands.
 func TestAListenerMayGoDuringAHandshake(t *testing.T) {
 	cert, _ := authority(t)
