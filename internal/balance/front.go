@@ -160,9 +160,12 @@ func (f *front) carry(c *client) {
 		}
 		x := exchanges.Get().(*exchange)
 		x.c, x.f = c, f
-		again := x.run()
+		again, parts := x.run(), x.parts
 		x.reset()
 		exchanges.Put(x)
+		if parts {
+			c.linger()
+		}
 		if !again {
 			return
 		}

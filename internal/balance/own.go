@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The balancer's own answers over HTTP/1.1.
@@ -27,8 +29,7 @@ func (x *exchange) turnAway(err error) bool {
 	x.persist = false
 	x.sender.now = time.Now()
 	x.f.l.load.answered(code)
-	x.say(code, "text/html", page(code), "")
-	x.c.linger()
+	x.parts = x.say(code, "text/html", page(code), "") == nil
 	return false
 }
 
@@ -59,9 +60,7 @@ func (x *exchange) answerSelf(code int, contentType, body, location string) (aga
 	if x.say(code, contentType, body, location) != nil {
 		return false
 	}
-	if !whole {
-		x.c.linger()
-	}
+	x.parts = !whole || !x.persist && x.c.saysMore()
 	return x.persist
 }
 
@@ -164,6 +163,20 @@ func (c *client) linger() {
 		}
 		taken += len(c.unread())
 	}
+}
+
+// saysMore reports whether something has come that nobody will read: a connection
+// that is closed on it is reset.
+func (c *client) saysMore() (yes bool) {
+	if len(c.unread()) > 0 || c.socket == nil {
+		return len(c.unread()) > 0
+	}
+	c.socket.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, _ := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		yes = n > 0
+	})
+	return yes
 }
 
 // For how long, and for how many bytes, a client is listened to in vain; guessed.

@@ -46,6 +46,7 @@ type exchange struct {
 	begun   bool         // something of an answer has gone to the client, an interim one
 	answer  head
 	reply   body
+	parts   bool   // it is the last, of a client that may still send
 	note    *Entry // nil if nobody logs
 }
 
@@ -459,10 +460,8 @@ func (x *exchange) settle() (again bool) {
 		x.up.end()
 	}
 	x.up = nil
-	if !clean {
-		x.c.linger()
-		return false
-	}
+	x.persist = x.persist && clean
+	x.parts = !clean || !x.persist && x.c.saysMore()
 	return x.persist
 }
 
