@@ -33,7 +33,8 @@ type head struct {
 	expects  bool // Expect: 100-continue
 	host     []byte
 	hosts    int
-	named    bool // Connection names other headers
+	options  int  // of Connection
+	named    bool // one of them is another header's name
 	trailers bool // TE: trailers
 }
 
@@ -131,7 +132,8 @@ var (
 	errSlow      = &refusal{408, "the client does not send the body"}
 )
 
-// Limits of a head, documented; that of the number of headers is guessed.
+// Limits of a head, documented; those of the number of headers and of what Connection
+// names are guessed: each header is looked for among them.
 // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
 const (
 	maxRequestLine  = 16 << 10
@@ -139,6 +141,7 @@ const (
 	maxRequestHead  = 64 << 10
 	maxResponseHead = 32 << 10
 	maxFields       = 1000
+	maxOptions      = 100
 )
 
 // text is bytes of a buffer as a string, which is valid as long as they are.
@@ -352,6 +355,9 @@ func (h *head) understand(f field) error {
 		h.hosts++
 	case connection_:
 		for option := range bytes.SplitSeq(f.value, comma) {
+			if h.options++; h.options > maxOptions {
+				return errMany
+			}
 			switch option = trim(option); {
 			case len(option) == 0:
 			case equalFold(option, "close"):

@@ -67,6 +67,9 @@ func TestHeadsAreRefusedForWhatIsWrongWithThem(t *testing.T) {
 		line + "X: " + strings.Repeat("a", 17<<10):                                errBig,
 		line + strings.Repeat("X: "+strings.Repeat("a", 8<<10)+"\r\n", 9):         errBig,
 		line + strings.Repeat("X: y\r\n", 1001):                                   errMany,
+		line + "Connection: " + strings.Repeat("x,", 99) + "x\r\n\r\n":            nil,
+		line + "Connection: " + strings.Repeat("x,", 100) + "x\r\n\r\n":           errMany,
+		line + "Connection: " + strings.Repeat(",", 101) + "\r\n\r\n":             errMany,
 	} {
 		var h head
 		if err := h.parseRequest([]byte(in)); !errors.Is(err, want) {
