@@ -194,14 +194,6 @@ func (c *conn) Read(p []byte) (int, error) {
 // CloseWrite ends what is written, where the connection can.
 func (c *conn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// SetLinger is what reset asks for.
-func (c *conn) SetLinger(seconds int) error {
-	if l, ok := c.Conn.(interface{ SetLinger(seconds int) error }); ok {
-		return l.SetLinger(seconds)
-	}
-	return nil
-}
-
 // longAgo is a deadline that is over.
 var longAgo = time.Unix(1, 0)
 

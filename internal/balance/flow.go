@@ -79,8 +79,8 @@ type flow struct{ client, target *conn }
 
 // cut resets both.
 func (f *flow) cut() {
-	reset(f.client)
-	reset(f.target)
+	reset(f.client.Conn)
+	reset(f.target.Conn)
 }
 
 // closeWrite ends one way of a connection, where its kind of network can: TCP does,
@@ -92,8 +92,11 @@ func closeWrite(c net.Conn) error {
 	return nil
 }
 
+// reset ends a connection as nobody can take it for an end: under TLS nothing is said.
 func reset(c net.Conn) {
-	if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+	if s, ok := c.(*tls.Conn); ok {
+		reset(s.NetConn())
+	} else if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
 		l.SetLinger(0)
 	}
 	c.Close()

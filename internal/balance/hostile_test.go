@@ -46,3 +46,25 @@ func TestAListenerThatComesUnderTLSKeepsItsPort(t *testing.T) {
 		}
 	}
 }
+
+// its target has broken it off.
+func TestABrokenAnswerIsNotWholeUnderTLSEither(t *testing.T) {
+	cert, _ := authority(t)
+	come := make(chan bool)
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 200 OK"), "some")
+		<-come
+		p.abort()
+	})
+	w := carry(t, balance.Listener{TLS: &balance.TLS{Certificates: []tls.Certificate{cert}}}, target)
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	resp, err := c.Get("https://" + w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	come <- true
+	if body, err := io.ReadAll(resp.Body); err == nil {
+		t.Errorf("%q came and no error", body)
+	}
+}

@@ -288,6 +288,14 @@ func (c *clientConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// SetLinger is what reset asks for.
+func (c *clientConn) SetLinger(seconds int) error {
+	if l, ok := c.Conn.(interface{ SetLinger(seconds int) error }); ok {
+		return l.SetLinger(seconds)
+	}
+	return nil
+}
+
 // CloseWrite lets the server end an answer before it ends the connection.
 func (c *clientConn) CloseWrite() error { return closeWrite(c.Conn) }
 
