@@ -68,3 +68,15 @@ func TestABrokenAnswerIsNotWholeUnderTLSEither(t *testing.T) {
 		t.Errorf("%q came and no error", body)
 	}
 }
+
+// answered with it.
+func TestAFixedAnswerThatCanHaveNoBodyHasNone(t *testing.T) {
+	w := carry(t, balance.Listener{Rules: []balance.Rule{{ID: "r", Fixed: &balance.Fixed{Code: 204, ContentType: "text/plain", Body: "words"}}}})
+	p := w.dial()
+	for range 2 {
+		p.say(crlf("GET / HTTP/1.1", "Host: h"))
+		if resp, _ := p.answer("GET"); resp.StatusCode != 204 || resp.Header.Get("Content-Length") != "" {
+			t.Errorf("got %s, %v", resp.Status, resp.Header)
+		}
+	}
+}

@@ -83,8 +83,10 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 	if location != "" {
 		out = appendField(out, "Location", []byte(location))
 	}
-	out = append(out, "Content-Length: "...)
-	out = append(strconv.AppendInt(out, int64(len(body)), 10), "\r\n"...)
+	if code != http.StatusNoContent { // RFC 9110, 8.6
+		out = append(out, "Content-Length: "...)
+		out = append(strconv.AppendInt(out, int64(len(body)), 10), "\r\n"...)
+	}
 	if x.spec != nil {
 		for _, h := range x.spec.Headers.Answers {
 			out = appendField(out, h.Name, []byte(h.Value))
@@ -95,7 +97,7 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 	} else {
 		out = append(out, "Connection: close\r\n\r\n"...)
 	}
-	if !x.isHead {
+	if !x.isHead && code != http.StatusNoContent {
 		out = append(out, body...)
 	}
 	x.out = out
