@@ -377,6 +377,9 @@ func (b *Balancer) mark(g *group) {
 	g.used = used
 	for _, t := range g.targets {
 		b.plan(g, t, b.Clock.Now())
+		if !used { // no check comes by to end what is kept
+			t.kept.prune(time.Now(), false)
+		}
 	}
 	g.mu.Unlock()
 	if changed {

@@ -80,3 +80,23 @@ func TestAFixedAnswerThatCanHaveNoBodyHasNone(t *testing.T) {
 		}
 	}
 }
+
+// A group that no rule forwards to any more keeps no connections.
+func TestAGroupThatIsNotUsedKeepsNoConnections(t *testing.T) {
+	ended := make(chan bool, 1)
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 200 OK", "Content-Length: 0"))
+		ended <- p.over()
+	})
+	w := carry(t, balance.Listener{}, target)
+	p := w.dial()
+	p.say(crlf("GET / HTTP/1.1", "Host: h", "Connection: close"))
+	p.answer("GET")
+	p.over()
+	w.spec.Rules = []balance.Rule{{ID: "r", Fixed: &balance.Fixed{Code: 200}}}
+	w.listen()
+	if !within(t, ended, "the end of the connection") {
+		t.Error("it is still open")
+	}
+}
