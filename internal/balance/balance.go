@@ -308,6 +308,7 @@ func (b *Balancer) serve(l *listener, socket net.Listener, tcp bool) {
 	}
 	f := newFront(b, l, socket)
 	l.server = f
+	f.carried.Go(func() { f.h2.Serve(f.handed) }) // before anybody can wait for it
 	go f.serve()
 }
 

@@ -82,7 +82,6 @@ func newFront(b *Balancer, l *listener, socket net.Listener) *front {
 
 // serve accepts until the front is shut down.
 func (f *front) serve() {
-	f.carried.Go(func() { f.h2.Serve(f.handed) })
 	pause := 5 * time.Millisecond
 	for {
 		nc, err := f.socket.Accept()
