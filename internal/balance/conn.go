@@ -197,9 +197,6 @@ func (c *conn) CloseWrite() error { return closeWrite(c.Conn) }
 // longAgo is a deadline that is over.
 var longAgo = time.Unix(1, 0)
 
-// wake ends whoever reads from the connection, or will.
-func (c *conn) wake() { c.SetReadDeadline(longAgo) }
-
 // ended reports whether the other side has ended its sending, without reading. It
 // tells nothing of connections that are none of the machine's sockets.
 func (c *conn) ended() (yes bool) {
