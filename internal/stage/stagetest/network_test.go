@@ -115,6 +115,11 @@ func TestACanaryBehindANetworkLoadBalancer(t *testing.T) {
 		w.must(first, err)
 		w.ends(first, types.ServiceDeploymentStatusSuccessful)
 
+		listeners, err := w.elb.DescribeListeners(t.Context(), &elb.DescribeListenersInput{LoadBalancerArn: &w.balancer})
+		w.must(listeners, err)
+		for _, l := range listeners.Listeners { // a connection may be silent for longer than 350 s
+			w.must(w.elb.ModifyListenerAttributes(t.Context(), &elb.ModifyListenerAttributesInput{ListenerArn: l.ListenerArn, Attributes: []elbtypes.ListenerAttribute{{Key: new("tcp.idle_timeout.seconds"), Value: new("6000")}}}))
+		}
 		open, _ := w.dialer()
 		fresh, transport := w.dialer()
 		transport.DisableKeepAlives = true
