@@ -28,7 +28,8 @@ type front struct {
 	quit    chan struct{} // closed when everybody has gone
 	once    sync.Once
 	watched sync.WaitGroup
-	coarse  atomic.Int64 // the time in nanoseconds when the warden looked last
+	began   time.Time
+	coarse  atomic.Int64 // nanoseconds since began, when the warden looked last: no clock that is set
 
 	mu      sync.Mutex
 	open    map[*client]bool
@@ -75,7 +76,7 @@ const (
 const wardenRound = 250 * time.Millisecond
 
 func newFront(b *Balancer, l *listener, socket net.Listener) *front {
-	f := &front{b: b, l: l, socket: socket, open: map[*client]bool{}, quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
+	f := &front{began: time.Now(), b: b, l: l, socket: socket, open: map[*client]bool{}, quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
 	f.h2 = newHTTP2(b, l)
 	return f
 }
@@ -119,7 +120,7 @@ func (f *front) admit(nc net.Conn) bool {
 	}
 	if !f.warden {
 		f.warden = true
-		f.coarse.Store(c.since.UnixNano())
+		f.coarse.Store(int64(time.Since(f.began)))
 		f.watched.Go(f.watch)
 	}
 	c.moved.Store(f.coarse.Load())
@@ -150,7 +151,7 @@ func (f *front) carry(c *client) {
 		}
 	}
 	for c.await() {
-		if c.secure == nil && c.speaksHTTP2() { // under TLS it would have said so before
+		if c.secure == nil && !f.l.live.Load().Headers.NoHTTP2 && c.speaksHTTP2() { // under TLS it would have said so before
 			c.meters = true
 			first := c.buffered()
 			c.Conn = &clientConn{connection{Conn: c.Conn, load: f.l.load}}
@@ -209,8 +210,8 @@ func (f *front) watch() {
 			return
 		case <-time.After(wardenRound):
 		}
-		now := time.Now()
-		f.coarse.Store(now.UnixNano())
+		now := time.Since(f.began)
+		f.coarse.Store(int64(now))
 		spec := f.l.live.Load()
 		f.mu.Lock()
 		if len(f.open) == 0 {
@@ -219,7 +220,7 @@ func (f *front) watch() {
 			return
 		}
 		for c := range f.open {
-			c.look(now.Sub(time.Unix(0, c.moved.Load())), spec.idle())
+			c.look(now-time.Duration(c.moved.Load()), spec.idle())
 		}
 		f.mu.Unlock()
 	}
