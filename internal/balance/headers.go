@@ -194,7 +194,7 @@ func appendResponse(out []byte, h *head, rules Headers, framed bool) []byte {
 	out = append(out, "\r\n"...)
 	for i := range h.fields {
 		f := &h.fields[i]
-		if f.kind == contentLength && (h.both || h.code == 204 || h.code < 200) || f.kind == upgradeTo && h.code != 101 {
+		if f.kind == contentLength && (h.both || h.code == 204 || h.code < 200) || f.kind == upgradeTo && h.code != 101 && h.code != 426 {
 			continue
 		}
 		if !h.hop(f) {

@@ -455,7 +455,7 @@ func (x *exchange) settle() (again bool) {
 		return false
 	}
 	if clean && x.answer.persists() && !x.reply.toEnd && !x.head.doubt && len(x.up.unread()) == 0 {
-		x.up.keep(time.Now())
+		x.up.keep(time.Now(), (x.isHead || x.answer.code == 304) && (x.answer.said || x.answer.chunked))
 	} else {
 		x.up.end()
 	}

@@ -92,8 +92,9 @@ func newStream(b *Balancer, l *listener, r *http.Request) *stream {
 // appendRequest gives one of HTTP/1.1.
 func (s *stream) rewrite(r *httputil.ProxyRequest) {
 	h, rules := r.Out.Header, s.spec.Headers
-	r.Out.URL.Scheme, r.Out.URL.Host = "http", "target" // which one is said when it is sent
-	r.Out.URL.RawQuery = r.In.URL.RawQuery              // as it came, whatever is in it
+	r.Out.URL.Scheme, r.Out.URL.Host = "http", "target"        // which one is said when it is sent
+	r.Out.Close = safe(r.In.Method) && r.In.ContentLength != 0 // a target that reads no body of it takes that for a request
+	r.Out.URL.RawQuery = r.In.URL.RawQuery                     // as it came, whatever is in it
 	r.Out.Host = text(s.sender.appendHost(nil, rules, []byte(r.In.Host)))
 	h.Del("X-Forwarded-For")
 	came := strings.Join(r.In.Header.Values("X-Forwarded-For"), ", ")

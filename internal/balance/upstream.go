@@ -17,6 +17,7 @@ type upstream struct {
 	load   *load // of the listener that it was made for
 	since  time.Time
 	used   bool // it has carried a request
+	doubt  bool // more may come of the last answer than its head says
 	peek   func(fd uintptr)
 	silent bool // what peek found: open, and nothing has come
 }
@@ -44,7 +45,7 @@ func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh,
 		if u == nil {
 			break
 		}
-		if repeatable && now.Sub(u.since) < freshFor || u.alive() {
+		if repeatable && !u.doubt && now.Sub(u.since) < freshFor || u.alive() {
 			return u, nil
 		}
 		u.end()
@@ -83,9 +84,10 @@ func (k *kept) take() *upstream {
 	return u
 }
 
-// keep keeps a connection for the next request, or ends it.
-func (u *upstream) keep(now time.Time) {
-	u.since, u.used = now, true
+// keep keeps a connection for the next request, or ends it. With doubt it is looked at
+// before it is used.
+func (u *upstream) keep(now time.Time, doubt bool) {
+	u.since, u.used, u.doubt = now, true, doubt
 	k := &u.target.kept
 	k.mu.Lock()
 	if !k.over && len(k.list) < maxKept {
