@@ -19,17 +19,18 @@ import (
 // No deadline is set for each request: a warden looks at all connections four times
 // a second and ends what has waited too long, or whose client has gone.
 type front struct {
-	b       *Balancer
-	l       *listener
-	socket  net.Listener
-	h2      *http.Server
-	handed  *handedOver
-	carried sync.WaitGroup
-	quit    chan struct{} // closed when everybody has gone
-	once    sync.Once
-	watched sync.WaitGroup
-	began   time.Time
-	coarse  atomic.Int64 // nanoseconds since began, when the warden looked last: no clock that is set
+	b        *Balancer
+	l        *listener
+	socket   net.Listener
+	h2       *http.Server
+	handed   *handedOver
+	accepted chan struct{} // closed when no more will be
+	carried  sync.WaitGroup
+	quit     chan struct{} // closed when everybody has gone
+	once     sync.Once
+	watched  sync.WaitGroup
+	began    time.Time
+	coarse   atomic.Int64 // nanoseconds since began, when the warden looked last: no clock that is set
 
 	mu      sync.Mutex
 	open    map[*client]bool
@@ -76,13 +77,14 @@ const (
 const wardenRound = 250 * time.Millisecond
 
 func newFront(b *Balancer, l *listener, socket net.Listener) *front {
-	f := &front{began: time.Now(), b: b, l: l, socket: socket, open: map[*client]bool{}, quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
+	f := &front{began: time.Now(), b: b, l: l, socket: socket, open: map[*client]bool{}, accepted: make(chan struct{}), quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
 	f.h2 = newHTTP2(b, l)
 	return f
 }
 
 // serve accepts until the front is shut down.
 func (f *front) serve() {
+	defer close(f.accepted)
 	pause := 5 * time.Millisecond
 	for {
 		nc, err := f.socket.Accept()
@@ -95,20 +97,15 @@ func (f *front) serve() {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		if !f.admit(nc) {
-			nc.Close()
-			return
-		}
+		f.admit(nc)
 	}
 }
 
-// admit begins to serve a connection, unless the front is closing.
-func (f *front) admit(nc net.Conn) bool {
+// admit begins to serve a connection: one that has been accepted has its answer, also
+// when the front is closing.
+func (f *front) admit(nc net.Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closing.Load() {
-		return false
-	}
 	c := &client{f: f, under: nc, since: time.Now()}
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
@@ -127,7 +124,6 @@ func (f *front) admit(nc net.Conn) bool {
 	f.open[c] = true
 	f.l.load.connected()
 	f.carried.Go(func() { f.carry(c) })
-	return true
 }
 
 // carry serves a connection to its end.
@@ -277,6 +273,7 @@ func (f *front) Shutdown(ctx context.Context) error {
 	f.closing.Store(true)
 	f.mu.Unlock()
 	f.socket.Close()
+	<-f.accepted
 	f.part(ctx)
 	err := f.h2.Shutdown(ctx)
 	f.handed.Close()
@@ -318,12 +315,14 @@ func (f *front) part(ctx context.Context) {
 	})
 }
 
-const parting = 250 * time.Millisecond
+const parting = time.Second
 
 // Close cuts all connections and returns when they have ended.
 func (f *front) Close() error {
-	f.mu.Lock()
 	f.closing.Store(true)
+	err := f.socket.Close()
+	<-f.accepted
+	f.mu.Lock()
 	for c := range f.open {
 		c.phase.Store(ended)
 		c.mu.Lock()
@@ -337,7 +336,7 @@ func (f *front) Close() error {
 		c.mu.Unlock()
 	}
 	f.mu.Unlock()
-	err := errors.Join(f.socket.Close(), f.h2.Close())
+	err = errors.Join(err, f.h2.Close())
 	f.handed.Close()
 	f.leave()
 	return err

@@ -24,6 +24,7 @@ func TestACutClientsTargetIsNotKept(t *testing.T) {
 	far, _ := net.Pipe()
 	defer theirs.Close()
 	f := newFront(b, &listener{load: b.loadOf("l")}, socket)
+	go f.serve()
 	one := &client{f: f, under: ours}
 	f.open[one] = true
 	up := &upstream{load: f.l.load}
