@@ -6,18 +6,20 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"serin/internal/arn"
 )
 
 // metrics is the view of the traffic as Prometheus reads it. Load balancers and
 // target groups have the names that they have as dimensions in CloudWatch.
 func (s *Stage) metrics() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&scraped{view: s.Traffic})
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p := pour{}
+		p.traffic(s.Traffic())
+		w.Header().Set("Content-Type", expositionType)
+		if err := p.write(w); err != nil {
+			s.log.Debug("telling what is carried", "err", err)
+		}
+	})
 }
 
 // responseBounds are the buckets of response times: those of Prometheus' clients,
@@ -36,10 +38,6 @@ var (
 	ofTarget   = append(ofGroup[:3:3], "target", "cluster", "service", "revision", "task_definition")
 	ofRevision = []string{"account", "region", "cluster", "service", "revision", "task_definition"}
 )
-
-func describe(name, help string, labels []string, more ...string) *prometheus.Desc {
-	return prometheus.NewDesc("serin_"+name, help, append(labels[:len(labels):len(labels)], more...), nil)
-}
 
 var (
 	seriesInFlight        = describe("lb_requests_in_flight", "Requests under way.", ofListener)
@@ -64,21 +62,8 @@ var (
 	seriesTraffic         = describe("service_traffic_weight", "Percent of traffic that the running deployment asks for a revision.", ofRevision, "traffic")
 )
 
-// scraped collects the view when it is asked; it keeps nothing.
-type scraped struct{ view func() Traffic }
-
-// Describe is every series that there may be.
-func (c *scraped) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{seriesInFlight, seriesOpen, seriesOpened, seriesRefused, seriesBytes, seriesOwn, seriesMatched, seriesRequests, seriesResponses, seriesSeconds, seriesUnreached, seriesWeight, seriesWeightWanted,
-		seriesRetries, seriesTargets, seriesTargetRequests, seriesTargetResponses, seriesTargetInFlight, seriesTasks, seriesTraffic} {
-		out <- d
-	}
-}
-
-// Collect is the view now.
-func (c *scraped) Collect(out chan<- prometheus.Metric) {
-	p := pour{out}
-	view := c.view()
+// traffic is the view now.
+func (p pour) traffic(view Traffic) {
 	for _, lb := range view.LoadBalancers {
 		for _, l := range lb.Listeners {
 			p.listener(l, append(placeOf(lb.ARN), balancerName(lb.ARN), strconv.Itoa(int(l.Port))))
@@ -116,22 +101,11 @@ func lastPart(resourceARN string) string {
 	return resourceARN[strings.LastIndexByte(resourceARN, '/')+1:]
 }
 
-// pour makes metrics.
-type pour struct{ out chan<- prometheus.Metric }
-
-func (p pour) count(d *prometheus.Desc, n uint64, labels []string, more ...string) {
-	p.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), append(labels[:len(labels):len(labels)], more...)...)
-}
-
-func (p pour) level(d *prometheus.Desc, n float64, labels []string, more ...string) {
-	p.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, append(labels[:len(labels):len(labels)], more...)...)
-}
-
 // codes is a series for each class of codes, those that nobody has had too, so that
 // a rate begins at zero.
-func (p pour) codes(d *prometheus.Desc, codes Codes, labels []string) {
+func (p pour) codes(s *series, codes Codes, labels []string) {
 	for class := 1; class < len(codes); class++ {
-		p.count(d, codes[class], labels, strconv.Itoa(class)+"xx")
+		p.count(s, codes[class], labels, strconv.Itoa(class)+"xx")
 	}
 }
 
@@ -159,11 +133,7 @@ func (p pour) share(s ShareTraffic, labels []string) {
 	p.count(seriesUnreached, s.Failed, labels)
 	p.level(seriesWeight, float64(s.InForce), labels)
 	p.level(seriesWeightWanted, float64(s.Wanted), labels)
-	buckets := map[float64]uint64{}
-	for i, n := range s.Times.AtMost(responseBounds) {
-		buckets[responseBounds[i].Seconds()] = n
-	}
-	p.out <- prometheus.MustNewConstHistogram(seriesSeconds, s.Times.Count(), s.Times.Sum.Seconds(), buckets, labels...)
+	p.times(seriesSeconds, s.Times, responseBounds, labels)
 }
 
 func (p pour) group(g GroupTraffic, labels []string, revisions map[string][]string) {
