@@ -11,7 +11,7 @@ func (x *exchange) entry() *Entry {
 	h := &x.head
 	e := &Entry{
 		Kind: x.sender.proto(), Began: x.sender.now, Client: x.sender.peer, Receiving: -1, Processing: -1, Responding: -1, Code: -1, TargetCode: -1,
-		Received: int64(h.size), Method: string(h.method), Proto: "HTTP/1.1", URL: fullURL(&x.request, x.sender.proto(), x.sender.port),
+		Method: string(h.method), Proto: "HTTP/1.1", URL: fullURL(&x.request, x.sender.proto(), x.sender.port),
 	}
 	if x.old {
 		e.Proto = "HTTP/1.0"
@@ -43,7 +43,7 @@ func (x *exchange) log() {
 // entry is the note of a stream that is over.
 func (s *stream) entry(out *told) *Entry {
 	e := &Entry{
-		Kind: "h2", Began: s.began, Ended: time.Now(), Client: s.sender.peer, Receiving: -1, Processing: -1, Responding: -1, Code: out.code, TargetCode: -1, Sent: out.sent,
+		Kind: "h2", Began: s.began, Ended: time.Now(), Client: s.sender.peer, Receiving: -1, Processing: -1, Responding: -1, Code: out.code, TargetCode: -1, Received: s.received.Load(), Sent: out.sent,
 		Method: s.request.method, Proto: "HTTP/2.0", URL: fullURL(&s.request, s.sender.proto(), s.sender.port),
 		UserAgent: s.request.header.Get("User-Agent"), Trace: s.request.header.Get("X-Amzn-Trace-Id"),
 	}

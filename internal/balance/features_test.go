@@ -311,6 +311,35 @@ func TestEveryRequestIsTold(t *testing.T) {
 	}
 }
 
+// What goes over a connection under TLS is counted once, by the listener and in the
+// note of its request.
+func TestBytesUnderTLSAreCountedOnce(t *testing.T) {
+	x := balancer(t, []netip.AddrPort{backend(t, "", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	told := make(chan Entry, 1)
+	addr := x.listen(t, Listener{ID: "l", TLS: &TLS{Certificates: []tls.Certificate{certificate(t, "x")}}, Rules: []Rule{{ID: "r", Forward: []Weighted{{"a", 1}}}}, Log: func(e *Entry) { told <- *e }})
+	const size = 1 << 20
+	for _, http2 := range []bool{false, true} {
+		c := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: http2, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		resp, err := c.Post("https://"+addr.String(), "text/plain", strings.NewReader(strings.Repeat("x", size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if n != size || err != nil {
+			t.Fatalf("%d bytes came back, %v", n, err)
+		}
+		c.CloseIdleConnections()
+		if e := <-told; e.Received < size || e.Received > size+2000 || e.Sent < size || e.Sent > size+2000 {
+			t.Errorf("HTTP/2 %v: %d bytes came and %d went", http2, e.Received, e.Sent)
+		}
+		if l := x.measured(t); l.Bytes < 2*size || l.Bytes > 2*size+200_000 { // with what TLS and HTTP/2 add
+			t.Errorf("HTTP/2 %v: %d bytes were counted", http2, l.Bytes)
+		}
+	}
+}
+
 // A connection to a target of a network load balancer begins with who it is from,
 // where that is wanted, also under TLS.
 func TestAConnectionIsIntroduced(t *testing.T) {

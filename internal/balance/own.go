@@ -54,6 +54,7 @@ func (x *exchange) answerSelf(code int, contentType, body, location string) (aga
 	if whole && !x.body.done() {
 		n, err := x.body.scan(x.c.unread())
 		x.c.pass(n)
+		x.received(n)
 		whole = err == nil && x.body.done()
 	}
 	x.persist = x.persist && whole && !x.f.closing.Load()

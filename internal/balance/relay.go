@@ -142,7 +142,7 @@ func (x *exchange) begin() error {
 	if x.spec.Log != nil {
 		x.note = x.entry()
 	}
-	x.f.l.load.bytes.Add(uint64(h.size))
+	x.received(h.size)
 	return nil
 }
 
@@ -199,7 +199,7 @@ func (x *exchange) render() (first []byte, err error) {
 		return nil, err
 	}
 	x.c.pass(n)
-	x.f.l.load.bytes.Add(uint64(n))
+	x.received(n)
 	if len(x.out)+n <= cap(x.out) {
 		x.out = append(x.out, in[:n]...)
 		return nil, nil
@@ -329,7 +329,7 @@ func (x *exchange) sendBody() {
 	c := x.c
 	c.pool = larges
 	err := x.body.move(besides{x}, &c.conn, false, func(n int) {
-		x.f.l.load.bytes.Add(uint64(n))
+		x.received(n)
 		c.progress()
 	})
 	c.pool = pages
@@ -360,7 +360,7 @@ func (x *exchange) interim() error {
 	x.begun = true
 	x.out = append(appendResponse(x.out[:0], &x.answer, Headers{}, false), "\r\n"...)
 	x.up.take(x.answer.size)
-	x.f.l.load.bytes.Add(uint64(len(x.out)))
+	x.sent(len(x.out))
 	_, err := x.c.Write(x.out)
 	return err
 }
@@ -438,9 +438,24 @@ func (x *exchange) begins(bare bool) error {
 	return err
 }
 
+// carried counts what went over the client's connection, unless that does.
+func (x *exchange) carried(n int) {
+	if !x.c.meters {
+		x.f.l.load.bytes.Add(uint64(n))
+	}
+}
+
+// received counts what came from the client.
+func (x *exchange) received(n int) {
+	x.carried(n)
+	if x.note != nil {
+		x.note.Received += int64(n)
+	}
+}
+
 // sent counts what went to the client.
 func (x *exchange) sent(n int) {
-	x.f.l.load.bytes.Add(uint64(n))
+	x.carried(n)
 	if x.note != nil {
 		x.note.Sent += int64(n)
 	}
@@ -549,7 +564,7 @@ func (x *exchange) tunnel() bool {
 	x.sent(len(x.out))
 	x.c.releaseIfRead()
 	t := flow{&x.c.conn, &x.up.conn}
-	t.carry(func(n int) { x.f.l.load.bytes.Add(uint64(n)); x.c.progress() }, func(n int) { x.sent(n); x.c.progress() })
+	t.carry(func(n int) { x.received(n); x.c.progress() }, func(n int) { x.sent(n); x.c.progress() })
 	x.drop()
 	return false
 }

@@ -155,7 +155,7 @@ type Entry struct {
 	Client, Target                    netip.AddrPort
 	Receiving, Processing, Responding time.Duration
 	Code, TargetCode                  int
-	Received, Sent                    int64 // bytes from and to the client
+	Received, Sent                    int64 // bytes from and to the client; of HTTP/2 without heads
 	Method, URL, Proto, UserAgent     string
 	Cipher, TLSVersion, ServerName    string // of TLS
 	Rule, Group                       string

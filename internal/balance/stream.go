@@ -33,6 +33,8 @@ type stream struct {
 	began   time.Time
 	took    time.Duration
 	sent    atomic.Int64 // since it began; 0: it is still being sent
+
+	received atomic.Int64 // bytes of the body
 }
 
 type streamKey struct{}
@@ -291,10 +293,10 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	idle := s.spec.idle()
 	slow := time.AfterFunc(idle, func() { cancel(context.DeadlineExceeded) })
-	stir := func() { slow.Reset(idle) }
+	stir := func(int) { slow.Reset(idle) }
 	out := r.Clone(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
-		out.Body = &stirring{r.Body, stir}
+		out.Body = &stirring{r.Body, func(n int) { stir(n); s.received.Add(int64(n)) }}
 	}
 	v := s.group.version.Load()
 	out.URL.Host = t.at
@@ -317,7 +319,7 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	}
 	s.took = time.Since(s.began) - time.Duration(s.sent.Load())
 	s.choice.answered(resp.StatusCode, s.took)
-	stir()
+	stir(0)
 	resp.Body = &counted{&stirring{resp.Body, stir}, sync.OnceFunc(func() { slow.Stop(); cancel(nil); s.b.leave(s.group, t) })}
 	return resp, nil
 }
@@ -381,13 +383,13 @@ func (c *counted) Close() error {
 // stirring is a body that says when some of it has come.
 type stirring struct {
 	io.ReadCloser
-	stir func()
+	stir func(n int)
 }
 
 func (s *stirring) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	if n > 0 {
-		s.stir()
+		s.stir(n)
 	}
 	return n, err
 }
