@@ -175,8 +175,6 @@ type identity struct {
 	generation int64
 }
 
-const dialTimeout = 2 * time.Second
-
 // New returns an empty balancer.
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
 	b := &Balancer{

@@ -58,7 +58,7 @@ func (b *body) scan(in []byte) (n int, err error) {
 }
 
 // move moves what is left of a body from one connection to another: as it is, or
-// without the framing of its chunks. It returns how many bytes it has written.
+// without the framing of its chunks. moved is told of what was taken.
 func (b *body) move(to io.Writer, from *conn, bare bool, moved func(n int)) error {
 	for !b.done() {
 		if len(from.unread()) == 0 {

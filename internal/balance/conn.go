@@ -179,18 +179,6 @@ func (c *conn) tryRead(fd uintptr) bool {
 	}
 }
 
-// Read gives what is unread, then what comes.
-func (c *conn) Read(p []byte) (int, error) {
-	if c.buf != nil {
-		n := copy(p, c.unread())
-		c.take(n)
-		if n > 0 || len(p) == 0 {
-			return n, nil
-		}
-	}
-	return c.Conn.Read(p)
-}
-
 // CloseWrite ends what is written, where the connection can.
 func (c *conn) CloseWrite() error { return closeWrite(c.Conn) }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -103,28 +102,17 @@ func reset(c net.Conn) {
 }
 
 // serve accepts until the server is shut down.
-func (s *flowServer) serve() {
-	pause := 5 * time.Millisecond
-	for {
-		client, err := s.socket.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // no descriptor is free; one may be soon
-			<-time.After(pause)
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = 5 * time.Millisecond
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			reset(client)
-			return
-		}
-		s.carried.Go(func() { s.carry(client) })
-		s.mu.Unlock()
+func (s *flowServer) serve() { accept(s.socket, s.admit) }
+
+// admit begins to carry a connection, unless the server takes no new ones.
+func (s *flowServer) admit(client net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		reset(client)
+		return
 	}
+	s.carried.Go(func() { s.carry(client) })
 }
 
 // Shutdown takes no new connections and waits until those that are open have
@@ -294,9 +282,7 @@ func (s *flowServer) reach(g *group, client netip.AddrPort, counts []*flowCounts
 				c.retried.Add(1)
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-		conn, err := s.b.Network.Dial(ctx, t.addr.String())
-		cancel()
+		conn, err := s.b.dialTarget(context.Background(), t.at)
 		if err == nil {
 			t.requests.Add(1)
 			return t, conn

@@ -85,19 +85,24 @@ func newFront(b *Balancer, l *listener, socket net.Listener) *front {
 // serve accepts until the front is shut down.
 func (f *front) serve() {
 	defer close(f.accepted)
-	pause := 5 * time.Millisecond
-	for {
-		nc, err := f.socket.Accept()
-		if errors.Is(err, net.ErrClosed) {
+	accept(f.socket, f.admit)
+}
+
+// accept hands over every connection that comes, until the socket is closed.
+func accept(socket net.Listener, each func(net.Conn)) {
+	const atFirst = 5 * time.Millisecond
+	for pause := atFirst; ; {
+		nc, err := socket.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
-		}
-		if err != nil { // no descriptor is free; one may be soon
+		case err != nil: // no descriptor is free; one may be soon
 			<-time.After(pause)
 			pause = min(2*pause, time.Second)
-			continue
+		default:
+			pause = atFirst
+			each(nc)
 		}
-		pause = 5 * time.Millisecond
-		f.admit(nc)
 	}
 }
 
@@ -106,10 +111,7 @@ func (f *front) serve() {
 func (f *front) admit(nc net.Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := &client{f: f, under: nc, since: time.Now()}
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
-	}
+	c := &client{f: f, under: nc, peer: peerOf(nc), since: time.Now()}
 	if f.l.live.Load().TLS == nil {
 		c.init(nc, pages)
 	} else {
@@ -194,8 +196,7 @@ func (c *client) watched(up *upstream) verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.up = up
-	v := c.verdict
-	return v
+	return c.verdict
 }
 
 // watch is the warden; it is there as long as there are connections.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -111,13 +110,10 @@ type prober struct {
 func newProber(n Network) *prober {
 	client := func(http2 bool) *http.Client {
 		t := &http.Transport{
-			DisableKeepAlives: true, Protocols: new(http.Protocols),
+			DisableKeepAlives: true, Protocols: speaking(http2),
 			DialContext:     func(ctx context.Context, _, addr string) (net.Conn, error) { return n.Dial(ctx, addr) },
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}, // whose certificate it is is not asked
+			TLSClientConfig: unverified(),
 		}
-		t.Protocols.SetHTTP1(!http2)
-		t.Protocols.SetHTTP2(http2)
-		t.Protocols.SetUnencryptedHTTP2(http2)
 		return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
 	return &prober{n, client(false), client(true)}

@@ -116,8 +116,6 @@ func newHTTP2(b *Balancer, l *listener) *http.Server {
 		TLSConfig:         &tls.Config{NextProtos: []string{"h2"}}, // it is asked whether it speaks it; the handshake was made
 	}
 	s.HTTP2 = &http.HTTP2Config{MaxReadFrameSize: 16 << 10}
-	s.Protocols = new(http.Protocols)
-	s.Protocols.SetHTTP2(true)
-	s.Protocols.SetUnencryptedHTTP2(true)
+	s.Protocols = speaking(true)
 	return s
 }

@@ -152,7 +152,7 @@ func (b *Balancer) Measure() []Load {
 	return out
 }
 
-// take is what was counted since the last call, and reports whether there was anything in them.
+// take is what was counted since the last call, and reports whether there was anything.
 func (l *load) take(id string) (out Load, some bool) {
 	now := sums{l.fixed.Load(), l.redirects.Load(), l.bytes.Load(), l.opened.Load()}
 	out = Load{

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The balancer's own answers over HTTP/1.1.
@@ -73,7 +71,7 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 	out := append(x.out[:0], "HTTP/1.1 "...)
 	out = append(strconv.AppendInt(out, int64(code), 10), ' ')
 	out = append(append(out, reason(code)...), "\r\n"...)
-	if x.spec == nil || !x.spec.Headers.NoServer {
+	if !x.spec.Headers.NoServer {
 		out = append(out, "Server: awselb/2.0\r\n"...)
 	}
 	out = append(out, "Date: "...)
@@ -88,10 +86,8 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 		out = append(out, "Content-Length: "...)
 		out = append(strconv.AppendInt(out, int64(len(body)), 10), "\r\n"...)
 	}
-	if x.spec != nil {
-		for _, h := range x.spec.Headers.Answers {
-			out = appendField(out, h.Name, []byte(h.Value))
-		}
+	for _, h := range x.spec.Headers.Answers {
+		out = appendField(out, h.Name, []byte(h.Value))
 	}
 	if x.persist {
 		out = append(out, "Connection: keep-alive\r\n\r\n"...)
@@ -110,8 +106,6 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 // reason is a code in words, as a load balancer has them.
 func reason(code int) string {
 	switch code {
-	case 302:
-		return "Found"
 	case 414:
 		return "Request-URI Too Large"
 	case 464:
@@ -175,8 +169,7 @@ func (c *client) saysMore() (yes bool) {
 		return len(c.unread()) > 0
 	}
 	c.socket.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, _ := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _ := peekAt(fd)
 		yes = n > 0
 	})
 	return yes

@@ -79,7 +79,6 @@ type choice struct {
 	route
 	rule   *rule
 	target *target
-	stuck  bool // by a cookie
 }
 
 // choose decides where a request goes. Cookies come before weights: a client stays
@@ -107,7 +106,6 @@ func (r *rule) choose(req *request, wall time.Time, now func() time.Time) (c cho
 		}
 		if tag := req.named(name, wall); tag != "" && (s.Cookie == "" || req.cookie(s.Cookie) != "") {
 			c.target = c.group.takeNamed(tag)
-			c.stuck = c.target != nil
 		}
 	}
 	if c.target == nil {

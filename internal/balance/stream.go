@@ -341,23 +341,27 @@ func (b *Balancer) newTransports() (list [2]*http.Transport) {
 			MaxIdleConnsPerHost: maxKept,
 			IdleConnTimeout:     keptFor,
 			DisableCompression:  true,
-			TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}, // a load balancer does not look, documented
-			Protocols:           new(http.Protocols),
+			TLSClientConfig:     unverified(),
+			Protocols:           speaking(i == 1),
 		}
-		list[i].Protocols.SetHTTP1(i == 0)
-		list[i].Protocols.SetHTTP2(i == 1)
-		list[i].Protocols.SetUnencryptedHTTP2(i == 1)
 	}
 	return list
+}
+
+// speaking is HTTP/2 alone, over TLS or not, or HTTP/1.1 alone.
+func speaking(http2 bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(!http2)
+	p.SetHTTP2(http2)
+	p.SetUnencryptedHTTP2(http2)
+	return p
 }
 
 // dial makes a connection to a target and counts it for the listener whose
 // request wanted one.
 func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	m := streamOf(ctx).meter
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := b.Network.Dial(ctx, address)
+	conn, err := b.dialTarget(ctx, address)
 	if err != nil {
 		m.failed.Add(1)
 		return nil, err

@@ -3,6 +3,7 @@ package balance
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"sync"
 	"time"
 
@@ -52,9 +53,9 @@ func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh,
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	nc, err := b.Network.Dial(ctx, t.at)
+	nc, err := b.dialTarget(ctx, t.at)
 	if err == nil && tlsToo {
-		secure := tls.Client(nc, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}) // a load balancer does not look, documented
+		secure := tls.Client(nc, unverified())
 		if err = secure.HandshakeContext(ctx); err != nil {
 			nc.Close()
 		}
@@ -69,6 +70,21 @@ func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh,
 	u.init(nc, larges)
 	u.peek = u.tryPeek
 	return u, nil
+}
+
+// dialTarget makes a connection to a target, which has a while to take it.
+func (b *Balancer) dialTarget(ctx context.Context, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return b.Network.Dial(ctx, addr)
+}
+
+const dialTimeout = 2 * time.Second
+
+// unverified is how TLS is spoken to targets: whose certificate it is is not asked,
+// documented.
+func unverified() *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 }
 
 func (k *kept) take() *upstream {
@@ -117,13 +133,19 @@ func (u *upstream) alive() bool {
 }
 
 func (u *upstream) tryPeek(fd uintptr) {
-	var one [1]byte
-	_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	_, err := peekAt(fd)
 	u.silent = err == unix.EAGAIN
 }
 
+// peekAt looks for a byte that has come at a socket and leaves it there.
+func peekAt(fd uintptr) (n int, err error) {
+	var one [1]byte
+	n, _, err = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n, err
+}
+
 // prune ends connections that were not used since; all, once the target is gone.
-func (k *kept) prune(since time.Time, gone bool) (left int) {
+func (k *kept) prune(since time.Time, gone bool) {
 	k.mu.Lock()
 	k.over = k.over || gone
 	n := 0
@@ -132,10 +154,8 @@ func (k *kept) prune(since time.Time, gone bool) (left int) {
 	}
 	old := append([]*upstream(nil), k.list[:n]...)
 	k.list = append(k.list[:0], k.list[n:]...)
-	left = len(k.list)
 	k.mu.Unlock()
 	for _, u := range old {
 		u.end()
 	}
-	return left
 }
