@@ -46,11 +46,10 @@ const (
 	Unused    HealthState = "unused"    // no rule forwards to its group, so nobody checks
 )
 
-// Traffic counts what a group has answered.
+// Traffic counts what became of a group's requests beside their answers.
 type Traffic struct {
-	Requests uint64
-	Codes    [6]uint64 // by hundreds; 0: no answer from a target
-	Retried  uint64    // answered by a second target after the first died
+	Retried    uint64 // sent to a second target after the first died
+	Unanswered uint64 // sent, and answered by no target
 }
 
 // Balancer is a set of listeners and groups. Run must run for health checks.
@@ -135,9 +134,8 @@ type group struct {
 	targets []*target // in the group
 	leaving []*target // taken out, answering their last requests
 
-	requests, retried atomic.Uint64
-	codes             [6]atomic.Uint64
-	flows             flowCounts
+	retried, unanswered atomic.Uint64 // requests
+	flows               flowCounts
 }
 
 // groupVersion is what a group's targets speak.
@@ -522,16 +520,10 @@ func (b *Balancer) Health(id string) map[netip.AddrPort]Health {
 	return out
 }
 
-// Traffic is what a group has carried since it was made.
-func (b *Balancer) Traffic(id string) Traffic {
-	g := b.group(id)
-	var t Traffic
-	if g == nil {
-		return t
-	}
-	t.Requests, t.Retried = g.requests.Load(), g.retried.Load()
-	for i := range t.Codes {
-		t.Codes[i] = g.codes[i].Load()
+// Traffic is what became of a group's requests since it was made.
+func (b *Balancer) Traffic(id string) (t Traffic) {
+	if g := b.group(id); g != nil {
+		t = Traffic{g.retried.Load(), g.unanswered.Load()}
 	}
 	return t
 }

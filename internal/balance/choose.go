@@ -3,6 +3,7 @@ package balance
 import (
 	"hash/maphash"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"slices"
 	"time"
@@ -227,6 +228,17 @@ func (r *rule) routeTo(tag string) (route, bool) {
 // documented:
 // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html#http-464-issues
 const mismatched = 464
+
+// refusal is the code of a request for which no target is asked, 0 if one is.
+func (c *choice) refusal(r *request, of Version, grpc bool) int {
+	switch {
+	case r.sources() > maxSources:
+		return 463
+	case c.target == nil:
+		return http.StatusServiceUnavailable
+	}
+	return c.group.mismatch(of, grpc)
+}
 
 // mismatch is 464 if a request of a version is none for the group, 0 otherwise.
 func (g *group) mismatch(of Version, grpc bool) int {

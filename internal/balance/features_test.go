@@ -450,3 +450,33 @@ func TestAConnectionOnWhichNothingMovesIsReset(t *testing.T) {
 		t.Errorf("it ends with %v", err)
 	}
 }
+
+// Too many addresses are refused by every version and mode: what came counts, not what
+// goes on.
+func TestTooManySourcesAreRefusedWhateverIsDoneToThem(t *testing.T) {
+	x := balancer(t, []netip.AddrPort{backend(t, "a", nil)}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	for _, mode := range []string{"append", "preserve", "remove"} {
+		addr := x.listen(t, Listener{ID: "s", TLS: &TLS{Certificates: []tls.Certificate{certificate(t, "x")}}, Headers: Headers{ForwardedFor: mode}, Rules: []Rule{{ID: "r", Forward: []Weighted{{"a", 1}}}}})
+		for _, http2 := range []bool{false, true} {
+			c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: http2, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+			for n, want := range map[int]int{30: 200, 31: 463} {
+				r, _ := http.NewRequest("GET", "https://"+addr.String(), nil)
+				r.Header.Set("X-Forwarded-For", strings.Repeat("192.0.2.1, ", n-1)+"192.0.2.1")
+				resp, err := c.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != want {
+					t.Errorf("%s, HTTP/2 %v: %d addresses got %d", mode, http2, n, resp.StatusCode)
+				}
+			}
+		}
+	}
+	for _, h := range x.Health("a") {
+		if h.InFlight != 0 {
+			t.Errorf("%d requests are still under way", h.InFlight)
+		}
+	}
+}

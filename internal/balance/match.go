@@ -71,6 +71,24 @@ func (r *request) any(name string, c *condition) bool {
 	return false
 }
 
+// sources is how many addresses X-Forwarded-For has.
+func (r *request) sources() (n int) {
+	for _, line := range r.header["X-Forwarded-For"] {
+		n += 1 + strings.Count(line, ",")
+	}
+	if r.head != nil {
+		for i := range r.head.fields {
+			if f := &r.head.fields[i]; f.kind == forwardedFor {
+				n += 1 + bytes.Count(f.value, comma)
+			}
+		}
+	}
+	return n
+}
+
+// maxSources is how many addresses X-Forwarded-For may have, documented.
+const maxSources = 30
+
 // condition is a Condition that is ready to be asked.
 type condition struct {
 	Condition

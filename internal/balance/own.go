@@ -9,7 +9,32 @@ import (
 	"time"
 )
 
-// The balancer's own answers over HTTP/1.1.
+// ownAnswer is what the balancer answers in a target's place.
+type ownAnswer struct {
+	code                        int
+	contentType, body, location string
+}
+
+// failure is the answer to a request that no target answers.
+func failure(code int) ownAnswer { return ownAnswer{code, "text/html", page(code), ""} }
+
+// own is what a rule wants answered without a target, if it is one of that kind.
+func (r *rule) own(l *load, req *request, s *sender) (a ownAnswer, ok bool) {
+	r.tally.requests.Add(1)
+	switch {
+	case r.Fixed != nil:
+		l.fixed.Add(1)
+		return ownAnswer{r.Fixed.Code, r.Fixed.ContentType, r.Fixed.Body, ""}, true
+	case r.Redirect != nil:
+		l.redirects.Add(1)
+		a = failure(r.Redirect.Code)
+		a.location = r.Redirect.location(req, s.proto(), s.port)
+		return a, true
+	}
+	return a, false
+}
+
+// Over HTTP/1.1:
 
 // turnAway answers what is no request that can be carried, and ends the connection:
 // where the next one begins, nobody knows.
@@ -27,27 +52,19 @@ func (x *exchange) turnAway(err error) bool {
 	x.persist = false
 	x.sender.now = time.Now()
 	x.f.l.load.answered(code)
-	x.parts = x.say(code, "text/html", page(code), "") == nil
+	x.parts = x.say(failure(code)) == nil
 	return false
 }
 
 // refuse answers a request for which no target does.
-func (x *exchange) refuse(code int) (again bool) {
-	x.f.l.load.answered(code)
-	return x.answerSelf(code, "text/html", page(code), "")
-}
+func (x *exchange) refuse(code int) (again bool) { return x.tell(failure(code)) }
 
-// tell answers as a rule wants it.
-func (x *exchange) tell(code int, contentType, body, location string) (again bool) {
-	x.f.l.load.answered(code)
+// tell answers in a target's place. A body that has not come is not waited for.
+func (x *exchange) tell(a ownAnswer) (again bool) {
+	x.f.l.load.answered(a.code)
 	if x.note != nil {
-		x.note.RedirectURL = location
+		x.note.RedirectURL = a.location
 	}
-	return x.answerSelf(code, contentType, body, location)
-}
-
-// answerSelf answers in a target's place. A body that has not come is not waited for.
-func (x *exchange) answerSelf(code int, contentType, body, location string) (again bool) {
 	whole := !x.beside && x.unsent == nil
 	if whole && !x.body.done() {
 		n, err := x.body.scan(x.c.unread())
@@ -56,7 +73,7 @@ func (x *exchange) answerSelf(code int, contentType, body, location string) (aga
 		whole = err == nil && x.body.done()
 	}
 	x.persist = x.persist && whole && !x.f.closing.Load()
-	if x.say(code, contentType, body, location) != nil {
+	if x.say(a) != nil {
 		return false
 	}
 	x.parts = !whole || !x.persist && x.c.saysMore()
@@ -64,27 +81,27 @@ func (x *exchange) answerSelf(code int, contentType, body, location string) (aga
 }
 
 // say writes an answer.
-func (x *exchange) say(code int, contentType, body, location string) error {
+func (x *exchange) say(a ownAnswer) error {
 	if x.note != nil {
-		x.note.Code = code
+		x.note.Code = a.code
 	}
 	out := append(x.out[:0], "HTTP/1.1 "...)
-	out = append(strconv.AppendInt(out, int64(code), 10), ' ')
-	out = append(append(out, reason(code)...), "\r\n"...)
+	out = append(strconv.AppendInt(out, int64(a.code), 10), ' ')
+	out = append(append(out, reason(a.code)...), "\r\n"...)
 	if !x.spec.Headers.NoServer {
 		out = append(out, "Server: awselb/2.0\r\n"...)
 	}
 	out = append(out, "Date: "...)
 	out = append(x.sender.now.UTC().AppendFormat(out, http.TimeFormat), "\r\n"...)
-	if contentType != "" {
-		out = appendField(out, "Content-Type", []byte(contentType))
+	if a.contentType != "" {
+		out = appendField(out, "Content-Type", []byte(a.contentType))
 	}
-	if location != "" {
-		out = appendField(out, "Location", []byte(location))
+	if a.location != "" {
+		out = appendField(out, "Location", []byte(a.location))
 	}
-	if code != http.StatusNoContent { // RFC 9110, 8.6
+	if a.code != http.StatusNoContent { // RFC 9110, 8.6
 		out = append(out, "Content-Length: "...)
-		out = append(strconv.AppendInt(out, int64(len(body)), 10), "\r\n"...)
+		out = append(strconv.AppendInt(out, int64(len(a.body)), 10), "\r\n"...)
 	}
 	for _, h := range x.spec.Headers.Answers {
 		out = appendField(out, h.Name, []byte(h.Value))
@@ -94,8 +111,8 @@ func (x *exchange) say(code int, contentType, body, location string) error {
 	} else {
 		out = append(out, "Connection: close\r\n\r\n"...)
 	}
-	if !x.isHead && code != http.StatusNoContent {
-		out = append(out, body...)
+	if !x.isHead && a.code != http.StatusNoContent {
+		out = append(out, a.body...)
 	}
 	x.out = out
 	x.sent(len(out))

@@ -32,11 +32,10 @@ type exchange struct {
 	upgrade bool // the client wants its connection to become another
 
 	choice
-	chosen bool // there is a target, which must be left
-	up     *upstream
-	out    []byte
-	vec    [2][]byte
-	bufs   net.Buffers
+	up   *upstream
+	out  []byte
+	vec  [2][]byte
+	bufs net.Buffers
 
 	sending chan error   // gives the end of a body that is sent beside the answer
 	beside  bool         // there is one
@@ -76,21 +75,12 @@ func (x *exchange) run() (again bool) {
 	}
 	load := x.f.l.load
 	load.underWay.Add(1)
-	r := x.spec.match(&x.request)
-	if r != nil {
-		r.tally.requests.Add(1)
-		x.choice.rule = r
-	}
-	switch {
-	case r == nil:
+	if r := x.spec.match(&x.request); r == nil {
 		again = x.refuse(404)
-	case r.Fixed != nil:
-		load.fixed.Add(1)
-		again = x.tell(r.Fixed.Code, r.Fixed.ContentType, r.Fixed.Body, "")
-	case r.Redirect != nil:
-		load.redirects.Add(1)
-		again = x.tell(r.Redirect.Code, "text/html", page(r.Redirect.Code), r.Redirect.location(&x.request, x.sender.proto(), x.sender.port))
-	default:
+	} else if own, ok := r.own(load, &x.request, &x.sender); ok {
+		x.choice.rule = r
+		again = x.tell(own)
+	} else {
 		again = x.forward(r)
 	}
 	x.finish()
@@ -151,18 +141,8 @@ func (x *exchange) forward(r *rule) (again bool) {
 	if x.spec.Headers.Desync == "strictest" && x.head.doubt {
 		return x.turnAway(errLengths)
 	}
-	if x.sources() > maxSources {
-		return x.refuse(463)
-	}
 	x.choice = r.choose(&x.request, x.sender.now, x.f.b.Clock.Now)
-	if x.group == nil || x.target == nil {
-		if x.group != nil {
-			x.group.codes[5].Add(1)
-		}
-		return x.refuse(503)
-	}
-	x.chosen = true
-	if code := x.group.mismatch(HTTP1, false); code != 0 {
+	if code := x.choice.refusal(&x.request, HTTP1, false); code != 0 {
 		return x.refuse(code)
 	}
 	x.meter.requests.Add(1)
@@ -175,19 +155,6 @@ func (x *exchange) forward(r *rule) (again bool) {
 	}
 	return x.pass()
 }
-
-// sources is how many addresses X-Forwarded-For has.
-func (x *exchange) sources() (n int) {
-	for i := range x.head.fields {
-		if f := &x.head.fields[i]; f.kind == forwardedFor {
-			n += 1 + bytes.Count(f.value, comma)
-		}
-	}
-	return n
-}
-
-// maxSources is how many addresses X-Forwarded-For may have, documented.
-const maxSources = 30
 
 // render builds what is sent to the target at first, in out: the head and what of
 // the body fits behind it. It returns what else of the body has come.
@@ -525,7 +492,7 @@ func (x *exchange) drop() (v verdict) {
 
 // failed tells the client that no target has answered.
 func (x *exchange) failed(err error) bool {
-	x.group.codes[0].Add(1)
+	x.group.unanswered.Add(1)
 	switch {
 	case x.unsent != nil && err == x.unsent:
 		return x.turnAway(err)
@@ -571,7 +538,7 @@ func (x *exchange) tunnel() bool {
 
 // finish ends an exchange, whatever became of it.
 func (x *exchange) finish() {
-	if x.chosen {
+	if x.target != nil {
 		x.f.b.leave(x.group, x.target)
 	}
 	if x.note != nil {

@@ -98,7 +98,6 @@ func (r *rule) choose(req *request, wall time.Time, now func() time.Time) (c cho
 	if c.group == nil {
 		return c
 	}
-	c.group.requests.Add(1)
 	if s := c.group.sticky.Load(); s != nil {
 		name := targetCookie
 		if s.Cookie != "" {
@@ -149,7 +148,4 @@ func (c *choice) answered(code int, took time.Duration) {
 	c.rule.tally.answered(code, took)
 	c.meter.answered(code, took)
 	c.target.answered(code, took)
-	if class := code / 100; class < len(c.group.codes) {
-		c.group.codes[class].Add(1)
-	}
 }

@@ -60,25 +60,33 @@ func (b *Balancer) handler(l *listener) http.Handler {
 		s := newStream(b, l, r)
 		out := &told{ResponseWriter: w, s: s}
 		defer s.end(out)
-		rule := s.spec.match(&s.request)
-		if rule != nil {
-			rule.tally.requests.Add(1)
+		if rule := s.spec.match(&s.request); rule == nil {
+			s.tell(out, failure(http.StatusNotFound))
+		} else if own, ok := rule.own(l.load, &s.request, &s.sender); ok {
 			s.choice.rule = rule
-		}
-		switch {
-		case rule == nil:
-			s.refuse(out, http.StatusNotFound)
-		case rule.Fixed != nil:
-			l.load.fixed.Add(1)
-			s.tell(out, rule.Fixed.Code, rule.Fixed.ContentType, rule.Fixed.Body, "")
-		case rule.Redirect != nil:
-			l.load.redirects.Add(1)
-			s.tell(out, rule.Redirect.Code, "text/html", page(rule.Redirect.Code), rule.Redirect.location(&s.request, s.sender.proto(), s.sender.port))
-		default:
-			s.choice = rule.choose(&s.request, s.sender.now, b.Clock.Now)
+			s.tell(out, own)
+		} else if s.choice = rule.choose(&s.request, s.sender.now, b.Clock.Now); s.refused(out) {
+			s.leave()
+		} else {
 			proxy.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
 		}
 	})
+}
+
+// refused answers a request for which no target is asked.
+func (s *stream) refused(w http.ResponseWriter) bool {
+	code := s.choice.refusal(&s.request, HTTP2, s.grpc)
+	if code != 0 {
+		s.tell(w, failure(code))
+	}
+	return code != 0
+}
+
+// leave lets the target go that was chosen, if one was.
+func (s *stream) leave() {
+	if s.target != nil {
+		s.b.leave(s.group, s.target)
+	}
 }
 
 func newStream(b *Balancer, l *listener, r *http.Request) *stream {
@@ -151,56 +159,41 @@ func (s *stream) complete(r *http.Response) {
 	}
 }
 
-var (
-	errNoTarget = errors.New("the target group has no targets")
-	errSources  = errors.New("there are too many addresses in X-Forwarded-For")
-	errSwitched = errors.New("the target changes the protocol unasked")
-	errMismatch = errors.New("the target group speaks another version of HTTP")
-)
+var errSwitched = errors.New("the target changes the protocol unasked")
 
 // failed is what a client gets when no target answered: 504 when one was too slow,
-// 502 when it broke off, 503 when there was none.
+// 502 when it broke off.
 func (s *stream) failed(w http.ResponseWriter, err error) {
 	code := http.StatusBadGateway
 	switch {
-	case errors.Is(err, errNoTarget):
-		code = http.StatusServiceUnavailable
-	case errors.Is(err, errSources):
-		code = 463
-	case errors.Is(err, errMismatch):
-		code = mismatched
 	case errors.Is(err, context.Canceled):
 		s.l.load.answered(clientGone)
 		return
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout
 	}
-	s.refuse(w, code)
+	s.tell(w, failure(code))
 }
 
-// refuse answers a request for which no target does.
-func (s *stream) refuse(w http.ResponseWriter, code int) {
-	s.tell(w, code, "text/html", page(code), "")
-}
-
-func (s *stream) tell(w http.ResponseWriter, code int, contentType, body, location string) {
-	s.l.load.answered(code)
+// tell answers in a target's place.
+func (s *stream) tell(w http.ResponseWriter, a ownAnswer) {
+	s.l.load.answered(a.code)
 	h := w.Header()
 	if !s.spec.Headers.NoServer {
 		h.Set("Server", "awselb/2.0")
 	}
-	if contentType != "" {
-		h.Set("Content-Type", contentType)
+	if a.contentType != "" {
+		h.Set("Content-Type", a.contentType)
 	}
-	if location != "" {
-		h.Set("Location", location)
+	if a.location != "" {
+		h.Set("Location", a.location)
 	}
 	for _, own := range s.spec.Headers.Answers {
 		h.Set(own.Name, own.Value)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(code)
-	io.WriteString(w, body)
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.code)
+	io.WriteString(w, a.body)
 }
 
 // end tells whoever logs.
@@ -249,23 +242,6 @@ type carrier struct{}
 
 func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	s := streamOf(r.Context())
-	if strings.Count(r.Header.Get("X-Forwarded-For"), ",") > maxSources { // its own is one of them
-		if s.target != nil {
-			s.b.leave(s.group, s.target)
-		}
-		return nil, errSources
-	}
-	if s.group == nil {
-		return nil, errNoTarget
-	}
-	if s.target == nil {
-		s.group.codes[5].Add(1)
-		return nil, errNoTarget
-	}
-	if s.group.mismatch(HTTP2, s.grpc) != 0 {
-		s.b.leave(s.group, s.target)
-		return nil, errMismatch
-	}
 	s.meter.requests.Add(1)
 	resp, err := s.send(r)
 	if err != nil && safe(r.Method) && (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && r.Context().Err() == nil {
@@ -276,10 +252,9 @@ func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	if err != nil {
-		s.group.codes[0].Add(1)
-		return nil, err
+		s.group.unanswered.Add(1)
 	}
-	return resp, nil
+	return resp, err
 }
 
 // send sends the request to the target, and leaves it when the answer is over.
