@@ -60,11 +60,7 @@ func (s *sockets) Listen(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	raw, err := l.SyscallConn()
-	if err == nil {
-		err = errors.Join(raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }), err)
-	}
+	fd, err := duplicate(l)
 	if err != nil {
 		l.Close()
 		return nil, fmt.Errorf("keeping the socket of %s: %w", addr, err)
@@ -74,6 +70,18 @@ func (s *sockets) Listen(addr string) (net.Listener, error) {
 	defer s.mu.Unlock()
 	s.open[k] = true
 	return k, nil
+}
+
+// duplicate is another descriptor of a listener's socket.
+func duplicate(l *net.TCPListener) (fd int, err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if failed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
+		return -1, failed
+	}
+	return fd, err
 }
 
 func (s *sockets) listen(addr string) (*net.TCPListener, error) {
