@@ -64,7 +64,7 @@ var allowed = map[string][]string{
 	"internal/tags":    {"internal/store", "internal/arn"},
 	"internal/events":  {"internal/store", "internal/arn", "internal/id"},
 	"internal/metric":  {},
-	"internal/session": {},
+	"internal/session": {"internal/clock"},
 	"internal/memnet":  {},
 	"internal/formula": {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},

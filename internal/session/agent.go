@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"serin/internal/clock"
 )
 
 // Conn is a socket that carries messages.
@@ -101,13 +103,6 @@ type attended struct {
 	active chan struct{}   // somebody typed, or something was shown
 }
 
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // send sends data, behind what is sent already.
 func (g *attended) send(p Payload, data []byte) {
 	g.mu.Lock()
@@ -123,7 +118,7 @@ func (g *attended) put(raw []byte) {
 		return
 	}
 	g.queue = append(g.queue, raw)
-	poke(g.queued)
+	clock.Poke(g.queued)
 }
 
 // write writes what is lined up.
@@ -161,7 +156,7 @@ func (g *attended) read(ctx context.Context) {
 			g.put(answer)
 		}
 		g.mu.Unlock()
-		poke(g.moved)
+		clock.Poke(g.moved)
 		if err != nil {
 			g.cancel(fmt.Errorf("reading what the client says: %w", err))
 			continue // it may still hear why
@@ -176,7 +171,7 @@ func (g *attended) read(ctx context.Context) {
 func (g *attended) take(m Message) {
 	switch m.Payload {
 	case Text:
-		poke(g.active)
+		clock.Poke(g.active)
 		g.typed.put(m.Data)
 	case Resize:
 		var s Size
@@ -320,7 +315,7 @@ type shown attended
 
 func (s *shown) Write(b []byte) (n int, err error) {
 	g := (*attended)(s)
-	poke(g.active)
+	clock.Poke(g.active)
 	for len(b) > 0 {
 		for g.unacknowledged() >= window {
 			select {
