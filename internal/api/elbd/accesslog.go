@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -155,7 +156,7 @@ func (about logged) line(b []byte, e *balance.Entry, ended time.Time) []byte {
 	return b[:len(b)-1]
 }
 
-func or(s string) string { return cmpOr(s, "-") }
+func or(s string) string { return cmp.Or(s, "-") }
 
 // port is an address, or nothing where there is none.
 func port(a netip.AddrPort) string {

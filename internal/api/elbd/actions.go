@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -170,7 +171,7 @@ func fixedIn(f *types.FixedResponseActionConfig) (*balance.Fixed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &balance.Fixed{Code: code, Body: aws.ToString(f.MessageBody), ContentType: cmpOr(aws.ToString(f.ContentType), "text/plain")}, nil
+	return &balance.Fixed{Code: code, Body: aws.ToString(f.MessageBody), ContentType: cmp.Or(aws.ToString(f.ContentType), "text/plain")}, nil
 }
 
 // redirectPart is a part of where a redirect goes to: its keywords and the form of
@@ -256,8 +257,8 @@ func actionsView(r rule) []types.Action {
 	case r.Redirect != nil: // what is not changed is told by its keyword, observed
 		to := r.Redirect
 		v.Type, v.RedirectConfig = types.ActionTypeEnumRedirect, &types.RedirectActionConfig{
-			StatusCode: types.RedirectActionStatusCodeEnum(fmt.Sprintf("HTTP_%d", to.Code)), Protocol: new(cmpOr(to.Protocol, "#{protocol}")), Host: new(cmpOr(to.Host, "#{host}")),
-			Port: new(cmpOr(to.Port, "#{port}")), Path: new(cmpOr(to.Path, "/#{path}")), Query: new(cmpOr(to.Query, "#{query}"))}
+			StatusCode: types.RedirectActionStatusCodeEnum(fmt.Sprintf("HTTP_%d", to.Code)), Protocol: new(cmp.Or(to.Protocol, "#{protocol}")), Host: new(cmp.Or(to.Host, "#{host}")),
+			Port: new(cmp.Or(to.Port, "#{port}")), Path: new(cmp.Or(to.Path, "/#{path}")), Query: new(cmp.Or(to.Query, "#{query}"))}
 	default:
 		v.Type, v.ForwardConfig = types.ActionTypeEnumForward, &types.ForwardActionConfig{TargetGroupStickinessConfig: &types.TargetGroupStickinessConfig{Enabled: new(r.Sticky)}}
 		if r.StickyFor > 0 {

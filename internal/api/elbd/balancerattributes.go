@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"regexp"
@@ -66,7 +67,7 @@ var connectionBalancer = joined(everyBalancer, map[string]attribute{
 
 // attributes is what a load balancer has.
 func (lb loadBalancer) attributes() attributeTable {
-	t := attributeTable{what: "Load balancer", of: "load balancers with type '" + cmpOr(lb.Type, application) + "'", own: webBalancer, others: []map[string]attribute{connectionBalancer}}
+	t := attributeTable{what: "Load balancer", of: "load balancers with type '" + cmp.Or(lb.Type, application) + "'", own: webBalancer, others: []map[string]attribute{connectionBalancer}}
 	if lb.network() {
 		t.own, t.others = connectionBalancer, []map[string]attribute{webBalancer}
 	}

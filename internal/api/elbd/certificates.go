@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -72,7 +73,7 @@ func (a *API) secure(tx *store.Tx, l *listener, in secured) error {
 	if len(l.Certificates) == 0 {
 		return invalid("A certificate must be specified for %s listeners", l.protocol())
 	}
-	policy, err := policyNamed(cmpOr(aws.ToString(in.policy), cmpOr(l.Policy, defaultPolicy)))
+	policy, err := policyNamed(cmp.Or(aws.ToString(in.policy), cmp.Or(l.Policy, defaultPolicy)))
 	if err != nil {
 		return err
 	}

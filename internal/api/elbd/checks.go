@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -24,7 +25,7 @@ const (
 )
 
 // checks is the protocol of the health checks.
-func (g targetGroup) checks() string { return cmpOr(g.HealthProtocol, overHTTP) }
+func (g targetGroup) checks() string { return cmp.Or(g.HealthProtocol, overHTTP) }
 
 // web reports whether the health checks are requests.
 func (g targetGroup) web() bool { return g.checks() != overTCP }

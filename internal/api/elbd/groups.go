@@ -114,13 +114,6 @@ func groupIn(call *wire.Call, in *elb.CreateTargetGroupInput) (g targetGroup, er
 	return g, g.setHealth(healthSettings{in.HealthCheckEnabled, in.HealthCheckIntervalSeconds, in.HealthCheckPath, in.HealthCheckPort, in.HealthCheckProtocol, in.HealthCheckTimeoutSeconds, in.HealthyThresholdCount, in.UnhealthyThresholdCount, in.Matcher})
 }
 
-func cmpOr(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a
-}
-
 // settings is what a group was made with: another of the same is the same.
 func (g targetGroup) settings() targetGroup {
 	g.ARN, g.Attributes, g.Targets, g.Draining = "", nil, nil, nil

@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,8 +92,8 @@ func rulesOnly(l listener) error {
 }
 
 // Rows that are older than network load balancers do not say.
-func (l listener) protocol() string    { return cmpOr(l.Protocol, overHTTP) }
-func (g targetGroup) protocol() string { return cmpOr(g.Protocol, overHTTP) }
+func (l listener) protocol() string    { return cmp.Or(l.Protocol, overHTTP) }
+func (g targetGroup) protocol() string { return cmp.Or(g.Protocol, overHTTP) }
 
 // ruleOf is a rule by its ARN or, by a listener's, its default rule.
 func (a *API) ruleOf(tx *store.Tx, resourceARN string) (rule, bool) {

@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -502,7 +503,7 @@ func (a *API) healthOf(tx *store.Tx, groupARN string) map[string]Health {
 		}
 		if g.instances() {
 			if state := a.deps.Network.State(tx, scopeOf(g.ARN), t.ID); state != "running" {
-				h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmpOr(state, "terminated") + " state"}
+				h = Health{State: "unused", Reason: "Target.InvalidState", Description: "Target is in the " + cmp.Or(state, "terminated") + " state"}
 			}
 		}
 		out[endpoint(t.ID, t.Port)] = h

@@ -1,6 +1,7 @@
 package elbd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -35,7 +36,7 @@ func (g targetGroup) instances() bool { return g.Type == string(types.TargetType
 
 // addr is where a target listens.
 func (t target) addr() (netip.AddrPort, bool) {
-	addr, err := netip.ParseAddrPort(endpoint(cmpOr(t.Address, t.ID), t.Port))
+	addr, err := netip.ParseAddrPort(endpoint(cmp.Or(t.Address, t.ID), t.Port))
 	return addr, err == nil
 }
 
