@@ -204,6 +204,17 @@ func said(t *testing.T, task Task, container string) string {
 	return strings.Join(out, "\n")
 }
 
+// ready waits until a container has said that it is. That changes no state.
+func ready(t *testing.T, task Task, container string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); said(t, task, container) != "ready"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			st, _ := task.State()
+			t.Fatalf("%s has said %q, and is %+v", container, said(t, task, container), st)
+		}
+	}
+}
+
 // finished waits until a container has ended.
 func finished(t *testing.T, task Task, at int) ContainerState {
 	t.Helper()
@@ -242,7 +253,7 @@ func chosenPorts(t *testing.T, r Runtime, image string) {
 
 func datagrams(t *testing.T, r Runtime, image string) {
 	task := made(t, r, Spec{Containers: []Container{{Name: "hear", Image: image, Command: []string{"hear"}}, {Name: "shout", Image: image, Command: []string{"shout"}}}})
-	until(t, task, func(State) bool { return said(t, task, "hear") == "ready" })
+	ready(t, task, "hear")
 	begin(t, task, "shout")
 	if finished(t, task, 0); said(t, task, "hear") != "ready\nheard" {
 		t.Errorf("it heard %q", said(t, task, "hear"))
@@ -401,7 +412,7 @@ func initProcess(t *testing.T, r Runtime, image string) {
 		t.Errorf("it is process %s", s["pid"])
 	}
 	task := made(t, r, Spec{Containers: []Container{{Name: "main", Image: image, Command: []string{"signal"}, Init: true}}})
-	until(t, task, func(State) bool { return said(t, task, "main") == "ready" })
+	ready(t, task, "main")
 	if err := task.Stop(t.Context(), "main"); err != nil {
 		t.Fatal(err)
 	}
@@ -485,7 +496,7 @@ func imageSignal(t *testing.T, r Runtime, _ string) {
 		t.Fatal(err)
 	}
 	task := made(t, r, Spec{Containers: []Container{{Name: "main", Image: image.Ref, Command: []string{"signal"}}}})
-	until(t, task, func(State) bool { return said(t, task, "main") == "ready" })
+	ready(t, task, "main")
 	end(t, task)
 	if out := said(t, task, "main"); out != "ready\nuser defined signal 1" {
 		t.Errorf("it said %q", out)

@@ -53,7 +53,7 @@ func bridged(t *testing.T, r Runtime, image string) {
 		if got := answer(t, task, 38082); !strings.HasPrefix(got, "beside-"+says+" ") {
 			t.Errorf("behind port 38082 of the host of %s is %q", says, got)
 		}
-		until(t, task, func(State) bool { return said(t, task, "echo") == "ready" })
+		ready(t, task, "echo")
 		if got := echoed(t, fmt.Sprintf("%s:8125", task.Address())); got != "hello" {
 			t.Errorf("behind the datagrams' port came %q", got)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -120,6 +121,7 @@ func TestACanaryBehindANetworkLoadBalancer(t *testing.T) {
 		for _, l := range listeners.Listeners { // a connection may be silent for longer than 350 s
 			w.must(w.elb.ModifyListenerAttributes(t.Context(), &elb.ModifyListenerAttributesInput{ListenerArn: l.ListenerArn, Attributes: []elbtypes.ListenerAttribute{{Key: new("tcp.idle_timeout.seconds"), Value: new("6000")}}}))
 		}
+		synctest.Wait() // until the listeners have it
 		open, _ := w.dialer()
 		fresh, transport := w.dialer()
 		transport.DisableKeepAlives = true

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -15,9 +16,10 @@ import (
 	"serin/internal/stage"
 )
 
-// scrape is what Prometheus reads.
+// scrape is what Prometheus reads when all that was answered is counted.
 func (w *world) scrape() string {
 	w.t.Helper()
+	synctest.Wait()
 	resp, err := w.client.Get(*w.config.BaseEndpoint + "/_serin/metrics")
 	w.must(resp, err)
 	defer resp.Body.Close()
