@@ -25,14 +25,15 @@ type conn struct {
 	r, w int     // buf[r:w] is unread
 
 	// What try leaves for fill:
-	n   int
-	err error
+	n    int
+	err  error
+	asks *output // what it writes first, nil once it has
 }
 
 // Sizes of buffers. A request's head that is larger than a page gets a large one.
 const (
 	pageSize  = 8 << 10
-	largeSize = 64 << 10
+	largeSize = 72 << 10
 )
 
 func poolOf(size int) *sync.Pool {
@@ -161,22 +162,25 @@ func (c *conn) makeRoom() error {
 
 // tryRead reads what there is; false if nothing is there yet.
 func (c *conn) tryRead(fd uintptr) bool {
-	c.acquire()
-	for {
-		n, err := unix.Read(int(fd), (*c.buf)[c.w:])
-		switch err {
-		case nil:
-			c.n = n
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			c.releaseIfRead()
-			return false
-		default:
-			c.err = err
+	if o := c.asks; o != nil {
+		if !o.tryWrite(fd) {
+			return true
 		}
-		return true
+		c.asks, c.err = nil, o.err
+		return o.err != nil
 	}
+	c.acquire()
+	n, err := receive(fd, (*c.buf)[c.w:])
+	switch err {
+	case 0:
+		c.n = n
+	case unix.EAGAIN:
+		c.releaseIfRead()
+		return false
+	default:
+		c.err = err
+	}
+	return true
 }
 
 // CloseWrite ends what is written, where the connection can.

@@ -116,8 +116,7 @@ func (x *exchange) say(a ownAnswer) error {
 	}
 	x.out = out
 	x.sent(len(out))
-	_, err := x.c.Write(out)
-	return err
+	return x.c.put(x.output.of(out, nil))
 }
 
 // reason is a code in words, as a load balancer has them.

@@ -32,10 +32,9 @@ type exchange struct {
 	upgrade bool // the client wants its connection to become another
 
 	choice
-	up   *upstream
-	out  []byte
-	vec  [2][]byte
-	bufs net.Buffers
+	up     *upstream
+	out    []byte
+	output *output
 
 	sending chan error   // gives the end of a body that is sent beside the answer
 	beside  bool         // there is one
@@ -50,12 +49,13 @@ type exchange struct {
 }
 
 var exchanges = sync.Pool{New: func() any {
-	return &exchange{out: make([]byte, 0, pageSize), sending: make(chan error, 1)}
+	return &exchange{out: make([]byte, 0, pageSize), output: newOutput(), sending: make(chan error, 1)}
 }}
 
 // reset makes it ready for another request; it keeps its buffers.
 func (x *exchange) reset() {
-	*x = exchange{out: x.out[:0], sending: x.sending, head: head{fields: x.head.fields[:0]}, answer: head{fields: x.answer.fields[:0]}}
+	x.output.of(nil, nil)
+	*x = exchange{out: x.out[:0], output: x.output, sending: x.sending, head: head{fields: x.head.fields[:0]}, answer: head{fields: x.answer.fields[:0]}}
 	if cap(x.out) > largeSize {
 		x.out = make([]byte, 0, pageSize)
 	}
@@ -240,12 +240,16 @@ func (x *exchange) send(first []byte) error {
 	if x.c.watched(x.up) != none {
 		return context.Canceled
 	}
-	if err := x.write(x.up.Conn, first); err != nil {
-		return err
-	}
+	x.output.of(x.out, first)
 	if x.body.done() {
-		x.sentAt.Store(int64(time.Since(x.sender.now)))
+		x.allSent()
+		if err := x.up.ask(x.output); err != nil {
+			return err
+		}
 	} else {
+		if err := x.up.put(x.output); err != nil {
+			return err
+		}
 		if x.head.expects && !x.old { // a load balancer says that itself, and its target is not told
 			if _, err := io.WriteString(x.c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 				return err
@@ -279,17 +283,8 @@ func (x *exchange) send(first []byte) error {
 	}
 }
 
-// write writes what is in out, and more behind it.
-func (x *exchange) write(to net.Conn, more []byte) error {
-	if len(more) == 0 {
-		_, err := to.Write(x.out)
-		return err
-	}
-	x.vec = [2][]byte{x.out, more}
-	x.bufs = x.vec[:]
-	_, err := x.bufs.WriteTo(to)
-	return err
-}
+// allSent notes that nothing more goes to the target.
+func (x *exchange) allSent() { x.sentAt.Store(int64(time.Since(x.sender.now))) }
 
 // sendBody sends what is left of the request's body while the answer is awaited.
 func (x *exchange) sendBody() {
@@ -300,9 +295,7 @@ func (x *exchange) sendBody() {
 		c.progress()
 	})
 	c.pool = pages
-	if err == nil {
-		x.sentAt.Store(int64(time.Since(x.sender.now)))
-	} else if !errors.As(err, new(*net.OpError)) || errors.As(err, new(*readError)) {
+	if err != nil && (!errors.As(err, new(*net.OpError)) || errors.As(err, new(*readError))) {
 		x.up.SetDeadline(longAgo) // it has come broken, or not whole, and the target must not wait
 	}
 	x.sending <- err
@@ -313,6 +306,7 @@ type besides struct{ x *exchange }
 
 func (b besides) Write(p []byte) (int, error) {
 	if b.x.body.done() {
+		b.x.allSent() // and not after it: the answer may be there before this goroutine goes on
 		b.x.last.Store(true)
 	}
 	return b.x.up.Write(p)
@@ -328,8 +322,7 @@ func (x *exchange) interim() error {
 	x.out = append(appendResponse(x.out[:0], &x.answer, Headers{}, false), "\r\n"...)
 	x.up.take(x.answer.size)
 	x.sent(len(x.out))
-	_, err := x.c.Write(x.out)
-	return err
+	return x.c.put(x.output.of(x.out, nil))
 }
 
 // pass passes an answer on whose head has come.
@@ -352,7 +345,7 @@ func (x *exchange) pass() (again bool) {
 	if err := x.begins(bare); err != nil {
 		return x.cut()
 	}
-	if err := x.reply.move(x.c.Conn, &x.up.conn, bare, func(n int) { x.c.progress(); x.sent(n) }); err != nil {
+	if err := x.reply.move(toClient{x}, &x.up.conn, bare, func(n int) { x.c.progress(); x.sent(n) }); err != nil {
 		return x.cut()
 	}
 	return x.settle()
@@ -381,10 +374,10 @@ func (x *exchange) renderAnswer() {
 func (x *exchange) begins(bare bool) error {
 	in := x.up.unread()
 	if bare {
-		if _, err := x.c.Conn.Write(x.out); err != nil {
+		if err := x.c.put(x.output.of(x.out, nil)); err != nil {
 			return err
 		}
-		n, err := x.reply.write(x.c.Conn, in, true)
+		n, err := x.reply.write(toClient{x}, in, true)
 		x.up.take(n)
 		x.sent(len(x.out) + n)
 		return err
@@ -395,14 +388,21 @@ func (x *exchange) begins(bare bool) error {
 	}
 	if n <= cap(x.out)-len(x.out) {
 		x.out = append(x.out, in[:n]...)
-		err = x.write(x.c.Conn, nil)
+		err = x.c.put(x.output.of(x.out, nil))
 	} else {
-		err = x.write(x.c.Conn, in[:n])
+		err = x.c.put(x.output.of(x.out, in[:n]))
 		x.sent(n)
 	}
 	x.sent(len(x.out))
 	x.up.take(n)
 	return err
+}
+
+// toClient writes a body to the client.
+type toClient struct{ x *exchange }
+
+func (t toClient) Write(p []byte) (int, error) {
+	return len(p), t.x.c.put(t.x.output.of(p, nil))
 }
 
 // carried counts what went over the client's connection, unless that does.
@@ -525,7 +525,7 @@ func (x *exchange) tunnel() bool {
 	x.out = append(x.out, "\r\n"...)
 	x.up.take(x.answer.size)
 	x.c.phase.Store(tunnelling)
-	if err := x.write(x.c.Conn, nil); err != nil {
+	if err := x.c.put(x.output.of(x.out, nil)); err != nil {
 		return x.cut()
 	}
 	x.sent(len(x.out))

@@ -1,0 +1,129 @@
+package balance
+
+import (
+	"cmp"
+	"net"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sockets are read and written by system calls of which Go's scheduler is not told.
+// They do not wait, so it has nothing to do about them; told of each it would wake a
+// thread that looks after those which do, thousands of times a second.
+
+// receive reads what has come; EAGAIN if nothing has.
+func receive(fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+		if e != unix.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+// deliver writes as much of p as fits; EAGAIN if nothing does.
+func deliver(fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		if e != unix.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+// deliverBoth writes as much of two pieces as fits; EAGAIN if nothing does.
+func deliverBoth(fd uintptr, vec *[2]unix.Iovec, p, more []byte) (int, syscall.Errno) {
+	vec[0] = unix.Iovec{Base: unsafe.SliceData(p)}
+	vec[0].SetLen(len(p))
+	vec[1] = unix.Iovec{Base: unsafe.SliceData(more)}
+	vec[1].SetLen(len(more))
+	for {
+		n, _, e := syscall.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(vec)), 2)
+		if e != unix.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+// output is what is to be written to a connection: two pieces, the second of which
+// may be empty. It is used again for others.
+type output struct {
+	first, more []byte
+	err         error
+	try         func(fd uintptr) bool
+	vec         [2]unix.Iovec
+	pair        [2][]byte
+	bufs        net.Buffers
+}
+
+func newOutput() *output {
+	o := &output{}
+	o.try = o.tryWrite
+	return o
+}
+
+// of makes it one of two pieces.
+func (o *output) of(first, more []byte) *output {
+	o.first, o.more, o.err = first, more, nil
+	return o
+}
+
+// tryWrite writes what fits; false if something is left.
+func (o *output) tryWrite(fd uintptr) bool {
+	for len(o.first)+len(o.more) > 0 {
+		var n int
+		var e syscall.Errno
+		switch {
+		case len(o.more) == 0:
+			n, e = deliver(fd, o.first)
+		case len(o.first) == 0:
+			n, e = deliver(fd, o.more)
+		default:
+			n, e = deliverBoth(fd, &o.vec, o.first, o.more)
+		}
+		switch e {
+		case 0:
+			head := min(n, len(o.first))
+			o.first, o.more = o.first[head:], o.more[n-head:]
+		case unix.EAGAIN:
+			return false
+		default:
+			o.err = e
+			return true
+		}
+	}
+	return true
+}
+
+// put writes an output, all of it.
+func (c *conn) put(o *output) error {
+	if c.raw != nil {
+		return cmp.Or(c.raw.Write(o.try), o.err)
+	}
+	o.pair = [2][]byte{o.first, o.more}
+	o.bufs = o.pair[:]
+	if len(o.more) == 0 {
+		o.bufs = o.pair[:1]
+	}
+	_, err := o.bufs.WriteTo(c.Conn)
+	return err
+}
+
+// ask writes an output and reads what comes then: once, waiting as fill does. It does
+// not look first whether something is there, so nothing may have come before: of the
+// end of a connection that came before is learned when the output is refused.
+func (c *conn) ask(o *output) error {
+	if c.raw != nil {
+		c.asks = o
+		if err := c.fill(); c.asks == nil {
+			return err
+		}
+		c.asks = nil // there was no room for all of it
+	}
+	if err := c.put(o); err != nil {
+		return err
+	}
+	return c.fill()
+}
