@@ -283,7 +283,7 @@ func TestNothingIsLostWhileTargetsAndWeightsChange(t *testing.T) {
 func TestADeadTargetIsRetriedOnce(t *testing.T) {
 	dead := httptest.NewServer(http.NotFoundHandler())
 	gone := netip.MustParseAddrPort(strings.TrimPrefix(dead.URL, "http://"))
-	live := backend(t, "live", nil)
+	live := backend(t, "", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	x := balancer(t, []netip.AddrPort{gone, live}, nil, 1, 0)
 	x.await(t, "a", func(h map[netip.AddrPort]Health) bool { return h[live].State == Healthy })
 	dead.Close()
@@ -293,13 +293,23 @@ func TestADeadTargetIsRetriedOnce(t *testing.T) {
 	g.mu.Lock()
 	g.targets[0].state = Healthy // it died after its last good check
 	g.mu.Unlock()
-	for range 4 {
-		if code, body := get(t, x.url); code != 200 || body != "live" {
-			t.Errorf("got %d %q", code, body)
+	for _, http2 := range []bool{false, true} { // a body is no reason, where no connection was made
+		client := &http.Client{Transport: &http.Transport{Protocols: speaking(http2)}}
+		defer client.CloseIdleConnections()
+		before := x.Traffic("a").Retried
+		for range 4 {
+			resp, err := client.Post(x.url, "text/plain", strings.NewReader("kept"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			if resp.Body.Close(); resp.StatusCode != 200 || string(body) != "kept" {
+				t.Errorf("over %s got %s %q", resp.Proto, resp.Status, body)
+			}
 		}
-	}
-	if n := x.Traffic("a").Retried; n == 0 {
-		t.Error("no retry was counted")
+		if x.Traffic("a").Retried == before {
+			t.Errorf("no retry was counted of HTTP/2: %v", http2)
+		}
 	}
 }
 

@@ -125,6 +125,16 @@ func TestConnectionsAndBytesAreCounted(t *testing.T) {
 }
 
 func TestATimeIsFromTheEndOfTheRequestToTheHeadOfTheAnswer(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2], func(t *testing.T) {
+			client := &http.Client{Transport: &http.Transport{Protocols: speaking(http2)}}
+			defer client.CloseIdleConnections()
+			timed(t, client)
+		})
+	}
+}
+
+func timed(t *testing.T, client *http.Client) {
 	var worked atomic.Int64
 	finish := make(chan struct{})
 	addr := backend(t, "", func(w http.ResponseWriter, r *http.Request) {
@@ -152,7 +162,7 @@ func TestATimeIsFromTheEndOfTheRequestToTheHeadOfTheAnswer(t *testing.T) {
 		sent = time.Now()
 		in.Close()
 	}()
-	resp, err := http.Post(x.url, "text/plain", out)
+	resp, err := client.Post(x.url, "text/plain", out)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	s := streamOf(r.Context())
 	s.meter.requests.Add(1)
 	resp, err := s.send(r)
-	if err != nil && safe(r.Method) && (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && r.Context().Err() == nil {
+	if err != nil && (errors.As(err, new(*unreached)) || safe(r.Method) && !carriesBody(r)) && r.Context().Err() == nil {
 		if other := s.group.take(s.target, s.b.Clock.Now); other != nil {
 			s.group.retried.Add(1)
 			s.target = other
@@ -262,16 +262,25 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	t := s.target
 	s.sent.Store(0)
 	t.requests.Add(1)
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
-		s.sent.Store(int64(time.Since(s.began)))
+	sends := r.Body != nil && r.Body != http.NoBody
+	allSent := func() { s.sent.Store(int64(time.Since(s.began))) }
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if !sends {
+			allSent()
+		}
 	}})
 	ctx, cancel := context.WithCancelCause(ctx)
 	idle := s.spec.idle()
 	slow := time.AfterFunc(idle, func() { cancel(context.DeadlineExceeded) })
 	stir := func(int) { slow.Reset(idle) }
 	out := r.Clone(ctx)
-	if r.Body != nil && r.Body != http.NoBody {
-		out.Body = &stirring{r.Body, func(n int) { stir(n); s.received.Add(int64(n)) }}
+	if sends {
+		out.Body = io.NopCloser(&stirring{r.Body, func(n int) { // the server closes it, and it may be sent to another
+			stir(n)
+			if s.received.Add(int64(n)) == r.ContentLength || n == 0 {
+				allSent()
+			}
+		}})
 	}
 	v := s.group.version.Load()
 	out.URL.Host = t.at
@@ -339,10 +348,21 @@ func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error
 	conn, err := b.dialTarget(ctx, address)
 	if err != nil {
 		m.failed.Add(1)
-		return nil, err
+		return nil, &unreached{err}
 	}
 	m.load.connected()
 	return &connection{Conn: conn, load: m.load}, nil
+}
+
+// unreached is why a target was not asked: no connection to it could be made.
+type unreached struct{ err error }
+
+func (e *unreached) Error() string { return e.err.Error() }
+func (e *unreached) Unwrap() error { return e.err }
+
+// carriesBody reports whether something follows a request's head, or may.
+func carriesBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
 // quiet is a log for what net/http has to say of clients.
@@ -359,7 +379,7 @@ func (c *counted) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// stirring is a body that says when some of it has come.
+// stirring is a body that says how much of it has come, and of its end that nothing has.
 type stirring struct {
 	io.ReadCloser
 	stir func(n int)
@@ -369,6 +389,9 @@ func (s *stirring) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	if n > 0 {
 		s.stir(n)
+	}
+	if err == io.EOF {
+		s.stir(0)
 	}
 	return n, err
 }

@@ -123,13 +123,15 @@ func (u *upstream) end() {
 	u.Close()
 }
 
-// alive reports whether the target has kept its side open, as far as can be seen.
+// alive reports whether the target has kept its side open and said nothing since its
+// answer, as far as can be seen. Under TLS, too, what has come is no part of an answer
+// to a request that was not sent.
 func (u *upstream) alive() bool {
-	if u.raw == nil {
-		return !u.ended()
+	if u.socket == nil {
+		return true
 	}
 	u.silent = false
-	return u.raw.Control(u.peek) == nil && u.silent
+	return u.socket.Control(u.peek) == nil && u.silent
 }
 
 func (u *upstream) tryPeek(fd uintptr) {
