@@ -69,7 +69,7 @@ var allowed = map[string][]string{
 	"internal/formula": {},
 	"internal/oidc":    {"internal/clock", "internal/arn", "internal/id"},
 	"internal/image":   {},
-	"internal/release": {"internal/catalogue"}, "internal/rehearse": {"internal/release"},
+	"internal/release": {"internal/catalogue", "internal/session"}, "internal/rehearse": {"internal/release"},
 	"examples/web": {}, "examples/blog": {},
 	"internal/run/testdata/app": {},
 	"internal/run/helper":       {"internal/run"},

@@ -16,11 +16,12 @@ import (
 // client is the other side of a session, in a bubble: what it is sent and what it
 // sends can be lost or held back.
 type client struct {
+	wire    // the agent's end of the connection
 	t       *testing.T
 	channel *Channel
 	to      chan []byte // the agent
 	from    chan []byte
-	lose    func(m Message) bool // of what is sent to it
+	loses   func(m Message) bool // of what is sent to it
 	deaf    bool                 // it acknowledges nothing
 	once    sync.Once
 
@@ -28,27 +29,6 @@ type client struct {
 	shown  strings.Builder
 	closed *Closing
 	sent   []Message // everything that it was sent
-}
-
-func (c *client) Read(ctx context.Context) ([]byte, error) {
-	select {
-	case raw, ok := <-c.to:
-		if !ok {
-			return nil, io.EOF
-		}
-		return raw, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (c *client) Write(ctx context.Context, raw []byte) error {
-	select {
-	case c.from <- raw:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // run takes what the agent sends until it closes.
@@ -61,7 +41,7 @@ func (c *client) run() {
 		}
 		c.mu.Lock()
 		c.sent = append(c.sent, m)
-		lost := c.lose != nil && c.lose(m)
+		lost := c.loses != nil && c.loses(m)
 		c.mu.Unlock()
 		if lost {
 			continue
@@ -120,6 +100,7 @@ func (c *client) said() string {
 func attend(t *testing.T, c *client, command func(context.Context, Terminal) error) (ended <-chan error) {
 	c.t, c.channel, c.to, c.from = t, NewChannel(false), make(chan []byte, 100), make(chan []byte, 100)
 	done := make(chan error, 1)
+	c.wire = wire{in: c.to, out: c.from}
 	go c.run()
 	go func() {
 		done <- Agent{Session: "s-1", Version: "3", Idle: 20 * time.Minute}.Serve(t.Context(), c, command)
@@ -203,7 +184,7 @@ func TestWhatIsLostIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := strings.Repeat("0123456789", 1000) // ten messages
 		times := map[int64]int{}
-		c := &client{lose: func(m Message) bool {
+		c := &client{loses: func(m Message) bool {
 			times[m.Sequence]++
 			return m.Type == Output && m.Payload == Text && m.Sequence%3 == 0 && times[m.Sequence] < 4
 		}}
@@ -251,7 +232,7 @@ func TestASessionEndsWithWhatEndsIt(t *testing.T) {
 		"the client is done":       {func(c *client) { c.send(Flag, "\x00\x00\x00\x02") }, nil, errDone, ""},
 		"nobody types":             {func(*client) {}, nil, errIdle, "the session timed out due to inactivity"},
 		"the command cannot run":   {func(*client) {}, broken, broken, "broken"},
-		"what comes is no message": {func(c *client) { c.to <- []byte("x") }, nil, nil, "reading what the client says: a message has 1 bytes, which is less than a header"},
+		"what comes is no message": {func(c *client) { c.to <- []byte("x") }, nil, nil, "reading what came: a message has 1 bytes, which is less than a header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -279,7 +260,7 @@ func TestASessionEndsWithWhatEndsIt(t *testing.T) {
 
 func TestAClientThatCannotIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &client{lose: func(m Message) bool { return m.Payload == HandshakeRequest }}
+		c := &client{loses: func(m Message) bool { return m.Payload == HandshakeRequest }}
 		ended := attend(t, c, echo)
 		if err := <-ended; err == nil || err.Error() != "the client did not shake hands" {
 			t.Errorf("it ended with %v", err)

@@ -53,10 +53,14 @@ func (c *Channel) Send(p Payload, data []byte, now time.Time) []byte {
 }
 
 func newMessage(kind string, data []byte, now time.Time) Message {
-	m := Message{Type: kind, Version: schema, Created: now, Data: data}
-	rand.Read(m.ID[:])
-	m.ID[6], m.ID[8] = m.ID[6]&0x0f|0x40, m.ID[8]&0x3f|0x80
-	return m
+	return Message{Type: kind, Version: schema, Created: now, ID: newID(), Data: data}
+}
+
+// newID is a random UUID.
+func newID() (id [16]byte) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
 }
 
 // Take takes what came: it returns the messages whose turn it is, and what is to be

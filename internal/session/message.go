@@ -1,11 +1,12 @@
 // Package session speaks Session Manager's protocol, by which a person has a
 // terminal in a container: the side of the agent that runs the command, towards
-// AWS's session-manager-plugin.
+// AWS's session-manager-plugin, and the side of the plugin, towards AWS's agent.
 //
-// A client opens a WebSocket, says a token, and from then on both sides send
-// messages (message.go). Those that carry data are numbered from 0 on each side,
-// acknowledged, sent again until they are, and put in order (channel.go). An Agent
-// shakes hands, runs the command on what comes and goes, and closes (agent.go).
+// A client opens a WebSocket (socket.go), says a token, and from then on both sides
+// send messages (message.go). Those that carry data are numbered from 0 on each side,
+// acknowledged, sent again until they are, and put in order (channel.go, side.go). An
+// Agent shakes hands, runs the command on what comes and goes, and closes (agent.go);
+// a Client sends what a person types and shows them what comes (client.go).
 //
 // The facts are observed in the source of the plugin and of the agent:
 // https://github.com/aws/session-manager-plugin, https://github.com/aws/amazon-ssm-agent
@@ -53,6 +54,8 @@ const (
 	HandshakeResponse Payload = 6
 	HandshakeComplete Payload = 7
 	Flag              Payload = 10
+	Errors            Payload = 11 // text, of a command without a terminal
+	ExitCode          Payload = 12
 )
 
 // A header of 116 bytes, big-endian, and the length of the data; the length of the
@@ -159,24 +162,41 @@ type shake struct {
 
 type action struct {
 	ActionType       string
-	ActionParameters any
+	ActionParameters json.RawMessage
 }
+
+// What a client can be asked to do as hands are shaken.
+const (
+	actionType    = "SessionType"
+	actionEncrypt = "KMSEncryption"
+)
 
 // shaken is the data of a HandshakeResponse.
 type shaken struct {
 	ClientVersion          string
-	ProcessedClientActions []struct {
-		ActionType   string
-		ActionStatus int // 1 is success
-		Error        string
-	}
-	Errors []string
+	ProcessedClientActions []processed
+	Errors                 []string
 }
+
+// processed is what became of an action.
+type processed struct {
+	ActionType   string
+	ActionStatus int
+	ActionResult json.RawMessage
+	Error        string
+}
+
+// The status of what is processed.
+const (
+	succeeded   = 1
+	failed      = 2
+	unsupported = 3
+)
 
 // why says what of a handshake did not succeed; "" for nothing.
 func (s shaken) why() string {
 	for _, a := range s.ProcessedClientActions {
-		if a.ActionStatus != 1 {
+		if a.ActionStatus != succeeded {
 			return a.ActionType + ": " + a.Error
 		}
 	}
@@ -189,9 +209,18 @@ type complete struct {
 	CustomerMessage         string
 }
 
+// opening is the first thing that a client says, as text.
+type opening struct {
+	MessageSchemaVersion string
+	RequestId            string //lint:ignore ST1003 as it is sent
+	TokenValue           string
+	ClientId             string //lint:ignore ST1003 as it is sent
+	ClientVersion        string
+}
+
 // Token is what the first thing that a client says gives as its token.
 func Token(raw []byte) (string, error) {
-	var in struct{ TokenValue string }
+	var in opening
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return "", fmt.Errorf("reading a request to open a data channel: %w", err)
 	}

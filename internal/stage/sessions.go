@@ -31,7 +31,6 @@ func (s *Stage) attend(w http.ResponseWriter, r *http.Request) {
 		return // it has been answered
 	}
 	defer conn.CloseNow()
-	conn.SetReadLimit(longestMessage)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	over := make(chan struct{})
@@ -43,8 +42,8 @@ func (s *Stage) attend(w http.ResponseWriter, r *http.Request) {
 		case <-over:
 		}
 	}()
-	socket := (*socket)(conn)
-	first, err := socket.within(ctx, tokenWait)
+	socket := session.NewSocket(conn)
+	first, err := soon(ctx, socket)
 	if err != nil {
 		return
 	}
@@ -63,30 +62,11 @@ func (s *Stage) attend(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const (
-	longestMessage = 64 << 10
-	tokenWait      = 10 * time.Second // wall time
-	writeWait      = 30 * time.Second // wall time; a client that takes nothing for so long is gone
-)
+const tokenWait = 10 * time.Second // wall time
 
-// socket is a WebSocket as a session has it.
-type socket websocket.Conn
-
-// Read reads a message, of whatever kind.
-func (s *socket) Read(ctx context.Context) ([]byte, error) {
-	_, raw, err := (*websocket.Conn)(s).Read(ctx)
-	return raw, err
-}
-
-func (s *socket) within(ctx context.Context, limit time.Duration) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// soon is the first message, if it comes soon.
+func soon(ctx context.Context, conn session.Conn) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, tokenWait)
 	defer cancel()
-	return s.Read(ctx)
-}
-
-// Write writes a message.
-func (s *socket) Write(ctx context.Context, raw []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, writeWait)
-	defer cancel()
-	return (*websocket.Conn)(s).Write(ctx, websocket.MessageBinary, raw)
+	return conn.Read(ctx)
 }
