@@ -23,15 +23,20 @@ func (a *app) exec() *cobra.Command {
 	var call stage.ExecCall
 	c := &cobra.Command{
 		Use:   "exec [flags] TASK -- COMMAND [ARG…]",
-		Short: "Run a command in a container of a task on the stage",
-		Long: `Run a command in a container of a running task on the stage, with its user,
-environment and files, and end with the command's exit code. -i gives the command
-what is typed, -t a terminal; with both, a shell is at hand:
+		Short: "Run a command in a container of a task, here or on AWS",
+		Long: `Run a command in a container of a running task. -i gives the command what is
+typed, -t a terminal; with both, a shell is at hand:
 
   serin exec -it TASK -- sh
+  serin exec -it --target aws --cluster prod TASK -- sh
 
-The task needs neither enableExecuteCommand nor a role. It is for the stage alone:
-on AWS, and on the stage too, aws ecs execute-command does it.`,
+On the stage it has the container's user, environment and files, and this command
+ends with its exit code; the task needs neither enableExecuteCommand nor a role.
+
+On AWS it goes by ECS Exec, without the session-manager-plugin: the task must have
+enableExecuteCommand, the command runs as root and on a terminal whatever is said
+here, without a shell. Without -t that terminal has 300 columns and shows what is
+typed; without -i its input is ended at once. AWS does not tell the exit code.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usage("TASK and COMMAND must be given, got %d arguments", len(args))
@@ -40,15 +45,18 @@ on AWS, and on the stage too, aws ecs execute-command does it.`,
 		},
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			call.Task, call.Args = args[0], args[1:]
-			a.code, err = a.runExec(c.Context(), call)
+			if call.Region = a.target.region; a.target.name == "stage" {
+				a.code, err = a.runExec(c.Context(), call)
+			} else {
+				a.code, err = a.execOnAWS(c.Context(), call)
+			}
 			return err
 		},
 	}
-	a.endpointFlag(c)
+	a.targetFlags(c)
 	c.Flags().StringVar(&call.Cluster, "cluster", "default", "cluster's name")
 	c.Flags().StringVar(&call.Container, "container", "", "container's name, where the task has several")
-	c.Flags().StringVar(&call.Region, "region", "", "the task's region")
-	c.Flags().StringVarP(&call.User, "user", "u", "", "another user than the container's")
+	c.Flags().StringVarP(&call.User, "user", "u", "", "another user than the container's, on the stage")
 	c.Flags().BoolVarP(&call.Input, "interactive", "i", false, "give the command this command's input")
 	c.Flags().BoolVarP(&call.Terminal, "tty", "t", false, "give the command a terminal")
 	return c
@@ -76,7 +84,7 @@ func (a *app) runExec(ctx context.Context, call stage.ExecCall) (code int, err e
 			return
 		}
 		if call.Terminal {
-			go lines.sizes(over)
+			go eachSize(over, func(s run.Size) { lines.say(stage.ExecInput{Size: &s}) })
 		}
 		switch {
 		case call.Input:
@@ -119,8 +127,8 @@ func (a *app) readExec(said io.Reader) (code int, err error) {
 // an input every key. restore puts the terminal back.
 func ownTerminal(call *stage.ExecCall) (restore func(), err error) {
 	fd := int(os.Stdin.Fd())
-	if !term.IsTerminal(fd) {
-		return nil, usage("--tty wants a terminal, and the input is none")
+	if err := haveTerminal(); err != nil {
+		return nil, err
 	}
 	call.Size = terminalSize()
 	if !call.Input {
@@ -131,6 +139,13 @@ func ownTerminal(call *stage.ExecCall) (restore func(), err error) {
 		return nil, fmt.Errorf("taking over the terminal: %w", err)
 	}
 	return func() { term.Restore(fd, was) }, nil
+}
+
+func haveTerminal() error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return usage("--tty wants a terminal, and the input is none")
+	}
+	return nil
 }
 
 func terminalSize() (s run.Size) {
@@ -154,16 +169,15 @@ func (l *inputLines) say(line any) error {
 
 func (l *inputLines) Write(b []byte) (int, error) { return len(b), l.say(stage.ExecInput{In: b}) }
 
-// sizes says each new size of the terminal until the command is over.
-func (l *inputLines) sizes(over <-chan struct{}) {
+// eachSize says each new size of the terminal until the command is over.
+func eachSize(over <-chan struct{}, say func(run.Size)) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)
 	defer signal.Stop(changed)
 	for {
 		select {
 		case <-changed:
-			s := terminalSize()
-			l.say(stage.ExecInput{Size: &s})
+			say(terminalSize())
 		case <-over:
 			return
 		}

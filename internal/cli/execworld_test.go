@@ -36,11 +36,19 @@ func talker(t *testing.T, runtime string) (endpoint string, d *demo, task ecstyp
 	out, err := e.RunTask(ctx, &ecs.RunTaskInput{Cluster: &d.service.Cluster, TaskDefinition: registered.TaskDefinition.TaskDefinitionArn, EnableExecuteCommand: true,
 		NetworkConfiguration: &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{"a"}}}})
 	must(err)
-	tasks := &ecs.DescribeTasksInput{Cluster: &d.service.Cluster, Tasks: []string{*out.Tasks[0].TaskArn}}
-	must(ecs.NewTasksRunningWaiter(e, func(o *ecs.TasksRunningWaiterOptions) {
-		o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
-	}).Wait(ctx, tasks, time.Minute))
+	runs(t, e, d.service.Cluster, *out.Tasks[0].TaskArn)
 	return endpoint, d, out.Tasks[0]
+}
+
+// runs waits until a task runs.
+func runs(t *testing.T, e *ecs.Client, cluster, task string) {
+	t.Helper()
+	err := ecs.NewTasksRunningWaiter(e, func(o *ecs.TasksRunningWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
+	}).Wait(t.Context(), &ecs.DescribeTasksInput{Cluster: &cluster, Tasks: []string{task}}, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // typist has a program on a terminal: what it types and what is shown.
