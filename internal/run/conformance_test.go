@@ -37,6 +37,7 @@ var properties = []struct {
 	{"a container started again", again, "", ""},
 	{"containers stopped one by one", oneByOne, "", ""},
 	{"a network for each container, and ports of a host", bridged, "", ""},
+	{"ranges of ports of a host", ranged, "", ""},
 	{"links", linked, "confined", "links"},
 	{"the network of a host", hosted, "", ""},
 	{"no network", unconnected, "rootless confined", "network mode none"},

@@ -95,6 +95,33 @@ func bridged(t *testing.T, r Runtime, image string) {
 	}
 }
 
+// ranged has a row of ports of a host lead to as many of a container, and a row for
+// datagrams to another's.
+func ranged(t *testing.T, r Runtime, image string) {
+	row := func(inside uint16, udp bool) (list []Port) {
+		for i := range uint16(20) {
+			list = append(list, Port{Host: 39000 + i, Inside: inside + i, UDP: udp})
+		}
+		return list
+	}
+	task := made(t, r, Spec{Network: BridgeNetwork, Host: "i-1", Containers: []Container{
+		{Name: "web", Image: image, Env: []string{"GREETING=one"}, Ports: row(8070, false)},
+		{Name: "echo", Image: image, Command: []string{"mirror"}, Ports: row(8110, true)},
+	}})
+	begin(t, task, "echo")
+	if got := answer(t, task, 39010); !strings.HasPrefix(got, "one ") {
+		t.Errorf("behind port 39010 is %q", got)
+	}
+	ready(t, task, "echo")
+	if got := echoed(t, fmt.Sprintf("%s:39015", task.Address())); got != "hello" {
+		t.Errorf("behind the datagrams' port 39015 came %q", got)
+	}
+	if resp, err := http.Get(fmt.Sprintf("http://%s:39019/", task.Address())); err == nil {
+		resp.Body.Close()
+		t.Errorf("behind port 39019 is %s, where nobody listens", resp.Status)
+	}
+}
+
 // echoed sends a datagram until it comes back.
 func echoed(t *testing.T, to string) string {
 	t.Helper()

@@ -517,6 +517,9 @@ func (g *agent) tryStart(ctx context.Context, key string, t task) error {
 	if err != nil {
 		return err
 	}
+	if err := t.missesPorts(); err != nil {
+		return err
+	}
 	secrets, err := g.secrets(ctx, scope, d, role)
 	if err != nil {
 		return err

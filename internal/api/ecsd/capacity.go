@@ -452,7 +452,7 @@ func (k *keeping) need(t task) place.Need {
 		n.Ports = nil
 	}
 	for _, p := range t.Ports { // dynamic ones, too
-		n.Ports = append(n.Ports, p.port())
+		n.Ports = append(n.Ports, p.ports()...)
 	}
 	for _, c := range d.PlacementConstraints {
 		n.Where = append(n.Where, parsed(c.Expression))

@@ -124,6 +124,9 @@ func (n demands) ofDocker(c types.ContainerDefinition) {
 	if c.DockerLabels != nil || c.Ulimits != nil {
 		n.docker(18)
 	}
+	if slices.ContainsFunc(c.PortMappings, func(p types.PortMapping) bool { return p.ContainerPortRange != nil }) { // the attribute is the agent's
+		n.has("network.container-port-range")
+	}
 	if c.MemoryReservation != nil {
 		n.docker(21)
 	}

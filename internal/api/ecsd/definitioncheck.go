@@ -58,7 +58,7 @@ func checkDefinition(account string, in *ecs.RegisterTaskDefinitionInput) error 
 		return client("Task definition doesn't have any essential container.")
 	}
 	for _, check := range []func(*ecs.RegisterTaskDefinitionInput) error{
-		checkSums, checkPorts, checkVolumes, checkOrder, checkSharing, checkStorage, checkPlaces,
+		checkSums, checkPorts, checkRanges, checkVolumes, checkOrder, checkSharing, checkStorage, checkPlaces,
 		func(in *ecs.RegisterTaskDefinitionInput) error { return checkSecrets(account, in) },
 		checkKinds, notDone,
 	} {
@@ -159,6 +159,7 @@ func checkPorts(in *ecs.RegisterTaskDefinitionInput) error {
 			switch {
 			case in.NetworkMode == types.NetworkModeNone: // guessed
 				return client("When networkMode=none, port mappings are not supported, and container '%s' has one.", *c.Name)
+			case p.ContainerPortRange != nil: // see checkRanges
 			case port < 1 || port > 65535:
 				return client("Invalid 'containerPort' setting for container '%s'.", *c.Name)
 			case host < 0 || host > 65535:

@@ -38,6 +38,26 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 	ports := func(list ...types.PortMapping) func(in) {
 		return first(func(c *types.ContainerDefinition) { c.PortMappings = list })
 	}
+	span := func(ports string, protocol types.TransportProtocol) types.PortMapping {
+		return types.PortMapping{ContainerPortRange: &ports, Protocol: protocol}
+	}
+	on := func(mode types.NetworkMode, list ...types.PortMapping) func(in) {
+		return func(i in) { i.NetworkMode = mode; ports(list...)(i) }
+	}
+	twice := func(mode types.NetworkMode, list ...types.PortMapping) func(in) { // in two containers
+		return func(i in) {
+			on(mode, list...)(i)
+			other := i.ContainerDefinitions[0]
+			other.Name = new("other")
+			i.ContainerDefinitions = append(i.ContainerDefinitions, other)
+		}
+	}
+	many := func(n int) (list []types.PortMapping) {
+		for i := range n {
+			list = append(list, span(portRange{int32(2*i + 1), int32(2*i + 2)}.String(), ""))
+		}
+		return list
+	}
 	option := func(name, value string) func(in) {
 		return first(func(c *types.ContainerDefinition) {
 			if value == "" {
@@ -62,6 +82,23 @@ func TestWhatATaskDefinitionMustBe(t *testing.T) {
 		{"32 processors", fargate(func(i in) { i.Cpu, i.Memory = new("32 vCPU"), new("244 GB") }), ""},
 		{"UDP and TCP on one port", ports(port(53, 0, "tcp"), port(53, 0, "udp")), ""},
 		{"two ports of the host that are chosen for it", func(i in) { i.NetworkMode = types.NetworkModeBridge; ports(port(80, 0, ""), port(81, 0, ""))(i) }, ""},
+		{"ranges of ports", ports(span("8000-8010", ""), span("8011-8020", "tcp"), span("8000-8020", "udp"), port(80, 0, "")), ""},
+		{"ranges on a bridge, the same in two containers", twice("", span("1-65535", "")), ""},
+		{"a hundred ranges", ports(many(100)...), ""},
+
+		{"a range and a port", ports(types.PortMapping{ContainerPort: new(int32(80)), ContainerPortRange: new("80-90")}), "Invalid port mapping for container 'web', cannot specify both single port and port range."},
+		{"a range and a host's port", on("bridge", types.PortMapping{HostPort: new(int32(80)), ContainerPortRange: new("80-90")}), "Invalid port mapping for container 'web', cannot specify both single port and port range."},
+		{"a range the other way round", ports(span("90-80", "")), "Invalid 'containerPortRange' setting for container 'web'."},
+		{"a range of one", ports(span("80-80", "")), "Invalid 'containerPortRange' setting for container 'web'."},
+		{"a range without an end", ports(span("80", "")), "Invalid 'containerPortRange' setting for container 'web'."},
+		{"a range from 0", ports(span("0-80", "")), "Invalid 'containerPortRange' setting for container 'web'."},
+		{"a range beyond all ports", ports(span("80-65536", "")), "Invalid 'containerPortRange' setting for container 'web'."},
+		{"ranges that overlap", ports(span("8080-8090", ""), span("8085-8095", "")), "TCP container port '8085' is used multiple times in task when networkMode=awsvpc."},
+		{"a range over a port", ports(port(53, 0, "udp"), span("50-60", "udp")), "UDP container port '53' is used multiple times in task when networkMode=awsvpc."},
+		{"one range in two containers", twice("awsvpc", span("80-90", "")), "TCP container port '80' is used multiple times in task when networkMode=awsvpc."},
+		{"a range over a port on a bridge", on("bridge", port(85, 8085, ""), span("80-90", "")), "TCP container port '85' is used multiple times in task when networkMode=bridge."},
+		{"a range on the host's network", on("host", span("80-90", "")), "Invalid port mapping for container 'web', cannot specify port range when networkMode=host."},
+		{"a hundred and one ranges", ports(many(101)...), "Too many port ranges for container 'web': 101, of at most 100."},
 
 		{"no family", func(i in) { i.Family = nil }, "Family should not be null or empty."},
 		{"a family", func(i in) { i.Family = new("a b") }, "Family contains invalid characters."},
@@ -194,6 +231,8 @@ func TestWhatFollowsFromADefinition(t *testing.T) {
 		{"names of ports", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), WorkingDirectory: new("/"), Memory: new(int32(64)),
 			PortMappings: []types.PortMapping{{ContainerPort: new(int32(80)), Name: new("http"), AppProtocol: "http"}}}}},
 			[]types.Compatibility{types.CompatibilityEc2}, []string{docker + "17"}},
+		{"a range of ports", &ecs.RegisterTaskDefinitionInput{NetworkMode: types.NetworkModeBridge, ContainerDefinitions: []types.ContainerDefinition{{Name: new("c"), Image: new("nginx"), Memory: new(int32(64)), PortMappings: []types.PortMapping{{ContainerPortRange: new("80-90")}}}}},
+			[]types.Compatibility{types.CompatibilityExternal, types.CompatibilityEc2}, []string{own + "network.container-port-range"}},
 		{"a sidecar that waits for health, its volume, and parameters", inOrder(), []types.Compatibility{types.CompatibilityEc2, types.CompatibilityFargate, types.CompatibilityManagedInstances},
 			[]string{own + "execution-role-awslogs", legacy + "ecr-auth", docker + "21", legacy + "task-iam-role", own + "container-health-check", own + "execution-role-ecr-pull", own + "secrets.ssm.environment-variables",
 				docker + "18", own + "task-eni", docker + "29", legacy + "logging-driver.awslogs", docker + "19", own + "container-ordering"}},

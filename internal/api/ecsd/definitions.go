@@ -135,7 +135,7 @@ func filled(in []types.ContainerDefinition, mode types.NetworkMode) []types.Cont
 		for n := range c.PortMappings {
 			p := &c.PortMappings[n]
 			p.Protocol = cmp.Or(p.Protocol, types.TransportProtocolTcp)
-			if aws.ToInt32(p.HostPort) == 0 {
+			if aws.ToInt32(p.HostPort) == 0 && p.ContainerPortRange == nil {
 				p.HostPort = new(int32(0))
 				if mode == types.NetworkModeAwsvpc || mode == types.NetworkModeHost {
 					p.HostPort = p.ContainerPort

@@ -17,10 +17,12 @@ import (
 // The network modes bridge, host and none: tasks without an address of their own,
 // behind ports of their container instance.
 
-// hostPort is a port of a task's host that leads to one of its containers.
+// hostPort is a port of a task's host that leads to one of its containers, or the
+// first of a range of them.
 type hostPort struct {
 	Container    string
-	Inside, Host int32
+	Inside, Host int32 // Host is 0 where there was none that is free
+	More         int32 // ports of a range that follow
 	UDP          bool
 	Fixed        bool // the definition names it, and so reserves it
 }
@@ -49,9 +51,10 @@ func portsFor(d types.TaskDefinition, id string, taken map[place.Port]bool) (lis
 	r := rand.New(rand.NewPCG(seedOf(id), 0))
 	for _, c := range d.ContainerDefinitions {
 		for _, p := range c.PortMappings {
-			h := hostPort{Container: *c.Name, Inside: aws.ToInt32(p.ContainerPort), Host: aws.ToInt32(p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp, Fixed: true}
-			if h.Host == 0 {
-				h.Host, h.Fixed = dynamic(r, h.UDP, taken), false
+			h := hostPort{Container: *c.Name, Host: aws.ToInt32(p.HostPort), UDP: p.Protocol == types.TransportProtocolUdp, Fixed: true}
+			inside := insideOf(p)
+			if h.Inside, h.More = inside.first, inside.last-inside.first; h.Host == 0 {
+				h.Host, h.Fixed = dynamic(r, int(h.More)+1, h.UDP, taken), false
 			}
 			list = append(list, h)
 		}
@@ -59,15 +62,26 @@ func portsFor(d types.TaskDefinition, id string, taken map[place.Port]bool) (lis
 	return list
 }
 
-// dynamic is a port that is not taken; 0 where all are.
-func dynamic(r *rand.Rand, udp bool, taken map[place.Port]bool) int32 {
+// dynamic is the first of so many ports in a row that are not taken; 0 where there
+// are none.
+func dynamic(r *rand.Rand, many int, udp bool, taken map[place.Port]bool) int32 {
 	const n = lastDynamic - firstDynamic + 1
-	from := r.IntN(n)
-	for i := range n {
-		p := place.Port{Number: uint16(firstDynamic + (from+i)%n), UDP: udp}
-		if !taken[p] {
-			taken[p] = true
-			return int32(p.Number)
+	from, row := r.IntN(n), 0
+	for i := range n + many { // a row that begins before it may end behind it
+		at := (from + i) % n
+		if at == 0 {
+			row = 0 // it does not go around
+		}
+		p := place.Port{Number: uint16(firstDynamic + at), UDP: udp}
+		if row++; taken[p] {
+			row = 0
+		}
+		if row == many {
+			first := hostPort{Host: int32(firstDynamic + at - many + 1), More: int32(many - 1), UDP: udp}
+			for _, p := range first.ports() {
+				taken[p] = true
+			}
+			return first.Host
 		}
 	}
 	return 0
@@ -96,13 +110,24 @@ func takenPorts(on []task) map[place.Port]bool {
 	}
 	for _, t := range on {
 		for _, p := range t.Ports {
-			taken[p.port()] = true
+			for _, one := range p.ports() {
+				taken[one] = true
+			}
 		}
 	}
 	return taken
 }
 
-func (p hostPort) port() place.Port { return place.Port{Number: uint16(p.Host), UDP: p.UDP} }
+// ports are those of the host.
+func (p hostPort) ports() (list []place.Port) {
+	if p.Host == 0 {
+		return nil
+	}
+	for i := range p.More + 1 {
+		list = append(list, place.Port{Number: uint16(p.Host + i), UDP: p.UDP})
+	}
+	return list
+}
 
 // house gives a task its ports where there are no container instances: those of the
 // EXTERNAL launch type are on one host, their cluster's.
@@ -121,18 +146,26 @@ func (s *seats) house(t *task) {
 }
 
 // bindings are a container's ports as ECS shows them: on bridges alone, once it has
-// been started; observed: https://github.com/aws/amazon-ecs-agent/pull/3479
+// been started, those of a range as one, behind the others; observed:
+// https://github.com/aws/amazon-ecs-agent/pull/3479
 func (t task) bindings(d types.TaskDefinition, c container) []types.NetworkBinding {
-	list := []types.NetworkBinding{}
+	list, ranges := []types.NetworkBinding{}, []types.NetworkBinding(nil)
 	if modeOf(d) != types.NetworkModeBridge || c.Starts == 0 {
 		return list
 	}
 	for _, p := range t.Ports {
-		if p.Container == c.Name {
-			list = append(list, types.NetworkBinding{BindIP: new("0.0.0.0"), ContainerPort: new(p.Inside), HostPort: new(p.Host), Protocol: p.protocol()})
+		b := types.NetworkBinding{BindIP: new("0.0.0.0"), Protocol: p.protocol()}
+		switch {
+		case p.Container != c.Name:
+		case p.More > 0:
+			b.ContainerPortRange, b.HostPortRange = new(portRange{p.Inside, p.Inside + p.More}.String()), new(portRange{p.Host, p.Host + p.More}.String())
+			ranges = append(ranges, b)
+		default:
+			b.ContainerPort, b.HostPort = new(p.Inside), new(p.Host)
+			list = append(list, b)
 		}
 	}
-	return list
+	return append(list, ranges...)
 }
 
 func (p hostPort) protocol() types.TransportProtocol {
@@ -155,7 +188,9 @@ func networked(spec *run.Spec, d types.TaskDefinition, t task, host string) {
 		c := &spec.Containers[i]
 		for _, p := range t.Ports {
 			if p.Container == c.Name {
-				c.Ports = append(c.Ports, run.Port{Host: uint16(p.Host), Inside: uint16(p.Inside), UDP: p.UDP})
+				for i, host := range p.ports() {
+					c.Ports = append(c.Ports, run.Port{Host: host.Number, Inside: uint16(p.Inside) + uint16(i), UDP: p.UDP})
+				}
 			}
 		}
 		for _, l := range d.ContainerDefinitions[i].Links {
@@ -180,7 +215,7 @@ func (a *API) target(tx *store.Tx, scope arn.Scope, t task, d types.TaskDefiniti
 		return reg, true
 	}
 	at := slices.IndexFunc(t.Ports, func(p hostPort) bool {
-		return !p.UDP && p.Inside == reg.Port && p.Container == aws.ToString(lb.ContainerName)
+		return !p.UDP && p.Inside == reg.Port && p.More == 0 && p.Container == aws.ToString(lb.ContainerName)
 	})
 	i, ok := a.instances.Get(tx, instanceKey(scope, t.Cluster, t.Instance))
 	if at < 0 || !ok {

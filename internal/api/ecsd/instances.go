@@ -133,7 +133,7 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	for _, name := range []string{"docker-remote-api.1.18", "docker-remote-api.1.19", "docker-remote-api.1.29", "logging-driver.awslogs", "ecr-auth", "task-iam-role"} {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new("com.amazonaws.ecs.capability." + name)})
 	}
-	for _, name := range []string{"task-eni", "task-eni-trunking", "execution-role-ecr-pull", "execution-role-awslogs"} {
+	for _, name := range []string{"task-eni", "task-eni-trunking", "execution-role-ecr-pull", "execution-role-awslogs", "network.container-port-range"} {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new("ecs.capability." + name)})
 	}
 	for _, id := range i.GPUs {

@@ -304,22 +304,25 @@ func (q Asker) labels(d types.ContainerDefinition) map[string]string {
 	return all
 }
 
-// ports are those that the definition maps; where the task has an address of its
-// own its host's are the same.
+// ports are those that the definition maps, of a range each (guessed); where the task
+// has an address of its own its host's are the same.
 func (q Asker) ports(d types.ContainerDefinition) (list []PortMetadata) {
 	for _, p := range d.PortMappings {
-		m := PortMetadata{ContainerPort: aws.ToInt32(p.ContainerPort), Protocol: p.Protocol}
-		if q.definition.NetworkMode == types.NetworkModeAwsvpc {
-			m.HostPort = m.ContainerPort
-		}
-		for _, h := range q.row.Ports {
-			if h.Container == *d.Name && h.Inside == m.ContainerPort && h.protocol() == p.Protocol {
-				if m.HostPort = h.Host; modeOf(q.definition) == types.NetworkModeBridge {
-					m.HostIP = "0.0.0.0"
+		r := insideOf(p)
+		for port := r.first; port <= r.last; port++ {
+			m := PortMetadata{ContainerPort: port, Protocol: p.Protocol}
+			if q.definition.NetworkMode == types.NetworkModeAwsvpc {
+				m.HostPort = m.ContainerPort
+			}
+			for _, h := range q.row.Ports {
+				if h.Container == *d.Name && h.Inside <= port && port <= h.Inside+h.More && h.protocol() == p.Protocol {
+					if m.HostPort = h.Host + port - h.Inside; modeOf(q.definition) == types.NetworkModeBridge {
+						m.HostIP = "0.0.0.0"
+					}
 				}
 			}
+			list = append(list, m)
 		}
-		list = append(list, m)
 	}
 	return list
 }

@@ -360,7 +360,7 @@ var memberTypes = map[string]wire.Members{
 	"ContainerOverride":                 {Performed: "command cpu environment memory memoryReservation name resourceRequirements", Refused: "environmentFiles"},
 	"HealthCheck":                       {Performed: "command interval retries startPeriod timeout"},
 	"KeyValuePair":                      {Performed: "name value"},
-	"PortMapping":                       {Performed: "containerPort hostPort protocol", Recorded: "appProtocol name", Refused: "containerPortRange"},
+	"PortMapping":                       {Performed: "containerPort containerPortRange hostPort protocol", Recorded: "appProtocol name"},
 	"LogConfiguration":                  {Performed: "logDriver options", Refused: "secretOptions"},
 	"ResourceRequirement":               {Performed: "type value sharingStrategy"},
 	"RuntimePlatform":                   {Performed: "cpuArchitecture", Recorded: "operatingSystemFamily"},

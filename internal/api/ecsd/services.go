@@ -194,7 +194,7 @@ func (a *API) checkService(tx *store.Tx, scope arn.Scope, s service, d types.Tas
 		if i < 0 {
 			return invalid("The container %s does not exist in the task definition.", aws.ToString(lb.ContainerName))
 		}
-		if !slices.ContainsFunc(d.ContainerDefinitions[i].PortMappings, func(p types.PortMapping) bool { return *p.ContainerPort == port }) {
+		if !slices.ContainsFunc(d.ContainerDefinitions[i].PortMappings, func(p types.PortMapping) bool { return aws.ToInt32(p.ContainerPort) == port }) {
 			return invalid("The container %s did not have a container port %d defined", *lb.ContainerName, port)
 		}
 		if !sent {

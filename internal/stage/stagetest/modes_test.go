@@ -228,3 +228,86 @@ func TestTasksAtAHostArePlacedOnManagedInstances(t *testing.T) {
 		}
 	})
 }
+
+// A range of a container's ports is behind as many of its instance in a row.
+func TestARangeOfPortsIsBehindARowOfItsInstance(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.hosts(1, w.subnets()[:1], nil)
+		w.becomes("m5.large a ACTIVE 0")
+		span := func(ports string, protocol types.TransportProtocol) types.PortMapping {
+			return types.PortMapping{ContainerPortRange: &ports, Protocol: protocol}
+		}
+		definition := w.behind("ranged", types.NetworkModeBridge, span("7000-7099", types.TransportProtocolTcp), span("7000-7009", types.TransportProtocolUdp), types.PortMapping{ContainerPort: new(int32(8080))})
+		d, err := w.ecs.DescribeTaskDefinition(t.Context(), &ecs.DescribeTaskDefinitionInput{TaskDefinition: &definition})
+		w.must(d, err)
+		if p := d.TaskDefinition.ContainerDefinitions[0].PortMappings[0]; *p.ContainerPortRange != "7000-7099" || p.ContainerPort != nil || p.HostPort != nil || p.Protocol != types.TransportProtocolTcp {
+			t.Errorf("it is described as %+v", p)
+		}
+		w.must(nil, w.on2(definition, 2, ""))
+		w.becomes("m5.large a ACTIVE 2")
+		list, err := w.ecs.ListTasks(t.Context(), &ecs.ListTasksInput{})
+		w.must(list, err)
+		taken := map[string]bool{}
+		for _, arn := range list.TaskArns {
+			w.must(nil, w.eventually("it runs", func() bool { return *w.task(&arn).LastStatus == "RUNNING" }))
+			b := w.task(&arn).Containers[0].NetworkBindings
+			if len(b) != 3 || b[0].ContainerPortRange != nil || *b[0].ContainerPort != 8080 {
+				t.Fatalf("it is bound to %+v", b)
+			}
+			for i, want := range []struct {
+				inside   string
+				protocol types.TransportProtocol
+				ports    int
+			}{{"7000-7099", "tcp", 100}, {"7000-7009", "udp", 10}} {
+				r := b[i+1]
+				var first, last int
+				if _, err := fmt.Sscanf(aws.ToString(r.HostPortRange), "%d-%d", &first, &last); err != nil || *r.ContainerPortRange != want.inside || r.Protocol != want.protocol || r.ContainerPort != nil || r.HostPort != nil || *r.BindIP != "0.0.0.0" {
+					t.Fatalf("its range is %+v: %v", r, err)
+				}
+				if last-first+1 != want.ports || first < 32768 || last > 60999 {
+					t.Errorf("%s is behind %d to %d", want.inside, first, last)
+				}
+				for port := first; port <= last; port++ {
+					key := fmt.Sprint(port, r.Protocol)
+					if taken[key] {
+						t.Errorf("%s is two's", key)
+					}
+					taken[key] = true
+				}
+			}
+		}
+		// What a load balancer reaches is mapped alone.
+		group := w.instances("hosts")
+		_, err = w.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: new("lb"), TaskDefinition: &definition, DesiredCount: new(int32(1)), LaunchType: types.LaunchTypeEc2,
+			LoadBalancers: []types.LoadBalancer{{TargetGroupArn: &group, ContainerName: new("web"), ContainerPort: new(int32(7005))}}})
+		if err == nil || !strings.Contains(err.Error(), "The container web did not have a container port 7005 defined") {
+			t.Errorf("a port of a range is answered %v", err)
+		}
+		// Without so many in a row a task does not start.
+		all := w.behind("all", types.NetworkModeBridge, span("1-28232", types.TransportProtocolTcp))
+		run, err := w.ecs.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: &all, LaunchType: types.LaunchTypeEc2})
+		w.must(run, err)
+		arn := run.Tasks[0].TaskArn
+		w.must(nil, w.eventually("it has stopped", func() bool { return *w.task(arn).LastStatus == "STOPPED" }))
+		if x := w.task(arn); x.StopCode != types.TaskStopCodeTaskFailedToStart || !strings.Contains(*x.StoppedReason, "HostConfigError: error retrieving docker port map: 28232 contiguous host ports are unavailable") {
+			t.Errorf("it stopped with %s: %s", x.StopCode, *x.StoppedReason)
+		}
+	})
+}
+
+// A range of a task with an address of its own is open there, and bound to nothing.
+func TestARangeOfPortsOfATaskWithAnAddress(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		definition := w.taskOf("ranged", "256", "512", func(in *ecs.RegisterTaskDefinitionInput) {
+			in.ContainerDefinitions[0].PortMappings = []types.PortMapping{{ContainerPortRange: new("8080-8090")}}
+		})
+		out, err := w.ecs.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: &definition, NetworkConfiguration: awsvpc("a")})
+		w.must(out, err)
+		arn := out.Tasks[0].TaskArn
+		w.must(nil, w.eventually("it runs", func() bool { return *w.task(arn).LastStatus == "RUNNING" }))
+		if c := w.task(arn).Containers[0]; len(c.NetworkBindings) != 0 || len(c.NetworkInterfaces) != 1 {
+			t.Errorf("it is bound to %+v, and has %+v", c.NetworkBindings, c.NetworkInterfaces)
+		}
+	})
+}
