@@ -1,12 +1,14 @@
 // Package catalogue is the EC2 instance types that ECS Managed Instances can
 // buy: what they have and what they cost.
 //
-// The figures are those of the public ec2instances.info data set of 28 May 2025;
-// whoever shows a price shows that date. What the data does not say and Serin
+// The figures are those of the public ec2instances.info data set of 28 May 2025, and
+// for types with a part of a GPU, which came later, of the sources that fractions.csv
+// names; whoever shows a price shows its date. What the data does not say and Serin
 // needs all the same is derived, and each such rule is marked as guessed.
 package catalogue
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/csv"
 	"fmt"
@@ -16,8 +18,12 @@ import (
 	"sync"
 )
 
-// Date is when the figures were right.
-const Date = "28 May 2025"
+// Date is when the figures were right, and FractionsDate when those of types with a
+// part of a GPU were.
+const (
+	Date          = "28 May 2025"
+	FractionsDate = "September 2026"
+)
 
 // Arch is a processor architecture in ECS's words.
 type Arch string
@@ -30,6 +36,12 @@ const (
 // MiB is an amount of memory.
 type MiB int
 
+// Permille is thousandths.
+type Permille int
+
+// Whole is a whole GPU.
+const Whole Permille = 1000
+
 // Type is an instance type.
 type Type struct {
 	Name         string // m5.large
@@ -39,8 +51,9 @@ type Type struct {
 	VCPU         int
 	Memory       MiB
 	GPUs         int
-	GPU          string // t4, l4, …
-	GPUMemory    MiB    // of each
+	GPUPart      Permille // of a GPU, that each is: Whole, or less
+	GPU          string   // t4, l4, …
+	GPUMemory    MiB      // of each
 	LocalGB      float64
 	Disks        bool    // its local storage is hdd, not ssd
 	Interfaces   int     // network interfaces, without trunking
@@ -51,30 +64,28 @@ type Type struct {
 	prices [len(regions)]prices
 }
 
-// prices are US dollars an hour; 0 says that a type is not sold so.
-type prices struct{ onDemand, spot float64 }
+// prices are US dollars an hour; 0 says that a type is not sold so, or that no source
+// gives the price at which it is.
+type prices struct {
+	onDemand, spot float64
+	unknown        bool
+}
 
 // regions are those that the data has prices of.
 var regions = [...]string{"us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-northeast-1", "ap-northeast-2"}
 
-//go:embed ec2-instances.csv
-var data string
+var (
+	//go:embed ec2-instances.csv
+	data string
+	//go:embed fractions.csv
+	fractions string
+)
 
 var load = sync.OnceValue(func() (c struct {
 	types  []Type
 	byName map[string]int
 }) {
-	rows, err := csv.NewReader(strings.NewReader(data)).ReadAll()
-	if err != nil {
-		panic("catalogue: " + err.Error()) // the file is part of the program
-	}
-	head := map[string]int{}
-	for i, name := range rows[0] {
-		head[name] = i
-	}
-	for _, row := range rows[1:] {
-		c.types = append(c.types, read(func(column string) string { return row[head[column]] }, head))
-	}
+	c.types = append(readAll(data), readAll(fractions)...)
 	fillNetwork(c.types)
 	slices.SortFunc(c.types, func(x, y Type) int { return strings.Compare(x.Name, y.Name) })
 	c.byName = map[string]int{}
@@ -84,10 +95,36 @@ var load = sync.OnceValue(func() (c struct {
 	return c
 })
 
-func read(field func(string) string, head map[string]int) Type {
+// readAll reads a file of types. What it has no column of is empty.
+func readAll(data string) (types []Type) {
+	in := csv.NewReader(strings.NewReader(data))
+	in.Comment = '#'
+	rows, err := in.ReadAll()
+	if err != nil {
+		panic("catalogue: " + err.Error()) // the file is part of the program
+	}
+	head := map[string]int{}
+	for i, name := range rows[0] {
+		head[name] = i
+	}
+	for _, row := range rows[1:] {
+		types = append(types, read(func(column string) string {
+			if i, ok := head[column]; ok {
+				return row[i]
+			}
+			return ""
+		}))
+	}
+	return types
+}
+
+// unknown is a price that no source gives.
+const unknown = "?"
+
+func read(field func(string) string) Type {
 	number := func(column string) float64 {
 		text := field(column)
-		if text == "" {
+		if text == "" || text == unknown {
 			return 0
 		}
 		f, err := strconv.ParseFloat(text, 64)
@@ -111,9 +148,9 @@ func read(field func(string) string, head map[string]int) Type {
 	t.Burstable = slices.Contains([]string{"t3", "t3a", "t4g"}, family)
 	t.Disks = slices.Contains([]string{"d3", "d3en"}, family)
 	if t.GPUs > 0 {
-		t.GPU = gpuName(field("gpu_model"))
+		t.GPU, t.GPUPart = gpuName(field("gpu_model")), cmp.Or(Permille(number("gpu_part")), Whole)
 		t.GPUMemory = MiB(number("gpu_memory_mib_total")) / MiB(t.GPUs)
-		if t.GPU == "l4" {
+		if t.GPU == "l4" && t.GPUPart == Whole {
 			t.GPUMemory = 22888 // measured: what a g6.xlarge reports
 		}
 	}
@@ -121,10 +158,8 @@ func read(field func(string) string, head map[string]int) Type {
 		t.Gbps, _ = strconv.ParseFloat(text, 64)
 	}
 	for i, region := range regions {
-		t.prices[i].onDemand = number("usd_per_hour_on_demand_" + region)
-		if _, known := head["usd_per_hour_spot_avg_"+region]; known {
-			t.prices[i].spot = number("usd_per_hour_spot_avg_" + region)
-		}
+		demand := "usd_per_hour_on_demand_" + region
+		t.prices[i] = prices{number(demand), number("usd_per_hour_spot_avg_" + region), field(demand) == unknown}
 	}
 	return t
 }
@@ -192,18 +227,49 @@ func Region(region string) string {
 	return regions[0]
 }
 
+// in is a type's prices in Region(region).
+func (t *Type) in(region string) prices { return t.prices[slices.Index(regions[:], Region(region))] }
+
+// Sold says whether a type is sold in Region(region), at a price that is known or not.
+func (t Type) Sold(region string) bool {
+	p := t.in(region)
+	return p.onDemand > 0 || p.unknown
+}
+
+// Dated is when a type's prices were right.
+func (t Type) Dated() string {
+	if t.GPUs > 0 && t.GPUPart < Whole {
+		return FractionsDate
+	}
+	return Date
+}
+
 // OnDemand is US dollars an hour in Region(region); ok is false where the type is
-// not sold there.
+// not sold there, or no source gives its price.
 func (t Type) OnDemand(region string) (usd float64, ok bool) {
-	usd = t.prices[slices.Index(regions[:], Region(region))].onDemand
+	usd = t.in(region).onDemand
 	return usd, usd > 0
+}
+
+// Compared is what types are compared by when one is to be bought, in US dollars an
+// hour: the price, or the one in us-east-1 where no source gives it. It is not shown.
+func (t Type) Compared(region string, spot bool) (usd float64) {
+	if _, ok := t.OnDemand(region); !ok {
+		region = regions[0]
+	}
+	if spot {
+		usd, _, _ = t.Spot(region)
+	} else {
+		usd, _ = t.OnDemand(region)
+	}
+	return usd
 }
 
 // Spot is an average of US dollars an hour on Spot. guessed says that it is
 // a share of the On-Demand price.
 func (t Type) Spot(region string) (usd float64, guessed, ok bool) {
 	usd, ok = t.OnDemand(region)
-	if own := t.prices[slices.Index(regions[:], Region(region))].spot; own > 0 {
+	if own := t.in(region).spot; own > 0 {
 		return own, false, ok
 	}
 	return usd * spotShare, true, ok

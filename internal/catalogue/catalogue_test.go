@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 )
@@ -13,15 +14,15 @@ func names(types []Type) (out []string) {
 }
 
 func TestEveryTypeIsWhole(t *testing.T) {
-	if n := len(All()); n != 759 {
-		t.Errorf("the catalogue has %d types, want 759", n)
+	if n := len(All()); n != 764 {
+		t.Errorf("the catalogue has %d types, want 759 and 5 by hand", n)
 	}
 	unknown := 0
 	for _, x := range All() {
 		if x.Gbps == 0 {
 			unknown++
 		}
-		if x.VCPU < 1 || x.Memory < 512 || x.Interfaces < 2 || x.Registered() >= x.Memory || x.Registered() <= 0 || (x.GPUs > 0) != (x.GPU != "" && x.GPUMemory > 0) {
+		if x.VCPU < 1 || x.Memory < 512 || x.Interfaces < 2 || x.Registered() >= x.Memory || x.Registered() <= 0 || (x.GPUs > 0) != (x.GPU != "" && x.GPUMemory > 0 && x.GPUPart > 0) {
 			t.Errorf("%+v", x)
 		}
 		if usd, ok := x.OnDemand("us-east-1"); !ok || usd <= 0 {
@@ -71,6 +72,50 @@ func TestPrices(t *testing.T) {
 	}
 }
 
+// Parts of GPUs are whole types but for their prices, which are not known everywhere:
+// where none is known, none is shown, and the type is bought all the same.
+func TestTypesWithAPartOfAGPU(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		part         Permille
+		memory       MiB
+		vcpu         int
+		usd          float64
+		tokyo, seoul string // of what is known there
+	}{
+		{"g6f.large", 125, 2861, 2, 0.202, "0.293", "unknown"},
+		{"g6f.xlarge", 125, 2861, 4, 0.2375, "0.344", "unknown"},
+		{"g6f.2xlarge", 250, 5722, 8, 0.475, "0.689", "unknown"},
+		{"g6f.4xlarge", 500, 11444, 16, 0.95, "unknown", "unknown"},
+		{"gr6f.4xlarge", 500, 11444, 16, 1.066, "unknown", "unknown"},
+	} {
+		x, ok := Find(c.name)
+		if usd, _ := x.OnDemand("us-east-1"); !ok || x.GPUs != 1 || x.GPUPart != c.part || x.GPUMemory != c.memory || x.VCPU != c.vcpu || usd != c.usd || x.GPU != "l4" || x.Dated() != FractionsDate {
+			t.Errorf("%+v", x)
+		}
+		for region, want := range map[string]string{"ap-northeast-1": c.tokyo, "ap-northeast-2": c.seoul, "eu-west-1": "not sold"} {
+			usd, ok := x.OnDemand(region)
+			_, _, spot := x.Spot(region)
+			got := fmt.Sprint(usd)
+			switch {
+			case !x.Sold(region):
+				got = "not sold"
+			case !ok:
+				got = "unknown"
+			}
+			if got != want || spot != ok {
+				t.Errorf("in %s %s costs %s, want %s", region, c.name, got, want)
+			}
+			if usd := x.Compared(region, false); usd <= 0 || x.Compared(region, true) != usd*spotShare {
+				t.Errorf("in %s %s is compared by %v", region, c.name, usd)
+			}
+		}
+	}
+	if g6, _ := Find("g6.xlarge"); g6.GPUPart != Whole || g6.Dated() != Date || g6.GPUMemory != 22888 {
+		t.Errorf("%+v", g6)
+	}
+}
+
 func TestAttributeBasedSelection(t *testing.T) {
 	from := func(low float64) Range { return Range{Min: low} }
 	for _, c := range []struct {
@@ -91,10 +136,14 @@ func TestAttributeBasedSelection(t *testing.T) {
 		{"local storage required", Requirements{Local: Required, LocalGB: from(100)}, "", []string{"g6.xlarge"}, []string{"m5.large"}},
 		{"local storage excluded", Requirements{Local: Excluded}, "", []string{"m5.large"}, []string{"m5d.large"}},
 		{"disks", Requirements{Local: Required, LocalTypes: []string{"hdd"}}, "", []string{"d3.xlarge"}, []string{"m5d.large"}},
-		{"a GPU by count, maker and kind", Requirements{AcceleratorCount: from(1), AcceleratorMakers: []string{"nvidia"}, AcceleratorTypes: []string{"gpu"}}, "g5g.xlarge", []string{"g4dn.xlarge"}, []string{"m5.large"}},
+		{"a GPU by count, maker and kind, or a part of one", Requirements{AcceleratorCount: from(1), AcceleratorMakers: []string{"nvidia"}, AcceleratorTypes: []string{"gpu"}}, "g6f.large", []string{"g5g.xlarge", "g4dn.xlarge", "gr6f.4xlarge"}, []string{"m5.large"}},
+		{"one GPU, or a part of one", Requirements{AcceleratorCount: Range{1, 1, false}, Allowed: []string{"g6*"}}, "g6f.large", []string{"g6.xlarge", "g6f.4xlarge"}, []string{"g6.12xlarge", "gr6f.4xlarge"}},
+		{"more memory than parts of a GPU have", Requirements{AcceleratorMemoryMiB: from(11445)}, "g5g.xlarge", []string{"g6.xlarge"}, []string{"g6f.4xlarge"}},
+		{"a part's memory, nominally", Requirements{AcceleratorMemoryMiB: Range{3072, 12288, false}}, "g6f.2xlarge", []string{"g6f.4xlarge", "gr6f.4xlarge"}, []string{"g6f.xlarge", "g6.xlarge"}},
+		{"a family of parts", Requirements{Allowed: []string{"g6f.*"}}, "g6f.large", []string{"g6f.2xlarge"}, []string{"g6.xlarge", "gr6f.4xlarge"}},
 		{"a GPU by name", Requirements{AcceleratorNames: []string{"a10g"}}, "g5.xlarge", []string{"g5.2xlarge"}, []string{"g5g.xlarge", "g4dn.xlarge"}},
 		{"a nominal 24 GB is more than a g6.xlarge reports", Requirements{AcceleratorMemoryMiB: from(24576), AcceleratorCount: Range{1, 1, false}}, "g5.xlarge", nil, []string{"g6.xlarge"}},
-		{"no accelerator", Requirements{AcceleratorCount: Range{Zero: true}}, "", []string{"m5.large"}, []string{"g6.xlarge"}},
+		{"no accelerator", Requirements{AcceleratorCount: Range{Zero: true}}, "", []string{"m5.large"}, []string{"g6.xlarge", "g6f.large"}},
 		{"another kind of accelerator", Requirements{AcceleratorTypes: []string{"inference"}}, "", nil, []string{"g6.xlarge", "m5.large"}},
 		{"network bandwidth is the baseline", Requirements{Gbps: from(12), VCPU: Range{1, 8, false}}, "", []string{"c6in.2xlarge"}, []string{"m5.2xlarge"}},
 		{"network interfaces", Requirements{Interfaces: from(15)}, "", []string{"m5.24xlarge"}, []string{"m5.large"}},

@@ -74,6 +74,9 @@ func (r *Requirements) Match(t Type) bool {
 		r.accelerated(t)
 }
 
+// accelerated says whether a type meets what is asked of accelerators. A part of a GPU
+// counts as one GPU with the memory that it has: EC2 lists it as one of one device,
+// documented; that it is counted so here, too, is guessed.
 func (r *Requirements) accelerated(t Type) bool {
 	wanted := len(r.AcceleratorTypes)+len(r.AcceleratorMakers)+len(r.AcceleratorNames) > 0
 	if t.GPUs == 0 {
@@ -85,7 +88,7 @@ func (r *Requirements) accelerated(t Type) bool {
 }
 
 // Select is the types that meet the requirements and are sold in a region, the
-// cheapest first.
+// cheapest first, as they are compared.
 func (r *Requirements) Select(region string) []Type {
 	type priced struct {
 		at  int
@@ -94,8 +97,8 @@ func (r *Requirements) Select(region string) []Type {
 	var list []priced
 	all := All()
 	for at := range all {
-		if usd, ok := all[at].OnDemand(region); ok && r.Match(all[at]) {
-			list = append(list, priced{at, usd})
+		if all[at].Sold(region) && r.Match(all[at]) {
+			list = append(list, priced{at, all[at].Compared(region, false)})
 		}
 	}
 	slices.SortStableFunc(list, func(x, y priced) int { return cmp.Compare(x.usd, y.usd) })
