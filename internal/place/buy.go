@@ -30,9 +30,9 @@ type Purchase struct {
 	For []int
 }
 
-// instance is a purchase as it will be.
-func (o Offer) instance(z Zone) Instance {
-	return Instance{Type: o.Type, Arch: o.Arch, Zone: z.Name, Subnet: z.Subnet, Free: o.Room}
+// Instance is a purchase as it will be.
+func (o *Offer) Instance(z Zone) Instance {
+	return Instance{Type: o.Type, Arch: o.Arch, Zone: z.Name, Subnet: z.Subnet, Free: o.Room, GPUs: o.Room.Devices()}
 }
 
 // Buy plans instances for tasks that fit nowhere: each task goes to the zone with
@@ -58,7 +58,7 @@ func (m Market) Buy(needs []Need, spread map[string]map[string]int) (plan []Purc
 	for _, z := range m.Zones {
 		waiting := zones[z]
 		slices.SortStableFunc(waiting, func(x, y int) int {
-			return cmp.Compare(largest.share(needs[y].Room), largest.share(needs[x].Room))
+			return cmp.Compare(largest.share(&needs[y].Room), largest.share(&needs[x].Room))
 		})
 		least := smallest(needs, waiting)
 		for len(waiting) > 0 {
@@ -77,7 +77,7 @@ func (m Market) zone(n *Need, spread map[string]int) (Zone, bool) {
 	slices.SortStableFunc(zones, func(x, y Zone) int { return compare(x.Name, y.Name) })
 	for _, z := range zones {
 		for _, o := range m.Offers {
-			i := o.instance(z)
+			i := o.Instance(z)
 			if i.Lacks(n) == "" {
 				return z, true
 			}
@@ -89,7 +89,7 @@ func (m Market) zone(n *Need, spread map[string]int) (Zone, bool) {
 // largest is the most of everything that an offer has: what tasks are compared by.
 func (m Market) largest() (r Room) {
 	for _, o := range m.Offers {
-		r = Room{max(r.CPU, o.Room.CPU), max(r.Memory, o.Room.Memory), max(r.GPUs, o.Room.GPUs), max(r.Interfaces, o.Room.Interfaces)}
+		r = Room{max(r.CPU, o.Room.CPU), max(r.Memory, o.Room.Memory), max(r.GPUs, o.Room.GPUs), max(r.Shared, o.Room.Shared), max(r.Interfaces, o.Room.Interfaces)}
 	}
 	return r
 }
@@ -98,8 +98,9 @@ func (m Market) largest() (r Room) {
 // those behind it, costs the least for what it carries; and who waits on.
 func (m Market) best(needs []Need, waiting []int, z Zone, small Room) (best Purchase, rest []int) {
 	least := 0.0
-	for _, o := range m.Offers {
-		if best.For != nil && o.USD/weight(o.Room) > least*(1+1e-9) {
+	for n := range m.Offers {
+		o := &m.Offers[n]
+		if best.For != nil && o.USD/weight(&o.Room) > least*(1+1e-9) {
 			continue // even full it costs more for what it carries
 		}
 		filled := o.fill(needs, waiting, z, small)
@@ -110,10 +111,10 @@ func (m Market) best(needs []Need, waiting []int, z Zone, small Room) (best Purc
 		for _, at := range filled {
 			sum = sum.Plus(needs[at].Room)
 		}
-		cost := o.USD / weight(sum)
+		cost := o.USD / weight(&sum)
 		same := cost <= least*(1+1e-9)
 		if best.For == nil || cost < least*(1-1e-9) || same && (len(filled) > len(best.For) || len(filled) == len(best.For) && o.Type < best.Type) {
-			best, least = Purchase{o, z, filled}, cost
+			best, least = Purchase{*o, z, filled}, cost
 		}
 	}
 	carried := map[int]bool{}
@@ -124,22 +125,22 @@ func (m Market) best(needs []Need, waiting []int, z Zone, small Room) (best Purc
 }
 
 // weight makes one number of what tasks take: a processor is worth about as much
-// as 4 GiB of memory, the shape of a general-purpose instance, and a GPU as 8
-// processors.
-func weight(r Room) float64 {
-	return max(float64(r.CPU)/1024+float64(r.Memory)/4096+float64(r.GPUs)*8, 1e-6)
+// as 4 GiB of memory, the shape of a general-purpose instance, a GPU as 8 processors,
+// and 3 GiB of a GPU that is shared as one: a GPU of 24 GiB comes to the same.
+func weight(r *Room) float64 {
+	return max(float64(r.CPU)/1024+float64(r.Memory)/4096+float64(r.GPUs)*8/Whole+float64(r.Shared)/3072, 1e-6)
 }
 
 // fill is the tasks that an instance of the offer carries, in their order. The
 // first of them must fit; none takes less than small.
-func (o Offer) fill(needs []Need, waiting []int, z Zone, small Room) (carried []int) {
-	i := o.instance(z)
+func (o *Offer) fill(needs []Need, waiting []int, z Zone, small Room) (carried []int) {
+	i := o.Instance(z)
 	for n, at := range waiting {
-		if !i.Free.holds(small) {
+		if !i.Free.holds(&small) {
 			break
 		}
 		need := &needs[at]
-		if i.Lacks(need) == "" {
+		if i.Free.holds(&need.Room) && i.Lacks(need) == "" { // most are too large, which is soon seen
 			i.Put(need)
 			carried = append(carried, at)
 		} else if n == 0 {
@@ -156,7 +157,7 @@ func smallest(needs []Need, waiting []int) (r Room) {
 		if n == 0 {
 			r = o
 		}
-		r = Room{min(r.CPU, o.CPU), min(r.Memory, o.Memory), min(r.GPUs, o.GPUs), min(r.Interfaces, o.Interfaces)}
+		r = Room{min(r.CPU, o.CPU), min(r.Memory, o.Memory), min(r.GPUs, o.GPUs), min(r.Shared, o.Shared), min(r.Interfaces, o.Interfaces)}
 	}
 	return r
 }
@@ -198,7 +199,7 @@ func (m Market) without(instances []Loaded, at int) (usd float64, ok bool) {
 	for n, l := range instances {
 		if n != at && l.Zone == gone.Zone {
 			i := l.Instance
-			i.Ports, i.Groups = maps.Clone(i.Ports), maps.Clone(i.Groups)
+			i.Ports, i.Groups, i.GPUs = maps.Clone(i.Ports), maps.Clone(i.Groups), slices.Clone(i.GPUs)
 			others = append(others, i)
 		}
 	}

@@ -8,7 +8,8 @@
 // tasks of the group comes first, and within it the instance that the task fills
 // best. What fits nowhere is spread over the zones, then packed with first-fit
 // decreasing, then bought for the lowest price. A refusal says which instance was
-// closest and what it lacked.
+// closest and what it lacked. GPUs are given whole, in the parts that instances have,
+// or shared by their memory.
 package place
 
 import (
@@ -21,27 +22,28 @@ import (
 type Room struct {
 	CPU        int // 1024 is one processor
 	Memory     int // MiB
-	GPUs       int
+	GPUs       int // thousandths of them, for tasks that do not share; an instance may have less than Whole
+	Shared     int // MiB of memory of whole GPUs, for tasks that share one
 	Interfaces int // of the network
 }
 
-func (r Room) holds(o Room) bool {
-	return r.CPU >= o.CPU && r.Memory >= o.Memory && r.GPUs >= o.GPUs && r.Interfaces >= o.Interfaces
+func (r *Room) holds(o *Room) bool {
+	return r.CPU >= o.CPU && r.Memory >= o.Memory && r.GPUs >= o.GPUs && r.Shared >= o.Shared && r.Interfaces >= o.Interfaces
 }
 
 // Plus and Minus add and subtract amounts.
 func (r Room) Plus(o Room) Room {
-	return Room{r.CPU + o.CPU, r.Memory + o.Memory, r.GPUs + o.GPUs, r.Interfaces + o.Interfaces}
+	return Room{r.CPU + o.CPU, r.Memory + o.Memory, r.GPUs + o.GPUs, r.Shared + o.Shared, r.Interfaces + o.Interfaces}
 }
 
 func (r Room) Minus(o Room) Room {
-	return Room{r.CPU - o.CPU, r.Memory - o.Memory, r.GPUs - o.GPUs, r.Interfaces - o.Interfaces}
+	return Room{r.CPU - o.CPU, r.Memory - o.Memory, r.GPUs - o.GPUs, r.Shared - o.Shared, r.Interfaces - o.Interfaces}
 }
 
 // share is how much of r an amount takes, by what it takes most of.
-func (r Room) share(o Room) float64 {
+func (r *Room) share(o *Room) float64 {
 	most := 0.0
-	for _, p := range [...][2]int{{o.CPU, r.CPU}, {o.Memory, r.Memory}, {o.GPUs, r.GPUs}, {o.Interfaces, r.Interfaces}} {
+	for _, p := range [...][2]int{{o.CPU, r.CPU}, {o.Memory, r.Memory}, {o.GPUs, r.GPUs}, {o.Shared, r.Shared}, {o.Interfaces, r.Interfaces}} {
 		if p[0] > 0 {
 			most = max(most, float64(p[0])/float64(max(p[1], 1)))
 		}
@@ -55,7 +57,8 @@ type Port struct {
 	UDP    bool
 }
 
-// Need is what a task needs of an instance.
+// Need is what a task needs of an instance. It shares a GPU, or has whole ones, or a
+// part of one: less than Whole is the part of an instance that has just that much.
 type Need struct {
 	Room
 	Group    string // tasks of one group are spread
@@ -75,6 +78,7 @@ type Instance struct {
 	Ports                        map[Port]bool
 	Groups                       map[string]int // tasks by group
 	Attributes                   map[string]string
+	GPUs                         []Device
 }
 
 // Attribute is a value that constraints speak of.
@@ -118,7 +122,7 @@ func (i *Instance) Lacks(n *Need) Lack {
 		return CPU
 	case i.Free.Memory < n.Memory:
 		return Memory
-	case i.Free.GPUs < n.GPUs:
+	case n.GPUs|n.Shared != 0 && !i.gives(n):
 		return GPU
 	case i.Free.Interfaces < n.Interfaces:
 		return Interface
@@ -152,6 +156,19 @@ func (i *Instance) unfit(n *Need) Lack {
 
 // Put takes a task's room from the instance.
 func (i *Instance) Put(n *Need) {
+	if n.GPUs|n.Shared != 0 {
+		i.take(n, i.Choose(n))
+	}
+	i.put(n)
+}
+
+// PutOn is Put for a task that has its GPUs already.
+func (i *Instance) PutOn(n *Need, gpus []int) {
+	i.take(n, gpus)
+	i.put(n)
+}
+
+func (i *Instance) put(n *Need) {
 	i.Free = i.Free.Minus(n.Room)
 	for _, p := range n.Ports {
 		if i.Ports == nil {
@@ -211,7 +228,7 @@ func Pick(n *Need, instances []Instance, spread map[string]int) (int, Refusal) {
 			continue
 		}
 		z := spread[i.Zone]
-		f := i.Free.share(n.Room)
+		f := i.Free.share(&n.Room)
 		if best < 0 || z < zone || z == zone && (f > fill || f == fill && i.ID < instances[best].ID) {
 			best, zone, fill = at, z, f
 		}

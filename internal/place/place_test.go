@@ -15,7 +15,11 @@ func market(r *catalogue.Requirements, zones ...string) Market {
 	var m Market
 	for _, t := range r.Select("us-east-1") {
 		usd, _ := t.OnDemand("us-east-1")
-		m.Offers = append(m.Offers, Offer{t.Name, string(t.Arch), Room{t.VCPU * 1024, int(t.Registered()), t.GPUs, t.TaskInterfaces()}, usd})
+		room := Room{CPU: t.VCPU * 1024, Memory: int(t.Registered()), GPUs: t.GPUs * int(t.GPUPart), Interfaces: t.TaskInterfaces()}
+		if t.GPUPart == catalogue.Whole {
+			room.Shared = t.GPUs * int(t.GPUMemory)
+		}
+		m.Offers = append(m.Offers, Offer{t.Name, string(t.Arch), room, usd})
 	}
 	for _, z := range zones {
 		m.Zones = append(m.Zones, Zone{z, "subnet-" + z})
@@ -24,7 +28,7 @@ func market(r *catalogue.Requirements, zones ...string) Market {
 }
 
 func task(group string, cpu, memory int) Need {
-	return Need{Room: Room{cpu, memory, 0, 1}, Group: group, Arch: "X86_64"}
+	return Need{Room: Room{CPU: cpu, Memory: memory, Interfaces: 1}, Group: group, Arch: "X86_64"}
 }
 
 // AWS's own example: two services of two tasks in two zones share two instances,
@@ -43,7 +47,7 @@ func TestAWSsExampleComesOutAsItSays(t *testing.T) {
 	}
 	var loaded []Loaded
 	for i, p := range plan {
-		l := Loaded{Instance: p.instance(p.Zone), USD: p.USD, Tasks: []Need{needs[i]}}
+		l := Loaded{Instance: p.Instance(p.Zone), USD: p.USD, Tasks: []Need{needs[i]}}
 		l.ID = fmt.Sprint("i", i)
 		l.Put(&needs[i])
 		loaded = append(loaded, l)
@@ -59,7 +63,7 @@ func TestAWSsExampleComesOutAsItSays(t *testing.T) {
 
 func TestATaskGoesToTheZoneWithTheFewestAndFillsAnInstance(t *testing.T) {
 	at := func(id, zone string, cpu, memory int) Instance {
-		return Instance{ID: id, Zone: zone, Arch: "X86_64", Free: Room{cpu, memory, 0, 9}}
+		return Instance{ID: id, Zone: zone, Arch: "X86_64", Free: Room{CPU: cpu, Memory: memory, Interfaces: 9}}
 	}
 	instances := []Instance{at("1", "a", 4096, 16000), at("2", "a", 1024, 2000), at("3", "b", 4096, 16000)}
 	n := task("web", 1024, 1500)
@@ -83,7 +87,7 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 	at := func(id string, free Room) Instance {
 		return Instance{ID: id, Type: "m5.large", Zone: "a", Subnet: "s", Arch: "X86_64", Free: free}
 	}
-	roomy := Room{8192, 32000, 1, 9}
+	roomy := Room{8192, 32000, Whole, 22888, 9}
 	where := func(text string) []Expr {
 		e, err := ParseExpr(text)
 		if err != nil {
@@ -92,7 +96,7 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 		return []Expr{e}
 	}
 	with := func(change func(*Need)) Need {
-		n := Need{Room: Room{1024, 2048, 0, 1}, Group: "web"}
+		n := Need{Room: Room{CPU: 1024, Memory: 2048, Interfaces: 1}, Group: "web"}
 		change(&n)
 		return n
 	}
@@ -109,14 +113,16 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 		{"no instance", with(func(*Need) {}), nil, "", "", "No Container Instances were found in your capacity provider."},
 		{"processors", with(func(n *Need) { n.CPU = 9000 }), []Instance{at("i", roomy)}, "i", CPU, "The closest matching container-instance i has insufficient CPU units available."},
 		{"memory", with(func(n *Need) { n.Memory = 64000 }), []Instance{at("i", roomy)}, "i", Memory, "The closest matching container-instance i has insufficient memory available."},
-		{"GPUs", with(func(n *Need) { n.GPUs = 2 }), []Instance{at("i", roomy)}, "i", GPU, "The closest matching container-instance i has insufficient GPU resource available."},
+		{"GPUs", with(func(n *Need) { n.GPUs = 2 * Whole }), []Instance{at("i", roomy)}, "i", GPU, "The closest matching container-instance i has insufficient GPU resource available."},
+		{"a part of a GPU where there are whole ones", with(func(n *Need) { n.GPUs = 250 }), []Instance{at("i", roomy)}, "i", GPU, "The closest matching container-instance i has insufficient GPU resource available."},
+		{"a share of a GPU where there is a part of one", with(func(n *Need) { n.Shared = 1 }), []Instance{at("i", Room{8192, 32000, 500, 0, 9})}, "i", GPU, "The closest matching container-instance i has insufficient GPU resource available."},
 		{"interfaces", with(func(n *Need) { n.Interfaces = 10 }), []Instance{at("i", roomy)}, "i", Interface, `The closest matching container-instance i encountered error "RESOURCE:ENI".`},
 		{"a port", with(func(n *Need) { n.Ports = []Port{{80, false}} }), []Instance{busy}, "busy", Ports, "The closest matching container-instance busy is already using a port required by your task."},
 		{"an architecture", with(func(n *Need) { n.Arch = "ARM64" }), []Instance{at("i", roomy)}, "i", Arch, `The closest matching container-instance i encountered error "RESOURCE:ecs.cpu-architecture".`},
 		{"a zone", with(func(n *Need) { n.Zones = []string{"other"} }), []Instance{at("i", roomy)}, "i", Location, `The closest matching container-instance i encountered error "LOCATION".`},
 		{"a constraint", with(func(n *Need) { n.Where = where("attribute:ecs.instance-type =~ c5.*") }), []Instance{at("i", roomy)}, "i", Member, "The closest matching container-instance i is missing an attribute required by your task."},
 		{"an instance of its own", with(func(n *Need) { n.Distinct = true }), []Instance{busy}, "busy", Distinct, `The closest matching container-instance busy encountered error "distinctInstance placement constraint unsatisfied".`},
-		{"the closest is the one with the room", with(func(n *Need) { n.Distinct = true }), []Instance{at("small", Room{1, 1, 0, 9}), busy}, "busy", Distinct, `The closest matching container-instance busy encountered error "distinctInstance placement constraint unsatisfied".`},
+		{"the closest is the one with the room", with(func(n *Need) { n.Distinct = true }), []Instance{at("small", Room{CPU: 1, Memory: 1, Interfaces: 9}), busy}, "busy", Distinct, `The closest matching container-instance busy encountered error "distinctInstance placement constraint unsatisfied".`},
 	} {
 		got, why := Pick(&c.need, c.instances, nil)
 		if got != -1 || why.Closest != c.closest || why.Lack != c.lack || why.String() != c.text {
@@ -159,22 +165,39 @@ func TestExpressionsOfTheClusterQueryLanguage(t *testing.T) {
 	}
 }
 
+// gpus has a task ask for GPUs, a part of one or a share of one.
+func gpus(r *rand.Rand, n *Need) {
+	switch r.IntN(3) {
+	case 0:
+		n.GPUs = (1 + r.IntN(2)) * Whole
+	case 1:
+		n.GPUs = []int{125, 250, 500}[r.IntN(3)]
+	default:
+		n.Shared = 1 + r.IntN(24000)
+	}
+}
+
 // random is a cluster and tasks that ask for all kinds of things.
 func random(r *rand.Rand) (m Market, instances []Instance, needs []Need) {
 	all := market(&catalogue.Requirements{Burstable: catalogue.Included}, "a", "b", "c")
+	some := market(&catalogue.Requirements{Allowed: []string{"g*"}})
 	m.Zones = all.Zones[:1+r.IntN(3)]
 	for range 1 + r.IntN(12) {
-		m.Offers = append(m.Offers, all.Offers[r.IntN(len(all.Offers))])
+		from := all.Offers
+		if r.IntN(3) == 0 {
+			from = some.Offers
+		}
+		m.Offers = append(m.Offers, from[r.IntN(len(from))])
 	}
 	for n := range r.IntN(10) {
-		i := m.Offers[r.IntN(len(m.Offers))].instance(m.Zones[r.IntN(len(m.Zones))])
+		i := m.Offers[r.IntN(len(m.Offers))].Instance(m.Zones[r.IntN(len(m.Zones))])
 		i.ID = fmt.Sprint("i", n)
 		instances = append(instances, i)
 	}
 	for range 1 + r.IntN(40) {
-		n := Need{Room: Room{r.IntN(9000), r.IntN(40000), 0, r.IntN(2)}, Group: fmt.Sprint("g", r.IntN(4)), Distinct: r.IntN(5) == 0}
-		if r.IntN(8) == 0 {
-			n.GPUs = 1 + r.IntN(2)
+		n := Need{Room: Room{CPU: r.IntN(9000), Memory: r.IntN(40000), Interfaces: r.IntN(2)}, Group: fmt.Sprint("g", r.IntN(4)), Distinct: r.IntN(5) == 0}
+		if r.IntN(3) == 0 {
+			gpus(r, &n)
 		}
 		if r.IntN(3) == 0 {
 			n.Arch = []string{"X86_64", "ARM64"}[r.IntN(2)]
@@ -201,15 +224,13 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 	for seed := range uint64(3000) {
 		m, instances, needs := random(rand.New(rand.NewPCG(seed, 1)))
 		m2, _, needs2 := random(rand.New(rand.NewPCG(seed, 1)))
+		kept := make([]ledger, len(instances))
 		for n := range needs {
 			if at, _ := Pick(&needs[n], instances, nil); at >= 0 {
 				if lack := instances[at].Lacks(&needs[n]); lack != "" {
 					t.Fatalf("seed %d: a task is on an instance that lacks %s", seed, lack)
 				}
-				instances[at].Put(&needs[n])
-				if !instances[at].Free.holds(Room{}) {
-					t.Fatalf("seed %d: an instance is overcommitted: %+v", seed, instances[at].Free)
-				}
+				kept[at].put(t, &instances[at], &needs[n])
 			} else if slices.ContainsFunc(instances, func(i Instance) bool { return i.Lacks(&needs[n]) == "" }) {
 				t.Fatalf("seed %d: a task was refused that an instance has room for", seed)
 			}
@@ -224,12 +245,13 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			if !reflect.DeepEqual(p.For, again[n].For) || p.Type != again[n].Type || p.Zone != again[n].Zone {
 				t.Fatalf("seed %d: two plans of the same", seed)
 			}
-			i := p.instance(p.Zone)
+			i := p.Instance(p.Zone)
+			var l ledger
 			for _, at := range p.For {
 				if lack := i.Lacks(&needs[at]); lack != "" {
 					t.Fatalf("seed %d: %s is bought for a task and lacks %s", seed, p.Type, lack)
 				}
-				i.Put(&needs[at])
+				l.put(t, &i, &needs[at])
 				seen[at]++
 			}
 		}
@@ -237,7 +259,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			seen[at]++
 			for _, z := range m.Zones {
 				for _, o := range m.Offers {
-					if i := o.instance(z); i.Lacks(&needs[at]) == "" {
+					if i := o.Instance(z); i.Lacks(&needs[at]) == "" {
 						t.Fatalf("seed %d: nothing is bought for a task that %s would hold", seed, o.Type)
 					}
 				}
@@ -262,7 +284,7 @@ func TestShrinkComesToAnEnd(t *testing.T) {
 		}
 		var loaded []Loaded
 		for n, p := range plan {
-			l := Loaded{Instance: p.instance(p.Zone), USD: p.USD}
+			l := Loaded{Instance: p.Instance(p.Zone), USD: p.USD}
 			l.ID = fmt.Sprint("i", n)
 			for _, at := range p.For {
 				l.Put(&needs[at])
@@ -300,7 +322,7 @@ func TestShrinkComesToAnEnd(t *testing.T) {
 			one := Market{m.Offers, []Zone{{gone.Zone, gone.Subnet}}}
 			bought, _ := one.Buy(homeless, map[string]map[string]int{})
 			for _, p := range bought {
-				l := Loaded{Instance: p.instance(p.Zone), USD: p.USD}
+				l := Loaded{Instance: p.Instance(p.Zone), USD: p.USD}
 				l.ID = fmt.Sprint("r", round, p.For)
 				for _, at := range p.For {
 					l.Put(&homeless[at])
@@ -329,7 +351,7 @@ func BenchmarkPickAmongFiveThousandInstances(b *testing.B) {
 	m := market(&catalogue.General, "a", "b", "c")
 	var instances []Instance
 	for n := range 5000 {
-		i := m.Offers[n%len(m.Offers)].instance(m.Zones[n%3])
+		i := m.Offers[n%len(m.Offers)].Instance(m.Zones[n%3])
 		i.ID = fmt.Sprint("i", n)
 		instances = append(instances, i)
 	}

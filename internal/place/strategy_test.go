@@ -9,10 +9,10 @@ import (
 
 func TestStrategiesChooseAmongWhatTheOnesBeforeLeft(t *testing.T) {
 	at := func(id, zone, rack string, cpu, memory, tasks int) Instance {
-		return Instance{ID: id, Zone: zone, Free: Room{cpu, memory, 0, 9}, Groups: map[string]int{"web": tasks}, Attributes: map[string]string{"rack": rack}}
+		return Instance{ID: id, Zone: zone, Free: Room{CPU: cpu, Memory: memory, Interfaces: 9}, Groups: map[string]int{"web": tasks}, Attributes: map[string]string{"rack": rack}}
 	}
 	instances := []Instance{at("1", "a", "x", 4096, 3000, 2), at("2", "a", "y", 2048, 9000, 0), at("3", "b", "x", 3000, 2500, 1), at("4", "b", "y", 512, 100, 0)}
-	n := &Need{Room: Room{1024, 1024, 0, 1}, Group: "web", Seed: 7}
+	n := &Need{Room: Room{CPU: 1024, Memory: 1024, Interfaces: 1}, Group: "web", Seed: 7}
 	for _, c := range []struct {
 		name   string
 		orders []Order
@@ -32,7 +32,7 @@ func TestStrategiesChooseAmongWhatTheOnesBeforeLeft(t *testing.T) {
 			t.Errorf("%s: picked %d, want %s", c.name, got, c.want)
 		}
 	}
-	if at, why := PickBy(&Need{Room: Room{9000, 1, 0, 1}}, instances, ByZone); at >= 0 || why.Lack != CPU || why.Closest == "" {
+	if at, why := PickBy(&Need{Room: Room{CPU: 9000, Memory: 1, Interfaces: 1}}, instances, ByZone); at >= 0 || why.Lack != CPU || why.Closest == "" {
 		t.Errorf("picked %d: %v", at, why)
 	}
 }
@@ -45,10 +45,20 @@ func TestStrategiesKeepWhatAnInstanceCanTake(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		var instances []Instance
 		for i := range 1 + r.IntN(8) {
-			instances = append(instances, Instance{ID: fmt.Sprint("i", i), Zone: string('a' + rune(r.IntN(3))), Arch: "X86_64", Free: Room{r.IntN(8) * 512, r.IntN(8) * 1024, r.IntN(2), r.IntN(4)}})
+			o := Offer{Arch: "X86_64", Room: Room{CPU: r.IntN(8) * 512, Memory: r.IntN(8) * 1024, GPUs: []int{0, 250, Whole, 2 * Whole}[r.IntN(4)], Interfaces: r.IntN(4)}}
+			if o.Room.GPUs >= Whole {
+				o.Room.Shared = o.Room.GPUs / Whole * 16384
+			}
+			n := o.Instance(Zone{Name: string('a' + rune(r.IntN(3)))})
+			n.ID = fmt.Sprint("i", i)
+			instances = append(instances, n)
 		}
+		kept := make([]ledger, len(instances))
 		for range 30 {
-			n := Need{Room: Room{r.IntN(4) * 512, r.IntN(4) * 512, r.IntN(2), 1}, Group: fmt.Sprint(r.IntN(3)), Distinct: r.IntN(4) == 0, Seed: r.Uint64()}
+			n := Need{Room: Room{CPU: r.IntN(4) * 512, Memory: r.IntN(4) * 512, Interfaces: 1}, Group: fmt.Sprint(r.IntN(3)), Distinct: r.IntN(4) == 0, Seed: r.Uint64()}
+			if r.IntN(2) == 0 {
+				gpus(r, &n)
+			}
 			if r.IntN(3) == 0 {
 				n.Zones = []string{"a"}
 			}
@@ -71,10 +81,7 @@ func TestStrategiesKeepWhatAnInstanceCanTake(t *testing.T) {
 			if lack := instances[at].Lacks(&n); lack != "" {
 				t.Fatalf("seed %d: picked an instance that lacks %s", seed, lack)
 			}
-			instances[at].Put(&n)
-			if f := instances[at].Free; min(f.CPU, f.Memory, f.GPUs, f.Interfaces) < 0 {
-				t.Fatalf("seed %d: overcommitted %+v", seed, f)
-			}
+			kept[at].put(t, &instances[at], &n)
 		}
 	}
 }
