@@ -395,14 +395,20 @@ func (k *keeping) spacesWhere(of func(instance) bool) (rows []instance, spaces [
 		if !of(i) || i.Status == types.ContainerInstanceStatusDraining {
 			continue
 		}
-		space, tasks := whereOf(i), k.tasksOn(k.tx, i.ID)
-		for _, t := range tasks {
-			n := k.need(t)
-			space.Put(&n)
-		}
-		rows, spaces, on = append(rows, i), append(spaces, space), append(on, tasks)
+		tasks := k.tasksOn(k.tx, i.ID)
+		rows, spaces, on = append(rows, i), append(spaces, k.spaceOf(i, tasks)), append(on, tasks)
 	}
 	return rows, spaces, on
+}
+
+// spaceOf is an instance with the tasks that are on it.
+func (k *keeping) spaceOf(i instance, on []task) place.Instance {
+	space := whereOf(i)
+	for _, t := range on {
+		n := k.need(t)
+		i.seated(&space, t, &n)
+	}
+	return space
 }
 
 // spread is the cluster's tasks on instances that stay, by group and zone.
@@ -434,13 +440,9 @@ func (k *keeping) assign(t task, i instance, n place.Need) {
 // seat notes on a task where it is.
 func (k *keeping) seat(t *task, i instance, n place.Need) {
 	t.Instance, t.Zone, t.Subnet = i.ID, i.Zone, i.Subnet
-	free, on := slices.Clone(i.GPUs), k.tasksOn(k.tx, i.ID)
+	on := k.tasksOn(k.tx, i.ID)
 	d, _ := k.definitionOf(k.tx, k.scope, *t)
-	t.Ports = portsFor(d, t.ID, takenPorts(on))
-	for _, other := range on {
-		free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(other.GPUs, id) })
-	}
-	t.GPUs = free[:n.GPUs]
+	t.Ports, t.GPUs = portsFor(d, t.ID, takenPorts(on)), k.gpusFor(&n, i, on)
 }
 
 // need is what a task needs, by its definition and its service.
@@ -490,7 +492,8 @@ func needOf(d types.TaskDefinition) place.Need {
 		if d.Memory == nil {
 			n.Memory += int(aws.ToInt32(cmp.Or(c.MemoryReservation, c.Memory)))
 		}
-		n.GPUs += gpusOf(c)
+		gpus, shared := gpusWanted(c)
+		n.GPUs, n.Shared = n.GPUs+gpus, n.Shared+shared
 	}
 	n.Ports = namedPorts(d)
 	if !behindHost(d) {
@@ -498,15 +501,6 @@ func needOf(d types.TaskDefinition) place.Need {
 	}
 	if d.RuntimePlatform != nil {
 		n.Arch = string(d.RuntimePlatform.CpuArchitecture)
-	}
-	return n
-}
-
-// gpusOf is how many GPUs a container wants.
-func gpusOf(c types.ContainerDefinition) (n int) {
-	for _, r := range c.ResourceRequirements {
-		gpus, _ := strconv.Atoi(aws.ToString(r.Value))
-		n += gpus
 	}
 	return n
 }
@@ -565,7 +559,7 @@ func (k *keeping) market(p provider, available bool) (m place.Market) {
 		if _, denied := k.denials.Get(k.tx, k.scope.Key(x.Name)); denied && available {
 			continue
 		}
-		m.Offers = append(m.Offers, place.Offer{Type: x.Name, Arch: string(x.Arch), Room: room(x), USD: k.hourly(x, p.spot())})
+		m.Offers = append(m.Offers, place.Offer{Type: x.Name, Arch: string(x.Arch), Room: room(x), USD: x.Compared(k.scope.Region, p.spot())})
 	}
 	zones, _, err := k.deps.Machines.Network(k.scope, t.NetworkConfiguration.Subnets, nil)
 	if err != nil {
@@ -594,7 +588,9 @@ func (k *keeping) refusal(p provider, n place.Need) string {
 	var all []place.Instance
 	for _, o := range m.Offers {
 		for _, z := range m.Zones {
-			all = append(all, place.Instance{ID: o.Type, Type: o.Type, Arch: o.Arch, Zone: z.Name, Subnet: z.Subnet, Free: o.Room})
+			i := o.Instance(z)
+			i.ID = o.Type
+			all = append(all, i)
 		}
 	}
 	at, why := place.Pick(&n, all, nil)
@@ -724,20 +720,10 @@ func (k *keeping) movable(t task) bool {
 	return most > s.Desired || least < s.Desired
 }
 
-// price is what an instance costs an hour.
+// price is what an instance is compared by, in USD an hour.
 func (k *keeping) price(i instance) float64 {
 	t, _ := catalogue.Find(i.Type)
-	return k.hourly(t, i.Spot)
-}
-
-// hourly is what an instance type costs here, in USD an hour.
-func (k *keeping) hourly(t catalogue.Type, spot bool) (usd float64) {
-	if spot {
-		usd, _, _ = t.Spot(k.scope.Region)
-	} else {
-		usd, _ = t.OnDemand(k.scope.Region)
-	}
-	return usd
+	return t.Compared(k.scope.Region, i.Spot)
 }
 
 // Interrupt has Spot take an instance back: the notice comes at once, the end two

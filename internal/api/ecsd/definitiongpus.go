@@ -3,6 +3,7 @@ package ecsd
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -33,33 +34,58 @@ func checkGPUs(_ *ecs.RegisterTaskDefinitionInput, c types.ContainerDefinition) 
 			continue
 		}
 		if n, err := strconv.Atoi(value); err != nil || n < 1 || n > 16 {
-			return client("Invalid 'resourceRequirements' setting for container '%s': the GPU value '%s' must be a whole number.", *c.Name, value)
+			return client("Invalid 'resourceRequirements' setting for container '%s': the GPU value '%s' must be a whole number, or one of %s.", *c.Name, value, strings.Join(fractions, ", "))
 		}
 	}
 	return nil
 }
 
-// checkSharing compares the containers: all share a GPU or none does, and one has a
-// fraction of one, documented.
+// checkSharing compares the containers.
 func checkSharing(in *ecs.RegisterTaskDefinitionInput) error {
-	kinds, parts := map[bool]string{}, ""
-	for _, c := range in.ContainerDefinitions {
+	return checkTogether(in.ContainerDefinitions)
+}
+
+// checkTogether says whether the containers of a task can have their GPUs together: all
+// share one or none does, and with a fraction of one nobody has another, documented.
+// That a container has one share is guessed.
+func checkTogether(list []types.ContainerDefinition) error {
+	kinds, parts, asking := map[bool]string{}, "", []string{}
+	for _, c := range list {
 		for _, r := range c.ResourceRequirements {
 			if r.Type != types.ResourceTypeGpu {
 				continue
 			}
-			kinds[mpsOf(r) != nil] = *c.Name
-			if !slices.Contains(fractions, aws.ToString(r.Value)) {
-				continue
+			shared := mpsOf(r) != nil
+			if shared && kinds[shared] == *c.Name {
+				return wrong(*c.Name, "A container can have one 'sharingStrategy'.")
 			}
-			if parts != "" {
-				return wrong(*c.Name, "One container of a task can have a fraction of a GPU, and '%s' has one.", parts)
+			kinds[shared], asking = *c.Name, append(asking, *c.Name)
+			if slices.Contains(fractions, aws.ToString(r.Value)) {
+				parts = *c.Name
 			}
-			parts = *c.Name
 		}
 	}
-	if len(kinds) == 2 {
+	switch {
+	case len(kinds) == 2:
 		return wrong(kinds[true], "All containers of a task must share GPUs or none, and '%s' asks for whole ones.", kinds[false])
+	case parts != "" && len(asking) > 1:
+		return wrong(parts, "A container with a fraction of a GPU must be the only one of its task with a GPU resource requirement; there are %s.", strings.Join(asking, ", "))
 	}
 	return nil
+}
+
+// checkOverriddenGPUs is what GPUs of overrides must be: as in a definition.
+func checkOverriddenGPUs(d types.TaskDefinition, o types.TaskOverride) error {
+	for _, c := range o.ContainerOverrides {
+		if slices.ContainsFunc(c.ResourceRequirements, func(r types.ResourceRequirement) bool { return r.SharingStrategy != nil }) {
+			return invalid("Serin does not perform sharingStrategy in an override, which container '%s' has; it can be in the task definition.", *c.Name)
+		}
+		if err := checkGPUs(nil, types.ContainerDefinition{Name: c.Name, ResourceRequirements: c.ResourceRequirements}); err != nil {
+			return err
+		}
+		if err := resourcesNotDone(*c.Name, c.ResourceRequirements); err != nil {
+			return err
+		}
+	}
+	return checkTogether(overridden(d, &o).ContainerDefinitions)
 }

@@ -69,8 +69,13 @@ func checkAnywhere(in *ecs.RegisterTaskDefinitionInput) error {
 		for _, p := range c.PortMappings {
 			named = named || aws.ToString(p.Name) != "" || p.AppProtocol != ""
 		}
-		if slices.ContainsFunc(c.ResourceRequirements, func(r types.ResourceRequirement) bool { return mpsOf(r) != nil }) { // documented
-			return client("The EXTERNAL launch type does not support 'sharingStrategy', which container '%s' has.", *c.Name)
+		for _, r := range c.ResourceRequirements { // documented of both
+			switch {
+			case mpsOf(r) != nil:
+				return client("The EXTERNAL launch type does not support 'sharingStrategy', which container '%s' has.", *c.Name)
+			case slices.Contains(fractions, aws.ToString(r.Value)):
+				return client("The EXTERNAL launch type does not support fractions of a GPU, which container '%s' has.", *c.Name)
+			}
 		}
 	}
 	switch {

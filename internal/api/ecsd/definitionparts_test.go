@@ -183,14 +183,19 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 		{"a share of something else", ofWeb(func(c *part) { c.ResourceRequirements[0].Type = "NeuronDevice" }), here + "'sharingStrategy' is of the resource type GPU, not of NeuronDevice."},
 		{"a resource of no type", ofWeb(func(c *part) { c.ResourceRequirements[0].Type = "" }), here + "'type' of a resource requirement must be specified."},
 		{"whole GPUs", requirements(gpu("1"), gpu("2")), ""},
-		{"no number of GPUs", requirements(gpu("0.3"), gpu("1")), "Invalid 'resourceRequirements' setting for container 'web': the GPU value '0.3' must be a whole number."},
-		{"two fractions", requirements(gpu("0.5"), gpu("0.25")), "Invalid setting for container 'side'. One container of a task can have a fraction of a GPU, and 'web' has one."},
-		{"a fraction", requirements(gpu("0.5"), gpu("1")), "Serin's catalogue has no instance type with fractions of a GPU; '0.5' of container 'web' is not performed."},
-		{"all GPUs", requirements(gpu("ALL"), gpu("1")), "Serin performs whole numbers of GPUs; 'ALL' of container 'web' is not performed."},
+		{"no number of GPUs", requirements(gpu("0.3"), gpu("1")), "Invalid 'resourceRequirements' setting for container 'web': the GPU value '0.3' must be a whole number, or one of 0.125, 0.25, 0.5."},
+		{"two fractions", requirements(gpu("0.5"), gpu("0.25")), "Invalid setting for container 'side'. A container with a fraction of a GPU must be the only one of its task with a GPU resource requirement; there are web, side."},
+		{"a fraction beside a whole one", requirements(gpu("0.5"), gpu("1")), here + "A container with a fraction of a GPU must be the only one of its task with a GPU resource requirement; there are web, side."},
+		{"a fraction beside a share", requirements(gpu("0.5"), mps(1, 0)), "Invalid setting for container 'side'. All containers of a task must share GPUs or none, and 'web' asks for whole ones."},
+		{"a fraction", func(i input) {
+			i.ContainerDefinitions[0].ResourceRequirements, i.ContainerDefinitions[1].ResourceRequirements = []types.ResourceRequirement{gpu("0.5")}, nil
+		}, ""},
+		{"shares", func(input) {}, ""},
+		{"two shares of one container", ofWeb(func(c *part) { c.ResourceRequirements = append(c.ResourceRequirements, mps(1, 0)) }), here + "A container can have one 'sharingStrategy'."},
+		{"all GPUs", requirements(gpu("ALL"), gpu("1")), "Serin performs numbers of GPUs; 'ALL' of container 'web' is not performed."},
 		{"a Neuron device", requirements(types.ResourceRequirement{Type: types.ResourceTypeNeuronDevice, Value: new("ALL")}, gpu("1")), "Serin performs the resource requirement GPU; 'NeuronDevice' of container 'web' is not performed."},
 
 		{"the host's processes", func(i input) { i.PidMode = types.PidModeHost }, "Serin does not perform the pidMode 'host'"},
-		{"a share of a GPU", func(input) {}, "Serin does not place tasks by shares of GPUs yet"},
 		{"the host's memory", func(i input) { i.IpcMode = types.IpcModeHost }, "Serin does not perform the ipcMode 'host'"},
 		{"faults", func(i input) { i.EnableFaultInjection = new(true) }, "Serin does not perform enableFaultInjection"},
 		{"privileges", ofWeb(func(c *part) { c.Privileged = new(true) }), "Serin does not perform privileged, which container 'web' has"},
@@ -204,11 +209,6 @@ func TestWhatThePartsOfAContainerMustBe(t *testing.T) {
 	} {
 		i := whole()
 		c.change(i)
-		for n := range i.ContainerDefinitions {
-			if own := i.ContainerDefinitions[n].ResourceRequirements; c.want == "" && len(own) > 0 { // shares are checked, and not performed
-				i.ContainerDefinitions[n].ResourceRequirements = []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("1")}}
-			}
-		}
 		if err := checkDefinition("111111111111", i); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -275,6 +275,10 @@ func TestWhatEachKindOfCapacityTakes(t *testing.T) {
 		{"hosts", host(func(c *part) { c.ExtraHosts = []types.HostEntry{{Hostname: new("a"), IpAddress: new("10.0.0.2")}} }), managed, "do not support extraHosts", []types.Compatibility{anywhere, ec2}},
 		{"a share of a GPU", host(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{mps(1, 0)} }), anywhere, "The EXTERNAL launch type does not support 'sharingStrategy', which container 'web' has.", []types.Compatibility{ec2, managed}},
 		{"a share of a GPU", ofWeb(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{mps(1, 0)} }), fargate, "Tasks using the Fargate launch type do not support GPU resource requirements.", []types.Compatibility{ec2, managed}},
+		{"a fraction of a GPU", host(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{gpu("0.25")} }), anywhere, "The EXTERNAL launch type does not support fractions of a GPU, which container 'web' has.", []types.Compatibility{ec2, managed}},
+		{"a fraction of a GPU", ofWeb(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{gpu("0.25")} }), fargate, "Tasks using the Fargate launch type do not support GPU resource requirements.", []types.Compatibility{ec2, managed}},
+		{"a fraction of a GPU", ofWeb(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{gpu("0.25")} }), managed, "", []types.Compatibility{ec2, managed}},
+		{"a share of a GPU", ofWeb(func(c *part) { c.ResourceRequirements = []types.ResourceRequirement{mps(1, 0)} }), managed, "", []types.Compatibility{ec2, managed}},
 		{"room anywhere", func(i input) {
 			i.NetworkMode = types.NetworkModeHost
 			i.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 21}

@@ -1,8 +1,6 @@
 package ecsd
 
 import (
-	"slices"
-
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -52,18 +50,20 @@ func notDoneOf(c types.ContainerDefinition) error {
 			return client("Serin performs system controls of the network; '%s' of container '%s' is not performed.", *s.Namespace, *c.Name)
 		}
 	}
-	for _, r := range c.ResourceRequirements {
-		value := aws.ToString(r.Value)
-		switch {
-		case r.Type != types.ResourceTypeGpu:
-			return client("Serin performs the resource requirement GPU; '%s' of container '%s' is not performed.", r.Type, *c.Name)
-		case mpsOf(r) != nil:
-			return client("Serin does not place tasks by shares of GPUs yet; 'sharingStrategy' of container '%s' is not performed.", *c.Name)
-		case value == "ALL":
-			return client("Serin performs whole numbers of GPUs; 'ALL' of container '%s' is not performed.", *c.Name)
-		case slices.Contains(fractions, value):
-			return client("Serin's catalogue has no instance type with fractions of a GPU; '%s' of container '%s' is not performed.", value, *c.Name)
-		}
+	if err := resourcesNotDone(*c.Name, c.ResourceRequirements); err != nil {
+		return err
 	}
 	return logsNotPerformed(*c.Name, c.LogConfiguration)
+}
+
+func resourcesNotDone(container string, list []types.ResourceRequirement) error {
+	for _, r := range list {
+		switch {
+		case r.Type != types.ResourceTypeGpu:
+			return client("Serin performs the resource requirement GPU; '%s' of container '%s' is not performed.", r.Type, container)
+		case aws.ToString(r.Value) == "ALL":
+			return client("Serin performs numbers of GPUs; 'ALL' of container '%s' is not performed.", container)
+		}
+	}
+	return nil
 }

@@ -90,11 +90,6 @@ func (a *API) tasksOn(tx *store.Tx, id string) (list []task) {
 // agentPorts are the ports that an instance keeps for itself, documented.
 var agentPorts = []uint16{22, 2376, 2375, 51678, 51679}
 
-// room is what an instance of a type offers to tasks.
-func room(t catalogue.Type) place.Room {
-	return place.Room{CPU: t.VCPU * 1024, Memory: int(t.Registered()), GPUs: t.GPUs, Interfaces: t.TaskInterfaces()}
-}
-
 func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.ContainerInstance {
 	t, _ := catalogue.Find(i.Type)
 	all, free := room(t), room(t)
@@ -113,7 +108,7 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new(name), Value: new(i.Attributes[name])})
 	}
 	var ports []place.Port
-	gpus := slices.Clone(i.GPUs)
+	use := map[string]gpuUse{}
 	for _, t := range a.tasksOn(tx, i.ID) {
 		if t.Last == running {
 			v.RunningTasksCount++
@@ -122,9 +117,10 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 		}
 		d, _ := a.definitionOf(tx, scope, t)
 		free, ports = free.Minus(needOf(d).Room), append(ports, namedPorts(d)...)
-		gpus = slices.DeleteFunc(gpus, func(id string) bool { return slices.Contains(t.GPUs, id) })
+		t.useGPUs(use, d)
 	}
-	v.RegisteredResources, v.RemainingResources = resources(all, nil, i.GPUs), resources(free, ports, gpus)
+	idle := slices.DeleteFunc(slices.Clone(i.GPUs), func(id string) bool { return use[id].containers > 0 })
+	v.RegisteredResources, v.RemainingResources = resources(all, nil, i.GPUs), resources(free, ports, idle)
 	for _, at := range [][2]string{
 		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {"ecs.os-family", "LINUX"}, {"ecs.cpu-architecture", i.arch()}, {"ecs.subnet-id", i.Subnet},
 	} {
@@ -136,17 +132,10 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	for _, name := range []string{"task-eni", "task-eni-trunking", "execution-role-ecr-pull", "execution-role-awslogs", "network.container-port-range"} {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new("ecs.capability." + name)})
 	}
-	for _, id := range i.GPUs {
-		mode, count := types.GpuSharingModeIdle, int32(0)
-		if !slices.Contains(gpus, id) {
-			mode, count = types.GpuSharingModeDedicated, 1
-		}
-		v.GpuDevices = append(v.GpuDevices, types.GpuDevice{GpuId: new(id), SharingMode: mode, ContainerCount: new(count), TotalMemoryInMiB: new(int32(t.GPUMemory)), RemainingMemoryInMiB: new(int32(t.GPUMemory) * (1 - count))})
-	}
+	v.GpuDevices = i.gpuDevices(use)
 	return v
 }
 
-// resources is an amount as container instances tell it.
 // resources are an instance's, with the ports that are reserved: its agent's, and
 // those that definitions of its tasks name; documented.
 func resources(r place.Room, reserved []place.Port, gpus []string) []types.Resource {
@@ -208,7 +197,8 @@ func (a *API) ListContainerInstances(ctx context.Context, in *ecs.ListContainerI
 // whereOf is an instance as placement sees it, empty.
 func whereOf(i instance) place.Instance {
 	t, _ := catalogue.Find(i.Type)
-	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: room(t), Ports: takenPorts(nil), Attributes: i.Attributes}
+	all := room(t)
+	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: all, GPUs: all.Devices(), Ports: takenPorts(nil), Attributes: i.Attributes}
 }
 
 // named finds the instances that a request names, and failures for the others.

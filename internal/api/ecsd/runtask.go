@@ -212,9 +212,9 @@ func checkOverrides(scope arn.Scope, d types.TaskDefinition, o types.TaskOverrid
 		if c.Memory != nil && *c.Memory < 6 {
 			return invalid("Invalid setting for container '%s'. 'memory' must be at least 6 MiB.", *c.Name)
 		}
-		if slices.ContainsFunc(c.ResourceRequirements, func(r types.ResourceRequirement) bool { return r.SharingStrategy != nil }) {
-			return invalid("Serin does not perform sharingStrategy in an override, which container '%s' has; it can be in the task definition.", *c.Name)
-		}
+	}
+	if err := checkOverriddenGPUs(d, o); err != nil {
+		return err
 	}
 	for name, size := range map[string]*string{"cpu": o.Cpu, "memory": o.Memory} {
 		if n, err := strconv.Atoi(aws.ToString(size)); size != nil && (err != nil || n <= 0) {

@@ -42,7 +42,7 @@ func (g *agent) spec(key string, t task, d types.TaskDefinition, images []run.Im
 		for _, e := range c.Environment {
 			r.Env = append(r.Env, aws.ToString(e.Name)+"="+aws.ToString(e.Value))
 		}
-		r.Env = append(r.Env, secrets[*c.Name]...)
+		r.Env = append(append(r.Env, secrets[*c.Name]...), mpsEnv(c)...)
 		for _, s := range c.SystemControls {
 			spec.Sysctls[aws.ToString(s.Namespace)] = aws.ToString(s.Value)
 		}

@@ -81,3 +81,29 @@ func TestADefinitionIsGivenToTheRuntime(t *testing.T) {
 		}
 	}
 }
+
+// Who shares a GPU is told how much of it is his, whatever he says himself; the machine
+// is asked for one. What the others get is said of whole ones.
+func TestASharesLimitsAreInTheEnvironment(t *testing.T) {
+	g := &agent{API: &API{deps: Deps{Inside: func(Keys) []string { return nil }}}}
+	for _, c := range []struct {
+		name string
+		ask  []types.ResourceRequirement
+		env  []string
+		gpus int
+	}{
+		{"nothing", nil, nil, 0},
+		{"whole ones", []types.ResourceRequirement{gpu("2")}, nil, 2},
+		{"a part", []types.ResourceRequirement{gpu("0.125")}, nil, 1},
+		{"a share", []types.ResourceRequirement{mps(1024, 0)}, []string{"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=1024M"}, 1},
+		{"a share with a limit", []types.ResourceRequirement{mps(5, 40)}, []string{"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=5M", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=40"}, 1},
+	} {
+		own := types.KeyValuePair{Name: new("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"), Value: new("100")}
+		d := types.TaskDefinition{ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), ResourceRequirements: c.ask, Environment: []types.KeyValuePair{own}}}}
+		got := g.spec(arn.Scope{Account: "111111111111", Region: "us-east-1"}.Key("c/t"), task{ID: "t", Cluster: "c", Containers: []container{{Name: "web"}}}, d, []run.Image{{Ref: "w"}}, nil).Containers[0]
+		want := append([]string{"AWS_EXECUTION_ENV=AWS_ECS_EC2", "AWS_REGION=us-east-1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=100"}, c.env...)
+		if !reflect.DeepEqual(got.Env, want) || got.GPUs != c.gpus {
+			t.Errorf("%s: %v and %d GPUs, want %v and %d", c.name, got.Env, got.GPUs, want, c.gpus)
+		}
+	}
+}

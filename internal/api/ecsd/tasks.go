@@ -180,7 +180,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	if ok {
 		v.Cpu, v.Memory, v.HealthStatus = d.Cpu, d.Memory, t.healthOf(d)
 	}
-	gpus := t.GPUs
+	gpus := t.gpuIDs(d)
 	for _, c := range t.Containers {
 		w := types.Container{
 			ContainerArn: new(containerARN(scope, t, c)), TaskArn: v.TaskArn, Name: new(c.Name), Image: new(c.Image),
@@ -201,8 +201,7 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 		}
 		if i := slices.IndexFunc(d.ContainerDefinitions, func(def types.ContainerDefinition) bool { return *def.Name == c.Name }); i >= 0 {
 			w.Cpu = new(itoa(d.ContainerDefinitions[i].Cpu))
-			own := min(gpusOf(d.ContainerDefinitions[i]), len(gpus))
-			w.GpuIds, gpus = gpus[:own:own], gpus[own:]
+			w.GpuIds = gpus[c.Name]
 		}
 		v.Containers = append(v.Containers, w)
 	}

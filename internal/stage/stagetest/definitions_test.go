@@ -16,7 +16,6 @@ func TestADefinitionIsDescribedAsItWasRegistered(t *testing.T) {
 	_, c := RunT(t, 1)
 	e := ecs.NewFromConfig(c)
 	role := new("arn:aws:iam::" + Account + ":role/execution")
-	gpu := []types.ResourceRequirement{{Type: types.ResourceTypeGpu, Value: new("1")}}
 	web := types.ContainerDefinition{
 		Name: new("web"), Image: new("example.com/web:1"), Essential: new(true), Hostname: new("web"), Interactive: new(true), PseudoTerminal: new(false), ReadonlyRootFilesystem: new(true), StartTimeout: new(int32(60)), StopTimeout: new(int32(90)),
 		DnsServers: []string{"10.0.0.2"}, DnsSearchDomains: []string{"local"}, ExtraHosts: []types.HostEntry{{Hostname: new("db"), IpAddress: new("10.0.0.9")}}, DockerSecurityOptions: []string{"no-new-privileges"},
@@ -25,9 +24,9 @@ func TestADefinitionIsDescribedAsItWasRegistered(t *testing.T) {
 		Ulimits: []types.Ulimit{{Name: types.UlimitNameMemlock, SoftLimit: -1, HardLimit: -1}}, Secrets: []types.Secret{{Name: new("KEY"), ValueFrom: new("/team/key")}}, SystemControls: []types.SystemControl{{Namespace: new("net.core.somaxconn"), Value: new("1024")}},
 		LinuxParameters: &types.LinuxParameters{InitProcessEnabled: new(true), SharedMemorySize: new(int32(64)), Capabilities: &types.KernelCapabilities{Add: []string{"SYS_PTRACE"}, Drop: []string{"ALL"}},
 			Tmpfs: []types.Tmpfs{{ContainerPath: new("/run"), Size: 8, MountOptions: []string{"noexec"}}}},
-		ResourceRequirements: gpu, Environment: []types.KeyValuePair{}, PortMappings: []types.PortMapping{}, Links: []string{}, DockerLabels: map[string]string{},
+		ResourceRequirements: []types.ResourceRequirement{mps(1024, 30)}, Environment: []types.KeyValuePair{}, PortMappings: []types.PortMapping{}, Links: []string{}, DockerLabels: map[string]string{},
 	}
-	side := types.ContainerDefinition{Name: new("side"), Image: new("example.com/side:1"), LogConfiguration: &types.LogConfiguration{LogDriver: types.LogDriverJsonFile, Options: map[string]string{"max-size": "1m"}, SecretOptions: []types.Secret{}}, ResourceRequirements: gpu}
+	side := types.ContainerDefinition{Name: new("side"), Image: new("example.com/side:1"), LogConfiguration: &types.LogConfiguration{LogDriver: types.LogDriverJsonFile, Options: map[string]string{"max-size": "1m"}, SecretOptions: []types.Secret{}}, ResourceRequirements: []types.ResourceRequirement{mps(2048, 0)}}
 	volumes := []types.Volume{{Name: new("scratch")}, {Name: new("kept"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeShared, Autoprovision: new(true), Labels: map[string]string{"a": "b"}}}}
 	in := &ecs.RegisterTaskDefinitionInput{Family: new("whole"), NetworkMode: types.NetworkModeBridge, Memory: new("512"), ExecutionRoleArn: role, IpcMode: types.IpcModeNone, Volumes: volumes,
 		ContainerDefinitions: []types.ContainerDefinition{web, side}}

@@ -185,7 +185,7 @@ func TestWhatARunMustBe(t *testing.T) {
 			}, "Override for container named db is not a container in the TaskDefinition."},
 			{"a share of a GPU", func(in *ecs.RunTaskInput) {
 				in.Overrides = &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{{Name: new("web"), ResourceRequirements: []types.ResourceRequirement{
-					{Type: types.ResourceTypeGpu, SharingStrategy: &types.SharingStrategyMemberNvidiaMps{Value: types.NvidiaMpsAllocation{Memory: new(int32(1))}}}}}}}
+					mps(1, 0)}}}}
 			}, "Serin does not perform sharingStrategy in an override, which container 'web' has"},
 			{"a size", func(in *ecs.RunTaskInput) { in.Overrides = &types.TaskOverride{Cpu: new("much")} }, "Invalid 'cpu' setting for task: 'much'."},
 			{"a role of another account", func(in *ecs.RunTaskInput) {
