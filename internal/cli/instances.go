@@ -22,7 +22,8 @@ func (a *app) instances() *cobra.Command {
 		Use:   "instances",
 		Short: "List a cluster's container instances and what is left on them",
 		Long: `List the container instances of a cluster, here or on AWS: type, zone, capacity
-provider, state, tasks, and what they use of its processors, memory and GPUs.
+provider, state, tasks, and what they use of its processors, memory and GPUs: whole
+ones, the part of one that it has, and the memory of those that tasks share.
 On the stage an instance is a simulated host; the tasks on it are real, and run
 on this machine.`,
 		Args: cobra.NoArgs,
@@ -85,8 +86,8 @@ func (a *app) printInstances(list []release.Instance) error {
 		if i.Pending > 0 {
 			tasks += fmt.Sprintf(" +%d", i.Pending)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%g of %g\t%.1f of %.1f GiB\t%d of %d\n", i.EC2, i.Type, i.Zone, orDash(i.Provider), bought, i.Status, tasks,
-			float64(i.CPU.Used)/1024, float64(i.CPU.All)/1024, float64(i.Memory.Used)/1024, float64(i.Memory.All)/1024, i.GPUs.Used, i.GPUs.All)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%g of %g\t%.1f of %.1f GiB\t%s\n", i.EC2, i.Type, i.Zone, orDash(i.Provider), bought, i.Status, tasks,
+			float64(i.CPU.Used)/1024, float64(i.CPU.All)/1024, float64(i.Memory.Used)/1024, float64(i.Memory.All)/1024, gpusOf(i))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -95,6 +96,22 @@ func (a *app) printInstances(list []release.Instance) error {
 		fmt.Fprintln(a.err, "The instances are simulated; the tasks on them are real, on this machine.")
 	}
 	return nil
+}
+
+// gpusOf is what is used of an instance's GPUs: whole ones, the part of one that it has,
+// and what is shared of those used.
+func gpusOf(i release.Instance) string {
+	text := fmt.Sprintf("%d of %d", i.GPUs.Used, i.GPUs.All)
+	if i.Part > 0 {
+		text = fmt.Sprintf("%d of 1/%g", i.GPUs.Used, 1/i.Part)
+		if i.GPUs.Used > 0 {
+			text = fmt.Sprintf("1/%g of 1/%g", 1/i.Part, 1/i.Part)
+		}
+	}
+	for _, g := range i.Shared {
+		text += fmt.Sprintf(", %d share %.1f of %.1f GiB", g.Containers, float64(g.Memory.Used)/1024, float64(g.Memory.All)/1024)
+	}
+	return text
 }
 
 func orDash(s string) string {
@@ -175,8 +192,9 @@ func (a *app) cost() *cobra.Command {
 		Long: `Say what a cluster's instances cost an hour, here or on AWS: by type, with the fee
 for Managed Instances, beside what the same tasks cost on Fargate and on plain
 EC2. With --service, also the service's part and what a release of it adds while
-both revisions run. Prices are of ` + catalogue.Date + `; --prices FILE puts others before
-them, as lines of instance_type,usd_per_hour,fee_per_hour.`,
+both revisions run. Prices are of ` + catalogue.Date + `, those of parts of a GPU of
+` + catalogue.FractionsDate + `; --prices FILE puts others before them, as lines of
+instance_type,usd_per_hour,fee_per_hour.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var own release.Prices
@@ -246,7 +264,11 @@ func (a *app) printCost(c *release.Cost) error {
 	if c.PricesOf != c.Region {
 		from = fmt.Sprintf(", those of %s for %s", c.PricesOf, c.Region)
 	}
-	fmt.Fprintf(a.out, "Prices of %s%s. The fee is a guess: 12 %% of the On-Demand price, 7.8 %% with GPUs.\n", c.Date, from)
+	dated := ""
+	if len(c.Dated) > 0 {
+		dated = " (" + strings.Join(c.Dated, ", ") + ")"
+	}
+	fmt.Fprintf(a.out, "Prices of %s%s%s. The fee is a guess: 12 %% of the On-Demand price, 7.8 %% with GPUs.\n", c.Date, dated, from)
 	if len(c.Guessed) > 0 {
 		fmt.Fprintf(a.out, "Guessed: %s.\n", strings.Join(c.Guessed, ", "))
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"serin/internal/release"
 )
 
 func TestWhatCapacityCommandsRefuse(t *testing.T) {
@@ -39,5 +41,20 @@ func TestWhatCapacityCommandsRefuse(t *testing.T) {
 	}
 	if out, code := serin(t, nil, "up", "--port", "0", "--ephemeral", "--spot-interruptions", "-1"); code != exitUsage || !strings.Contains(out, "--spot-interruptions must not be less than 0") {
 		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+func TestGPUsAreToldWholeInPartsAndShared(t *testing.T) {
+	shared := release.Shared{ID: "GPU-1", Containers: 4, Memory: release.Amount{Used: 20480, All: 22528}}
+	for want, i := range map[string]release.Instance{
+		"0 of 0":                           {},
+		"1 of 4":                           {GPUs: release.Amount{Used: 1, All: 4}},
+		"0 of 1/8":                         {GPUs: release.Amount{All: 1}, Part: 0.125},
+		"1/4 of 1/4":                       {GPUs: release.Amount{Used: 1, All: 1}, Part: 0.25},
+		"2 of 4, 4 share 20.0 of 22.0 GiB": {GPUs: release.Amount{Used: 2, All: 4}, Shared: []release.Shared{shared}},
+	} {
+		if got := gpusOf(i); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

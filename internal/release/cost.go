@@ -1,10 +1,12 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,6 +83,7 @@ type Cost struct {
 	Fargate   float64    `json:"sameTasksOnFargatePerHour"` // us-east-1
 	Service   *Share     `json:"service,omitempty"`
 	Guessed   []string   `json:"guessed,omitempty"`
+	Dated     []string   `json:"otherDates,omitempty"` // whose prices are of another date, and which
 }
 
 // CostLine is instances of one type.
@@ -116,7 +119,9 @@ func CostOf(ctx context.Context, c *ecs.Client, region string, s Service, own Pr
 		}
 		line, ok := cost.line(i, own)
 		if !ok {
-			cost.Unknown = append(cost.Unknown, i.Type)
+			if !slices.Contains(cost.Unknown, i.Type) {
+				cost.Unknown = append(cost.Unknown, i.Type)
+			}
 			continue
 		}
 		price[i.ID] = line.Instance + line.Fee
@@ -152,26 +157,29 @@ func (c *Cost) line(i Instance, own Prices) (CostLine, bool) {
 	t, known := catalogue.Find(i.Type)
 	demand, sold := t.OnDemand(c.Region)
 	l := CostLine{Type: i.Type, Spot: i.Spot, Managed: i.Managed, Count: 1, Instance: demand}
-	if i.Spot {
+	p, given := own[i.Type]
+	switch {
+	case given:
+		l.Instance = *p.Instance
+	case !known || !sold:
+		return l, false
+	case i.Spot:
 		var guessed bool
 		if l.Instance, guessed, _ = t.Spot(c.Region); guessed {
 			c.Guessed = append(c.Guessed, "the Spot price of "+i.Type)
 		}
 	}
-	if i.Managed {
-		l.Fee = demand * fee
-		if t.GPUs > 0 {
-			l.Fee = demand * gpuFee
-		}
+	if dated := i.Type + " of " + t.Dated(); !given && t.Dated() != catalogue.Date && !slices.Contains(c.Dated, dated) {
+		c.Dated = append(c.Dated, dated)
 	}
-	if p, ok := own[i.Type]; ok {
-		l.Instance, known, sold = *p.Instance, true, true
-		if p.Fee != nil && i.Managed {
+	if i.Managed {
+		l.Fee = cmp.Or(demand, l.Instance) * fee
+		if t.GPUs > 0 {
+			l.Fee = cmp.Or(demand, l.Instance) * gpuFee
+		}
+		if p.Fee != nil {
 			l.Fee = *p.Fee
 		}
-	}
-	if !known || !sold {
-		return l, false
 	}
 	c.Lines = append(c.Lines, l)
 	return l, true

@@ -44,8 +44,54 @@ func TestInstancesAreAddedUpByTheirKind(t *testing.T) {
 			t.Errorf("line %d is %+v, want %+v", n, l, w)
 		}
 	}
+	if len(cost.Dated) > 0 {
+		t.Errorf("of another date are %v", cost.Dated)
+	}
 	if _, ok := cost.line(Instance{Type: "y9.huge"}, own); ok {
 		t.Error("a type that nobody knows has a price")
+	}
+}
+
+// Parts of GPUs have prices of another date, or none that is known.
+func TestPartsOfGPUsCostWhatIsKnown(t *testing.T) {
+	own, _ := ReadPrices(strings.NewReader("instance_type,usd_per_hour\ng6f.4xlarge,1\n"))
+	for _, c := range []struct {
+		region string
+		i      Instance
+		want   CostLine
+		dated  string
+	}{
+		{"us-east-1", Instance{Type: "g6f.large", Managed: true}, CostLine{"g6f.large", false, true, 1, 0.202, 0.202 * gpuFee}, "g6f.large of September 2026"},
+		{"ap-northeast-1", Instance{Type: "g6f.2xlarge"}, CostLine{"g6f.2xlarge", false, false, 1, 0.689, 0}, "g6f.2xlarge of September 2026"},
+		{"ap-northeast-2", Instance{Type: "g6f.large", Managed: true}, CostLine{}, ""},
+		{"ap-northeast-2", Instance{Type: "g6f.large", Spot: true}, CostLine{}, ""},
+		{"ap-northeast-2", Instance{Type: "g6f.4xlarge", Managed: true}, CostLine{"g6f.4xlarge", false, true, 1, 1, gpuFee}, ""},
+	} {
+		cost := &Cost{Region: c.region}
+		l, ok := cost.line(c.i, own)
+		if off := l.Fee - c.want.Fee; off > -1e-9 && off < 1e-9 {
+			l.Fee = c.want.Fee
+		}
+		if ok != (c.want.Type != "") || ok && l != c.want || strings.Join(cost.Dated, "") != c.dated || !ok && len(cost.Guessed) > 0 {
+			t.Errorf("%+v in %s: %+v, %v, %+v", c.i, c.region, l, ok, cost)
+		}
+	}
+}
+
+func TestAnInstanceSaysWhatIsUsedOfItsGPUs(t *testing.T) {
+	of := func(kind string, mode types.GpuSharingMode, left int32) Instance {
+		return instanceOf(types.ContainerInstance{
+			Attributes:          []types.Attribute{{Name: new("ecs.instance-type"), Value: &kind}},
+			RegisteredResources: []types.Resource{{Name: new("GPU"), StringSetValue: []string{"GPU-1"}}},
+			GpuDevices:          []types.GpuDevice{{GpuId: new("GPU-1"), SharingMode: mode, ContainerCount: new(int32(3)), TotalMemoryInMiB: new(int32(22888)), RemainingMemoryInMiB: &left}},
+		}, nil)
+	}
+	i := of("g6.xlarge", types.GpuSharingModeNvidiaMps, 888)
+	if i.GPUs != (Amount{1, 1}) || i.Part != 0 || len(i.Shared) != 1 || i.Shared[0] != (Shared{"GPU-1", 3, Amount{22000, 22888}}) {
+		t.Errorf("a shared one: %+v", i)
+	}
+	if i = of("g6f.2xlarge", types.GpuSharingModeDedicated, 0); i.GPUs != (Amount{1, 1}) || i.Part != 0.25 || i.Shared != nil {
+		t.Errorf("a part: %+v", i)
 	}
 }
 

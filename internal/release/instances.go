@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"serin/internal/catalogue"
 )
 
 // Instance is a container instance of a cluster.
@@ -29,7 +31,16 @@ type Instance struct {
 	CPU        Amount    `json:"cpu"`    // 1024 is one processor
 	Memory     Amount    `json:"memory"` // MiB
 	GPUs       Amount    `json:"gpus"`
+	Part       float64   `json:"gpuPart,omitempty"` // of a GPU, that each is, where it is not whole
+	Shared     []Shared  `json:"sharedGPUs,omitempty"`
 	Registered time.Time `json:"registeredAt,omitzero"`
+}
+
+// Shared is a GPU that containers share.
+type Shared struct {
+	ID         string `json:"gpu"`
+	Containers int32  `json:"containers"`
+	Memory     Amount `json:"memory"` // MiB
 }
 
 // Amount is what is used of what there is.
@@ -106,6 +117,14 @@ func instanceOf(i types.ContainerInstance, spot map[string]bool) Instance {
 	}
 	_, v.Managed = spot[v.Provider]
 	v.CPU, v.Memory, v.GPUs = amount(i, "CPU"), amount(i, "MEMORY"), amount(i, "GPU")
+	if t, ok := catalogue.Find(v.Type); ok && t.GPUPart < catalogue.Whole {
+		v.Part = float64(t.GPUPart) / float64(catalogue.Whole)
+	}
+	for _, g := range i.GpuDevices {
+		if all := aws.ToInt32(g.TotalMemoryInMiB); g.SharingMode == types.GpuSharingModeNvidiaMps {
+			v.Shared = append(v.Shared, Shared{aws.ToString(g.GpuId), aws.ToInt32(g.ContainerCount), Amount{all - aws.ToInt32(g.RemainingMemoryInMiB), all}})
+		}
+	}
 	return v
 }
 
