@@ -42,14 +42,14 @@ func (r Room) Minus(o Room) Room {
 
 // share is how much of r an amount takes, by what it takes most of.
 func (r *Room) share(o *Room) float64 {
-	most := 0.0
-	for _, p := range [...][2]int{{o.CPU, r.CPU}, {o.Memory, r.Memory}, {o.GPUs, r.GPUs}, {o.Shared, r.Shared}, {o.Interfaces, r.Interfaces}} {
-		if p[0] > 0 {
-			most = max(most, float64(p[0])/float64(max(p[1], 1)))
-		}
+	most := max(part(o.CPU, r.CPU), part(o.Memory, r.Memory), part(o.Interfaces, r.Interfaces))
+	if o.GPUs|o.Shared != 0 {
+		most = max(most, part(o.GPUs, r.GPUs), part(o.Shared, r.Shared))
 	}
 	return most
 }
+
+func part(n, of int) float64 { return float64(n) / float64(max(of, 1)) }
 
 // Port is a port of the host that a task takes for itself.
 type Port struct {
