@@ -25,9 +25,8 @@ type conn struct {
 	r, w int     // buf[r:w] is unread
 
 	// What try leaves for fill:
-	n    int
-	err  error
-	asks *output // what it writes first, nil once it has
+	n   int
+	err error
 }
 
 // Sizes of buffers. A request's head that is larger than a page gets a large one.
@@ -162,15 +161,8 @@ func (c *conn) makeRoom() error {
 
 // tryRead reads what there is; false if nothing is there yet.
 func (c *conn) tryRead(fd uintptr) bool {
-	if o := c.asks; o != nil {
-		if !o.tryWrite(fd) {
-			return true
-		}
-		c.asks, c.err = nil, o.err
-		return o.err != nil
-	}
 	c.acquire()
-	n, err := receive(fd, (*c.buf)[c.w:])
+	n, err := receive(fd, (*c.buf)[c.w:], 0)
 	switch err {
 	case 0:
 		c.n = n

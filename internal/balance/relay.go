@@ -240,16 +240,13 @@ func (x *exchange) send(first []byte) error {
 	if x.c.watched(x.up) != none {
 		return context.Canceled
 	}
-	x.output.of(x.out, first)
 	if x.body.done() {
 		x.allSent()
-		if err := x.up.ask(x.output); err != nil {
-			return err
-		}
-	} else {
-		if err := x.up.put(x.output); err != nil {
-			return err
-		}
+	}
+	if err := x.up.put(x.output.of(x.out, first)); err != nil {
+		return err
+	}
+	if !x.body.done() {
 		if x.head.expects && !x.old { // a load balancer says that itself, and its target is not told
 			if _, err := io.WriteString(x.c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 				return err

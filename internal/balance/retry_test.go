@@ -1,6 +1,7 @@
 package balance_test
 
 import (
+	"io"
 	"sync/atomic"
 	"testing"
 
@@ -100,6 +101,32 @@ func TestAKeptConnectionThatItsTargetClosedIsNoFailure(t *testing.T) {
 			t.Fatalf("request %d, %s, got %s", i, method, resp.Status)
 		}
 		within(t, closed, "the end of the kept connection")
+	}
+	if n := w.Traffic("g").Unanswered; n > 0 {
+		t.Errorf("%d requests failed", n)
+	}
+}
+
+// One that has ended its own side of a kept connection, and reads on, says nothing
+// of what it is sent.
+func TestAKeptConnectionThatItsTargetHalfClosedIsNoFailure(t *testing.T) {
+	target := raw(t, func(p *peer) {
+		p.head()
+		p.say(crlf("HTTP/1.1 200 OK", "Content-Length: 0"))
+		p.CloseWrite()
+		io.Copy(io.Discard, p.TCPConn)
+	})
+	w := carry(t, balance.Listener{}, target)
+	request := crlf("GET / HTTP/1.1", "Host: h")
+	for range 50 {
+		p := w.dial()
+		p.say(request, request, request) // so that they follow each other closely
+		for range 3 {
+			if resp, _ := p.answer("GET"); resp.StatusCode != 200 {
+				t.Fatalf("got %s", resp.Status)
+			}
+		}
+		p.Close()
 	}
 	if n := w.Traffic("g").Unanswered; n > 0 {
 		t.Errorf("%d requests failed", n)

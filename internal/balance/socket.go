@@ -13,10 +13,11 @@ import (
 // They do not wait, so it has nothing to do about them; told of each it would wake a
 // thread that looks after those which do, thousands of times a second.
 
-// receive reads what has come; EAGAIN if nothing has.
-func receive(fd uintptr, p []byte) (int, syscall.Errno) {
+// receive reads what has come; EAGAIN if nothing has. With MSG_PEEK as a flag it stays
+// there.
+func receive(fd uintptr, p []byte, flags uintptr) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|flags, 0, 0)
 		if e != unix.EINTR {
 			return int(n), e
 		}
@@ -109,21 +110,4 @@ func (c *conn) put(o *output) error {
 	}
 	_, err := o.bufs.WriteTo(c.Conn)
 	return err
-}
-
-// ask writes an output and reads what comes then: once, waiting as fill does. It does
-// not look first whether something is there, so nothing may have come before: of the
-// end of a connection that came before is learned when the output is refused.
-func (c *conn) ask(o *output) error {
-	if c.raw != nil {
-		c.asks = o
-		if err := c.fill(); c.asks == nil {
-			return err
-		}
-		c.asks = nil // there was no room for all of it
-	}
-	if err := c.put(o); err != nil {
-		return err
-	}
-	return c.fill()
 }

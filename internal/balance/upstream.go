@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -140,10 +141,9 @@ func (u *upstream) tryPeek(fd uintptr) {
 }
 
 // peekAt looks for a byte that has come at a socket and leaves it there.
-func peekAt(fd uintptr) (n int, err error) {
+func peekAt(fd uintptr) (n int, err syscall.Errno) {
 	var one [1]byte
-	n, _, err = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return n, err
+	return receive(fd, one[:], unix.MSG_PEEK)
 }
 
 // prune ends connections that were not used since; all, once the target is gone.
