@@ -23,6 +23,7 @@ import (
 // exchange; what is sent, net/http sends.
 type stream struct {
 	choice
+	in      *http.Request
 	l       *listener
 	b       *Balancer
 	spec    *live
@@ -90,7 +91,7 @@ func (s *stream) leave() {
 }
 
 func newStream(b *Balancer, l *listener, r *http.Request) *stream {
-	s := &stream{b: b, l: l, spec: l.live.Load(), began: time.Now(), grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
+	s := &stream{in: r, b: b, l: l, spec: l.live.Load(), began: time.Now(), grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 	peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	s.sender = sender{peer: peer, port: l.addr.Port(), host: l.at, secure: r.TLS, now: s.began}
@@ -244,7 +245,7 @@ func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	s := streamOf(r.Context())
 	s.meter.requests.Add(1)
 	resp, err := s.send(r)
-	if err != nil && (errors.As(err, new(*unreached)) || safe(r.Method) && !carriesBody(r)) && r.Context().Err() == nil {
+	if err != nil && s.repeatable(r, err) {
 		if other := s.group.take(s.target, s.b.Clock.Now); other != nil {
 			s.group.retried.Add(1)
 			s.target = other
@@ -257,12 +258,54 @@ func (carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// repeatable reports whether another target may be asked after one that did not answer:
+// it got nothing, or a second time does no harm. One that is late is not passed over.
+func (s *stream) repeatable(r *http.Request, err error) bool {
+	switch {
+	case r.Context().Err() != nil:
+		return false
+	case errors.As(err, new(*unreached)):
+		return true
+	}
+	return safe(r.Method) && !s.uploads() && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// uploads reports whether something follows the request's head, or may.
+func (s *stream) uploads() bool {
+	return s.in.Body != nil && s.in.Body != http.NoBody && s.in.ContentLength != 0
+}
+
+// upload is a request's body on its way to a target. It says how much of it has come,
+// and of its end that nothing has.
+type upload struct {
+	body  io.ReadCloser
+	came  func(n int)
+	begun atomic.Bool
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	u.begun.Store(true)
+	n, err := u.body.Read(p)
+	if n > 0 || err == io.EOF {
+		u.came(n)
+	}
+	return n, err
+}
+
+// Close ends whoever reads. A body of which nothing was read may be sent to another target.
+func (u *upload) Close() error {
+	if !u.begun.Load() {
+		return nil
+	}
+	return u.body.Close()
+}
+
 // send sends the request to the target, and leaves it when the answer is over.
 func (s *stream) send(r *http.Request) (*http.Response, error) {
 	t := s.target
 	s.sent.Store(0)
 	t.requests.Add(1)
-	sends := r.Body != nil && r.Body != http.NoBody
+	sends := s.uploads()
 	allSent := func() { s.sent.Store(int64(time.Since(s.began))) }
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		if !sends {
@@ -271,16 +314,22 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	}})
 	ctx, cancel := context.WithCancelCause(ctx)
 	idle := s.spec.idle()
-	slow := time.AfterFunc(idle, func() { cancel(context.DeadlineExceeded) })
+	slow := time.AfterFunc(idle, func() {
+		cancel(context.DeadlineExceeded)
+		if sends { // a transport waits for whoever reads it
+			s.in.Body.Close()
+		}
+	})
 	stir := func(int) { slow.Reset(idle) }
 	out := r.Clone(ctx)
 	if sends {
-		out.Body = io.NopCloser(&stirring{r.Body, func(n int) { // the server closes it, and it may be sent to another
+		out.Trailer = s.in.Trailer // which are filled when the body has ended
+		out.Body = &upload{body: s.in.Body, came: func(n int) {
 			stir(n)
 			if s.received.Add(int64(n)) == r.ContentLength || n == 0 {
 				allSent()
 			}
-		}})
+		}}
 	}
 	v := s.group.version.Load()
 	out.URL.Host = t.at
@@ -321,11 +370,11 @@ func (b *Balancer) newTransports() (list [2]*http.Transport) {
 	for i := range list {
 		list[i] = &http.Transport{
 			DialContext:         b.dial,
+			DialTLSContext:      b.dialTLS(i == 1),
 			MaxIdleConns:        4096,
 			MaxIdleConnsPerHost: maxKept,
 			IdleConnTimeout:     keptFor,
 			DisableCompression:  true,
-			TLSClientConfig:     unverified(),
 			Protocols:           speaking(i == 1),
 		}
 	}
@@ -354,16 +403,34 @@ func (b *Balancer) dial(ctx context.Context, _, address string) (net.Conn, error
 	return &connection{Conn: conn, load: m.load}, nil
 }
 
+// dialTLS is dial to a target under TLS, which agrees on HTTP/2 where that is spoken.
+func (b *Balancer) dialTLS(http2 bool) func(context.Context, string, string) (net.Conn, error) {
+	config := unverified()
+	if http2 {
+		config.NextProtos = []string{"h2"}
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		nc, err := b.dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		secure := tls.Client(nc, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			nc.Close()
+			streamOf(ctx).meter.failed.Add(1)
+			return nil, &unreached{err}
+		}
+		return secure, nil
+	}
+}
+
 // unreached is why a target was not asked: no connection to it could be made.
 type unreached struct{ err error }
 
 func (e *unreached) Error() string { return e.err.Error() }
 func (e *unreached) Unwrap() error { return e.err }
-
-// carriesBody reports whether something follows a request's head, or may.
-func carriesBody(r *http.Request) bool {
-	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
-}
 
 // quiet is a log for what net/http has to say of clients.
 func (b *Balancer) quiet() *log.Logger { return slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug) }
@@ -379,7 +446,7 @@ func (c *counted) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// stirring is a body that says how much of it has come, and of its end that nothing has.
+// stirring is a body that says when some of it has come.
 type stirring struct {
 	io.ReadCloser
 	stir func(n int)
@@ -389,9 +456,6 @@ func (s *stirring) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	if n > 0 {
 		s.stir(n)
-	}
-	if err == io.EOF {
-		s.stir(0)
 	}
 	return n, err
 }
