@@ -98,7 +98,6 @@ func TestSerinExecRunsACommandOnAWS(t *testing.T) {
 	for scheme, with := range map[string][]string{"ws": env, "wss": append(asAWS(secure, d), "AWS_CA_BUNDLE="+certificate)} {
 		env = with
 		k := before(t, args("-it"), 90, 20)
-		was := k.settings()
 		k.sees("hello ")
 		k.sees("90x20")
 		k.types("one\r")
@@ -111,8 +110,8 @@ func TestSerinExecRunsACommandOnAWS(t *testing.T) {
 		if code := k.code(); code != 0 {
 			t.Errorf("by %s it ended with %d", scheme, code)
 		}
-		if now := k.settings(); now != was {
-			t.Errorf("by %s the terminal is left as %+v, was %+v", scheme, now, was)
+		if now := k.settings(); now != k.was {
+			t.Errorf("by %s the terminal is left as %+v, was %+v", scheme, now, k.was)
 		}
 	}
 	if !signed.Load() {

@@ -57,6 +57,7 @@ type typist struct {
 	tty   *os.File
 	cmd   *exec.Cmd
 	ended chan error
+	was   unix.Termios // the terminal's settings before the program began
 
 	mu    sync.Mutex
 	shown bytes.Buffer
@@ -85,6 +86,7 @@ func before(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *typist {
 	}
 	defer theirs.Close()
 	k.sized(columns, rows)
+	k.was = k.settings()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -196,7 +198,6 @@ func TestSerinExecGivesACommandInputAndATerminal(t *testing.T) {
 		}
 		// On a terminal: its size, its keys, and it is put back.
 		k := before(t, args("-it"), 90, 20)
-		was := k.settings()
 		k.sees("hello ")
 		k.sees("90x20\r\n") // at once, but with a Docker before API 1.42
 		k.types("one\r")
@@ -207,8 +208,8 @@ func TestSerinExecGivesACommandInputAndATerminal(t *testing.T) {
 		if code := k.code(); code != 130 {
 			t.Errorf("it ended with %d", code)
 		}
-		if now := k.settings(); now != was {
-			t.Errorf("the terminal is left as %+v, was %+v", now, was)
+		if now := k.settings(); now != k.was {
+			t.Errorf("the terminal is left as %+v, was %+v", now, k.was)
 		}
 		k = before(t, args("-it"), 90, 20) // its end is that of the command
 		k.sees("hello ")
