@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"cmp"
 	"net"
 	"syscall"
 	"unsafe"
@@ -101,7 +100,10 @@ func (o *output) tryWrite(fd uintptr) bool {
 // put writes an output, all of it.
 func (c *conn) put(o *output) error {
 	if c.raw != nil {
-		return cmp.Or(c.raw.Write(o.try), o.err)
+		if err := c.raw.Write(o.try); err != nil {
+			return err
+		}
+		return o.err
 	}
 	o.pair = [2][]byte{o.first, o.more}
 	o.bufs = o.pair[:]
