@@ -29,7 +29,8 @@ type conn struct {
 	err error
 }
 
-// Sizes of buffers. A request's head that is larger than a page gets a large one.
+// Sizes of buffers. A request's head that is larger than a page gets a large one, which
+// an answer of 64 KiB fits into with its head.
 const (
 	pageSize  = 8 << 10
 	largeSize = 72 << 10

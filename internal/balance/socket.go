@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"net"
 	"syscall"
 	"unsafe"
 
@@ -54,8 +53,6 @@ type output struct {
 	err         error
 	try         func(fd uintptr) bool
 	vec         [2]unix.Iovec
-	pair        [2][]byte
-	bufs        net.Buffers
 }
 
 func newOutput() *output {
@@ -105,11 +102,13 @@ func (c *conn) put(o *output) error {
 		}
 		return o.err
 	}
-	o.pair = [2][]byte{o.first, o.more}
-	o.bufs = o.pair[:]
-	if len(o.more) == 0 {
-		o.bufs = o.pair[:1]
+	for _, piece := range [...][]byte{o.first, o.more} {
+		if len(piece) == 0 {
+			continue
+		}
+		if _, err := c.Conn.Write(piece); err != nil {
+			return err
+		}
 	}
-	_, err := o.bufs.WriteTo(c.Conn)
-	return err
+	return nil
 }

@@ -320,12 +320,12 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 			s.in.Body.Close()
 		}
 	})
-	stir := func(int) { slow.Reset(idle) }
+	stir := func() { slow.Reset(idle) }
 	out := r.Clone(ctx)
 	if sends {
 		out.Trailer = s.in.Trailer // which are filled when the body has ended
 		out.Body = &upload{body: s.in.Body, came: func(n int) {
-			stir(n)
+			stir()
 			if s.received.Add(int64(n)) == r.ContentLength || n == 0 {
 				allSent()
 			}
@@ -352,8 +352,8 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	}
 	s.took = time.Since(s.began) - time.Duration(s.sent.Load())
 	s.choice.answered(resp.StatusCode, s.took)
-	stir(0)
-	resp.Body = &counted{&stirring{resp.Body, stir}, sync.OnceFunc(func() { slow.Stop(); cancel(nil); s.b.leave(s.group, t) })}
+	stir()
+	resp.Body = &counted{resp.Body, stir, sync.OnceFunc(func() { slow.Stop(); cancel(nil); s.b.leave(s.group, t) })}
 	return resp, nil
 }
 
@@ -416,9 +416,8 @@ func (b *Balancer) dialTLS(http2 bool) func(context.Context, string, string) (ne
 		}
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		secure := tls.Client(nc, config)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			nc.Close()
+		secure, err := agree(ctx, nc, config)
+		if err != nil {
 			streamOf(ctx).meter.failed.Add(1)
 			return nil, &unreached{err}
 		}
@@ -435,29 +434,23 @@ func (e *unreached) Unwrap() error { return e.err }
 // quiet is a log for what net/http has to say of clients.
 func (b *Balancer) quiet() *log.Logger { return slog.NewLogLogger(b.Log.Handler(), slog.LevelDebug) }
 
-// counted is a body that says when it is over.
+// counted is a body that says when some of it has come, and when it is over.
 type counted struct {
 	io.ReadCloser
-	done func()
+	came, done func()
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if n > 0 {
+		c.came()
+	}
+	return n, err
 }
 
 func (c *counted) Close() error {
 	defer c.done()
 	return c.ReadCloser.Close()
-}
-
-// stirring is a body that says when some of it has come.
-type stirring struct {
-	io.ReadCloser
-	stir func(n int)
-}
-
-func (s *stirring) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
-	if n > 0 {
-		s.stir(n)
-	}
-	return n, err
 }
 
 // buffers lends the proxy its copy buffers.

@@ -56,11 +56,7 @@ func (b *Balancer) reach(t *target, m *meter, tlsToo bool, now time.Time, fresh,
 	defer cancel()
 	nc, err := b.dialTarget(ctx, t.at)
 	if err == nil && tlsToo {
-		secure := tls.Client(nc, unverified())
-		if err = secure.HandshakeContext(ctx); err != nil {
-			nc.Close()
-		}
-		nc = secure
+		nc, err = agree(ctx, nc, unverified())
 	}
 	if err != nil {
 		m.failed.Add(1)
@@ -86,6 +82,16 @@ const dialTimeout = 2 * time.Second
 // documented.
 func unverified() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
+}
+
+// agree makes a connection to a target one of TLS, or ends it.
+func agree(ctx context.Context, nc net.Conn, config *tls.Config) (net.Conn, error) {
+	secure := tls.Client(nc, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 func (k *kept) take() *upstream {
