@@ -73,7 +73,7 @@ func (a *API) secure(tx *store.Tx, l *listener, in secured) error {
 	if len(l.Certificates) == 0 {
 		return invalid("A certificate must be specified for %s listeners", l.protocol())
 	}
-	policy, err := policyNamed(cmp.Or(aws.ToString(in.policy), cmp.Or(l.Policy, defaultPolicy)))
+	policy, err := policyNamed(cmp.Or(aws.ToString(in.policy), l.Policy, defaultPolicy))
 	if err != nil {
 		return err
 	}
