@@ -239,10 +239,7 @@ func TestAGroupScalesForSharesOfGPUs(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
 		zones := w.subnets()[:1]
-		w.groupRole()
-		w.template("asg", "g6.xlarge", intoDefault)
-		w.scalingGroup("asg", 0, 4, zones, nil)
-		w.groupProvider(nil)
+		w.fromNothing("g6.xlarge", 4, zones)
 		w.on("s", w.taskOf("shares", "256", "512", wanting(types.CompatibilityEc2, mps(11444, 0))), 3, zones, "asg")
 		w.becomesSorted("g6.xlarge a ACTIVE 1, g6.xlarge a ACTIVE 2")
 		began := time.Now()

@@ -79,6 +79,16 @@ func (w *world) becomesSorted(want string) {
 
 const intoDefault = "#!/bin/bash\necho ECS_CLUSTER=default >> /etc/ecs/ecs.config\n"
 
+// fromNothing makes a provider whose group has no instance yet, and most of a type
+// at the most.
+func (w *world) fromNothing(kind string, most int32, subnets []string) {
+	w.t.Helper()
+	w.groupRole()
+	w.template("asg", kind, intoDefault)
+	w.scalingGroup("asg", 0, most, subnets, nil)
+	w.groupProvider(nil)
+}
+
 // hosts makes a role, a template of m5.large and a group of it.
 func (w *world) hosts(desired int32, subnets []string, change func(*autoscaling.CreateAutoScalingGroupInput)) {
 	w.t.Helper()
@@ -463,10 +473,7 @@ func TestNoMoreThan500TasksWaitForCapacity(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
 		zones := w.subnets()[:1]
-		w.groupRole()
-		w.template("asg", "m5.large", intoDefault)
-		w.scalingGroup("asg", 0, 0, zones, nil)
-		w.groupProvider(nil)
+		w.fromNothing("m5.large", 0, zones)
 		web := w.taskOf("web", "1024", "3072", onEC2)
 		w.on("s", web, 501, zones, "asg")
 		w.told("(service s) was unable to place tasks in your cluster because the tasks provisioning capacity limit was exceeded.")
@@ -486,10 +493,7 @@ func TestATaskDoesNotWaitForEver(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.hours(1)
 		zones := w.subnets()[:1]
-		w.groupRole()
-		w.template("asg", "m5.large", intoDefault)
-		w.scalingGroup("asg", 0, 1, zones, nil)
-		w.groupProvider(nil)
+		w.fromNothing("m5.large", 1, zones)
 		w.on("s", w.taskOf("web", "2048", "3072", onEC2), 2, zones, "asg")
 		began := time.Now()
 		w.told("(service s) was unable to place a task. Reason: TaskFailedToStart: RESOURCE:CPU")
