@@ -1,7 +1,9 @@
 package run
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -103,26 +105,76 @@ func (l *Local) probe(ctx context.Context) error {
 	return errors.Join(err, task.Remove(ctx))
 }
 
-// probeImage is this program as an image, linked where the file system lets us.
+// probeImage is this program as an image.
 func probeImage(dir string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	rootfs := filepath.Join(dir, "rootfs")
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(rootfs, 0o755); err != nil {
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := addFile(self, filepath.Join(rootfs, "serin")); err != nil {
 		return err
 	}
-	to := filepath.Join(rootfs, "serin")
-	if os.Link(self, to) != nil {
-		if err := copyFile(self, to); err != nil {
+	if err := addLoader(self, rootfs); err != nil {
+		return fmt.Errorf("finding what %s is linked with: %w", self, err)
+	}
+	return writeFile(filepath.Join(dir, "config"), []byte("{}"))
+}
+
+// addLoader adds what a program that was linked dynamically needs, as one is that
+// Go built with cgo: its loader, under the name that it asks for, and its libraries,
+// which lie beside the loader where the C library was installed with it.
+func addLoader(program, rootfs string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	interp := f.Section(".interp")
+	if interp == nil {
+		return nil
+	}
+	b, err := interp.Data()
+	if err != nil {
+		return err
+	}
+	loader := string(bytes.TrimRight(b, "\x00"))
+	libraries, err := f.ImportedLibraries()
+	if err != nil {
+		return err
+	}
+	if err := addFile(loader, filepath.Join(rootfs, loader)); err != nil {
+		return err
+	}
+	real, err := filepath.EvalSymlinks(loader)
+	if err != nil {
+		return err
+	}
+	for _, name := range libraries {
+		from := filepath.Join(filepath.Dir(real), name)
+		if err := addFile(from, filepath.Join(rootfs, from)); err != nil {
 			return err
 		}
 	}
-	return writeFile(filepath.Join(dir, "config"), []byte("{}"))
+	return nil
+}
+
+// addFile adds a file to an image's, linked where the file system lets us.
+func addFile(from, to string) error {
+	from, err := filepath.EvalSymlinks(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	return copyFile(from, to)
 }
 
 func copyFile(from, to string) error {

@@ -756,6 +756,30 @@ func TestAProgramsEndIsNotLostToTheReaper(t *testing.T) {
 	reaping.Wait()
 }
 
+// As this program is one where Go had a C compiler.
+func TestAProgramIsProbedWithItsLoader(t *testing.T) {
+	ref := push(t)
+	for _, name := range []string{"native", "rootless", "confined"} {
+		t.Run(name, func(t *testing.T) {
+			on(t, name, ref, func(t *testing.T, r Runtime, _ string) {
+				image := filepath.Join(r.(*Local).dir, "images", "linked")
+				if err := errors.Join(addFile("/bin/sh", image+"/rootfs/sh"), writeFile(image+"/config", []byte("{}"))); err != nil {
+					t.Fatal(err)
+				}
+				if err := addLoader("/bin/sh", image+"/rootfs"); err != nil {
+					t.Fatal(err)
+				}
+				if libraries, _ := filepath.Glob(image + "/rootfs/*/*"); len(libraries) == 0 {
+					t.Skip("this machine's shell needs no loader")
+				}
+				if said := runs(t, r, Container{Image: image, Entrypoint: []string{"/sh", "-c", "echo ok"}}); said != "ok" {
+					t.Errorf("it said %q", said)
+				}
+			})
+		})
+	}
+}
+
 func TestADirectoryIsOneProgramsAtATime(t *testing.T) {
 	dir := t.TempDir()
 	first, err := NewConfined(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
