@@ -50,6 +50,7 @@ var properties = []struct {
 	{"another user", anotherUser, "confined", ""},
 	{"an end by memory", memoryEnd, "rootless confined", ""},
 	{"memory limits for each container", memoryOfEach, "rootless confined", ""},
+	{"a memory limit of the task, and more processors than there are", limitOfAll, "rootless confined", ""},
 	{"processes and memory that containers share", shares, "rootless confined", "pidMode"},
 	{"sysctls of the network", sysctls, "rootless confined", "systemControls"},
 	{"a terminal", terminal, "", ""},
@@ -486,6 +487,15 @@ func memoryOfEach(t *testing.T, r Runtime, image string) {
 	if c := end(t, task).Containers[0]; c.OOM {
 		t.Errorf("the other ended as %+v", c)
 	}
+}
+
+func limitOfAll(t *testing.T, r Runtime, image string) {
+	task := made(t, r, Spec{CPU: 1 << 20, Memory: 64 << 20, Containers: []Container{{Name: "web", Image: image}, {Name: "hog", Image: image, Command: []string{"hog"}}}})
+	begin(t, task, "hog")
+	if c := finished(t, task, 1); c.ExitCode != 137 {
+		t.Errorf("it ended as %+v", c)
+	}
+	get(t, task) // the other does not end by it
 }
 
 func sysctls(t *testing.T, r Runtime, image string) {

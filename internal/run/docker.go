@@ -39,6 +39,7 @@ type Docker struct {
 	transport    http.RoundTripper // to registries; nil: the default
 	gpus         bool              // the daemon can give containers some
 	architecture string            // of its machine, in Go's words
+	cpus         int64             // of its machine; 0: it does not say
 	ulimits      []Ulimit          // that containers have unless they say otherwise
 	capabilities []string          // that are Docker's default and not the daemon's
 	log          *slog.Logger
@@ -110,6 +111,7 @@ func (d *Docker) look(ctx context.Context) error {
 	}
 	_, d.gpus = said.Info.Runtimes["nvidia"]
 	d.architecture = cmp.Or(map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[said.Info.Architecture], said.Info.Architecture) // Podman has Go's names
+	d.cpus = int64(said.Info.NCPU)
 	version, err := d.api.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return fmt.Errorf("looking at the daemon: %w", err)
@@ -251,12 +253,15 @@ func (d *Docker) configs(spec Spec, c Container) (*container.Config, *container.
 			}
 		}
 	}
-	host.Memory, host.CPUShares = c.Memory, c.Shares
-	if len(spec.Containers) == 1 { // Docker has no limit for several
-		host.NanoCPUs = spec.CPU * 1e9 / 1024
-		if host.Memory == 0 || spec.Memory > 0 && spec.Memory < host.Memory {
-			host.Memory = spec.Memory
-		}
+	// Docker has no limit for several together: each has the task's.
+	host.CPUShares, host.NanoCPUs, host.Memory = c.Shares, spec.CPU*1e9/1024, c.Memory
+	if d.cpus > 0 { // it refuses more than the machine has
+		host.NanoCPUs = min(host.NanoCPUs, d.cpus*1e9)
+	}
+	if host.Memory == 0 || spec.Memory > 0 && spec.Memory < host.Memory {
+		host.Memory = spec.Memory
+	}
+	if len(spec.Containers) == 1 {
 		host.Sysctls = spec.Sysctls
 	}
 	if spec.Network.apart() {
