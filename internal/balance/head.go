@@ -106,7 +106,7 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.why }
 
-func bad(why string) error { return &refusal{400, why} }
+func bad(why string) *refusal { return &refusal{400, why} }
 
 // What is wrong with a message. The codes are documented:
 // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html

@@ -135,6 +135,7 @@ type framed struct {
 	conn net.Conn
 	head bytes.Buffer
 	hp   *h2hpack.Encoder
+	back *h2hpack.Decoder
 }
 
 func (w *world) frames(secure *tls.Config) *framed {
@@ -148,7 +149,7 @@ func (w *world) frames(secure *tls.Config) *framed {
 		conn = tls.Client(conn, secure)
 	}
 	conn.SetDeadline(time.Now().Add(patience))
-	f := &framed{Framer: http2.NewFramer(conn, conn), conn: conn}
+	f := &framed{Framer: http2.NewFramer(conn, conn), conn: conn, back: h2hpack.NewDecoder(4096, nil)}
 	f.hp = h2hpack.NewEncoder(&f.head)
 	io.WriteString(conn, http2.ClientPreface)
 	f.WriteSettings()
@@ -393,6 +394,72 @@ func TestHTTP2ToATargetOfHTTP1(t *testing.T) {
 			if have[name] != want {
 				t.Errorf("%s: %s is %q among %v", scheme, name, have[name], have)
 			}
+		}
+	}
+}
+
+// answer asks for one thing and returns the fields of its answer's head.
+func (f *framed) answer(t *testing.T, stream uint32, fields ...h2hpack.HeaderField) map[string]string {
+	t.Helper()
+	f.head.Reset()
+	for _, h := range fields {
+		f.hp.WriteField(h)
+	}
+	block := f.head.Bytes()
+	for first := true; first || len(block) > 0; first = false {
+		part := block[:min(len(block), 16<<10)]
+		block = block[len(part):]
+		var err error
+		if first {
+			err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: part, EndStream: true, EndHeaders: len(block) == 0})
+		} else {
+			err = f.WriteContinuation(stream, len(block) == 0, part)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, ok := frame.(*http2.HeadersFrame); ok {
+			got := map[string]string{}
+			f.back.SetEmitFunc(func(h h2hpack.HeaderField) { got[h.Name] += h.Value })
+			if _, err := f.back.Write(answer.HeaderBlockFragment()); err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+	}
+}
+
+// asking is the head of a request.
+func asking(method, authority, path string, more ...h2hpack.HeaderField) []h2hpack.HeaderField {
+	return append([]h2hpack.HeaderField{{Name: ":method", Value: method}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: authority}, {Name: ":path", Value: path}}, more...)
+}
+
+// What is no request over HTTP/1.1 is none over HTTP/2.
+func TestHTTP2IsRefusedWhatHTTP1Is(t *testing.T) {
+	w := carry(t, balance.Listener{}, web(t, hello))
+	f := w.frames(nil)
+	long := strings.Repeat("a", 17<<10)
+	for i, c := range []struct {
+		name, code string
+		head       []h2hpack.HeaderField
+	}{
+		{"a request", "200", asking("GET", "h:80", "/")},
+		{"TRACE", "405", asking("TRACE", "h", "/")},
+		{"CONNECT", "400", []h2hpack.HeaderField{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: "h:443"}}},
+		{"a host that is none", "400", asking("GET", "a/b", "/")},
+		{"a host with a space", "400", asking("GET", "a b", "/")},
+		{"a long path", "414", asking("GET", "h", "/"+long)},
+		{"a long header", "400", asking("GET", "h", "/", h2hpack.HeaderField{Name: "x-long", Value: long})},
+		{"another request", "200", asking("OPTIONS", "h", "*")},
+	} {
+		if got := f.answer(t, uint32(2*i+1), c.head...); got[":status"] != c.code {
+			t.Errorf("%s got %v", c.name, got)
 		}
 	}
 }

@@ -61,7 +61,9 @@ func (b *Balancer) handler(l *listener) http.Handler {
 		s := newStream(b, l, r)
 		out := &told{ResponseWriter: w, s: s}
 		defer s.end(out)
-		if rule := s.spec.match(&s.request); rule == nil {
+		if wrong := s.unfit(); wrong != nil {
+			s.tell(out, failure(wrong.code))
+		} else if rule := s.spec.match(&s.request); rule == nil {
 			s.tell(out, failure(http.StatusNotFound))
 		} else if own, ok := rule.own(l.load, &s.request, &s.sender); ok {
 			s.choice.rule = rule
@@ -72,6 +74,29 @@ func (b *Balancer) handler(l *listener) http.Handler {
 			proxy.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), streamKey{}, s)))
 		}
 	})
+}
+
+// unfit is why a request is not carried that net/http takes for one, nil if it is: what
+// a head of HTTP/1.1 is refused for. How long all of it is, net/http has looked at.
+func (s *stream) unfit() *refusal {
+	switch {
+	case len(s.in.Method)+len(s.in.RequestURI) > maxRequestLine:
+		return errURI
+	case s.in.Method == http.MethodTrace:
+		return errMethod
+	case s.in.Method == http.MethodConnect:
+		return errTarget
+	case !isHost([]byte(s.in.Host)):
+		return errHost
+	}
+	for name, values := range s.in.Header {
+		for _, v := range values {
+			if len(name)+len(v) > maxField {
+				return errBig
+			}
+		}
+	}
+	return nil
 }
 
 // refused answers a request for which no target is asked.
