@@ -23,8 +23,8 @@ type request struct {
 // path, and its host the request's: that is the one that counts, RFC 9112, 3.2.2.
 func (r *request) of(h *head, client netip.Addr) error {
 	if h.target[0] != '/' {
-		if at := bytes.Index(h.target, []byte("://")); at > 0 {
-			h.host, h.target = h.target[at+3:], rootPath
+		if at := afterScheme(h.target); at > 0 {
+			h.host, h.target = h.target[at:], rootPath
 			if end := bytes.IndexAny(h.host, "/?"); end >= 0 {
 				h.target = h.host[end:]
 				h.host = h.host[:end]
@@ -49,6 +49,16 @@ func (r *request) of(h *head, client netip.Addr) error {
 }
 
 var rootPath = []byte("/")
+
+// afterScheme is where the host of a target in absolute form begins, 0 of any other.
+func afterScheme(target []byte) int {
+	for _, scheme := range []string{"http://", "https://"} {
+		if n := len(scheme); len(target) > n && equalFold(target[:n], scheme) {
+			return n
+		}
+	}
+	return 0
+}
 
 // hostname is a host without its port.
 func hostname(authority string) string {

@@ -72,6 +72,23 @@ func TestAPatternThatIsNoneIsSaid(t *testing.T) {
 	}
 }
 
+// A target that only has an address somewhere in it is no address: its host is not
+// the one that rules look at.
+func TestATargetInNoFormIsRefused(t *testing.T) {
+	for _, target := range []string{"a?b=http://c.example/d", "ftp://c.example/d", "://c.example/d", "http:c.example", "http://", "http:///d", "c.example:443", "a"} {
+		h, r := new(head), new(request)
+		if err := h.parseRequest([]byte("GET " + target + " HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.of(h, netip.MustParseAddr("10.1.2.3")); err == nil {
+			t.Errorf("%s is taken for %s at %s", target, r.path, r.host)
+		}
+	}
+	if r := asked(t, "GET HTTPS://c.example/d HTTP/1.1\r\nHost: h\r\n\r\n"); r.host != "c.example" || r.path != "/d" {
+		t.Errorf("got %s at %s", r.path, r.host)
+	}
+}
+
 // What comes in absolute form goes on as a path, to the host that it names.
 func TestAnAbsoluteTargetSaysTheHost(t *testing.T) {
 	r := asked(t, "GET http://a.example?q HTTP/1.1\r\nHost: b.example\r\n\r\n")
