@@ -463,3 +463,41 @@ func TestHTTP2IsRefusedWhatHTTP1Is(t *testing.T) {
 		}
 	}
 }
+
+// A target is told all that it would be told over HTTP/1.1.
+func TestHTTP2KeepsHeadersOfOtherProxies(t *testing.T) {
+	j := judged(t)
+	w := carry(t, balance.Listener{}, j.addr)
+	f := w.frames(nil)
+	f.answer(t, 1, asking("GET", "h", "/", h2hpack.HeaderField{Name: "forwarded", Value: "for=192.0.2.1"}, h2hpack.HeaderField{Name: "x-forwarded-host", Value: "shop.example"})...)
+	for name, want := range map[string]string{"Forwarded": "for=192.0.2.1", "X-Forwarded-Host": "shop.example"} {
+		if got := j.last(t).folded(name); len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+}
+
+// What a target answers is judged as an answer over HTTP/1.1 is.
+func TestHTTP2AnswersAreThoseOfHTTP1(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer, code string
+		lengths      string // that the client is told
+	}{
+		"nothing, of a length":   {crlf("HTTP/1.1 204 No Content", "Content-Length: 3"), "204", ""},
+		"a code of another kind": {crlf("HTTP/1.1 600 Strange", "Content-Length: 0"), "502", "122"},
+		"a huge head":            {crlf("HTTP/1.1 200 OK", "Content-Length: 0", "X-A: "+strings.Repeat("a", 33<<10)), "502", "122"},
+	} {
+		w := carry(t, balance.Listener{}, raw(t, func(p *peer) {
+			p.head()
+			p.say(c.answer)
+		}))
+		if got := w.frames(nil).answer(t, 1, asking("GET", "h", "/")...); got[":status"] != c.code || got["content-length"] != c.lengths {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+	empty := balance.Rule{ID: "r", Fixed: &balance.Fixed{Code: 204, ContentType: "text/plain"}}
+	w := carry(t, balance.Listener{Rules: []balance.Rule{empty}})
+	if got := w.frames(nil).answer(t, 1, asking("GET", "h", "/")...); got[":status"] != "204" || got["content-length"] != "" {
+		t.Errorf("the balancer's own: got %v", got)
+	}
+}

@@ -137,6 +137,11 @@ func (s *stream) rewrite(r *httputil.ProxyRequest) {
 	if rules.ForwardedFor != "remove" && (rules.ForwardedFor != "preserve" || came != "") {
 		h.Set("X-Forwarded-For", text(s.sender.appendForwardedFor(nil, rules, []byte(came))))
 	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-Host"} { // which net/http has taken out
+		if came, ok := r.In.Header[name]; ok {
+			h[name] = came
+		}
+	}
 	h.Set("X-Forwarded-Proto", s.sender.proto())
 	h.Set("X-Forwarded-Port", strconv.Itoa(int(s.sender.port)))
 	h.Set("X-Amzn-Trace-Id", text(s.sender.appendTrace(nil, []byte(r.In.Header.Get("X-Amzn-Trace-Id")))))
@@ -167,6 +172,9 @@ var ownNames = map[string]bool{
 // complete puts into an answer what a load balancer does.
 func (s *stream) complete(r *http.Response) {
 	s.bare = r.ContentLength == 0
+	if r.StatusCode == http.StatusNoContent { // RFC 9110, 8.6; clients take it for an error
+		r.Header.Del("Content-Length")
+	}
 	if s.sticks() {
 		sets := func(name string) bool {
 			for _, line := range r.Header["Set-Cookie"] {
@@ -217,7 +225,9 @@ func (s *stream) tell(w http.ResponseWriter, a ownAnswer) {
 	for _, own := range s.spec.Headers.Answers {
 		h.Set(own.Name, own.Value)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	if a.code != http.StatusNoContent {
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	}
 	w.WriteHeader(a.code)
 	io.WriteString(w, a.body)
 }
@@ -362,9 +372,10 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 		out.URL.Scheme = "https"
 	}
 	resp, err := s.b.transportFor(v).RoundTrip(out)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		resp.Body.Close()
-		err = errSwitched
+	if err == nil {
+		if err = answerable(resp.StatusCode); err != nil {
+			resp.Body.Close()
+		}
 	}
 	if err != nil {
 		if context.Cause(ctx) == context.DeadlineExceeded {
@@ -380,6 +391,17 @@ func (s *stream) send(r *http.Request) (*http.Response, error) {
 	stir()
 	resp.Body = &counted{resp.Body, stir, sync.OnceFunc(func() { slow.Stop(); cancel(nil); s.b.leave(s.group, t) })}
 	return resp, nil
+}
+
+// answerable is why a client cannot be given an answer of this code, nil if it can.
+func answerable(code int) error {
+	switch {
+	case code == http.StatusSwitchingProtocols:
+		return errSwitched
+	case code > 599:
+		return errStatus
+	}
+	return nil
 }
 
 // transportFor is the transport to targets that speak v.
@@ -401,6 +423,8 @@ func (b *Balancer) newTransports() (list [2]*http.Transport) {
 			IdleConnTimeout:     keptFor,
 			DisableCompression:  true,
 			Protocols:           speaking(i == 1),
+
+			MaxResponseHeaderBytes: maxResponseHead,
 		}
 	}
 	return list
