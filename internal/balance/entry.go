@@ -19,12 +19,25 @@ func (x *exchange) entry() *Entry {
 	if agent, ok := h.value(userAgent); ok {
 		e.UserAgent = string(agent)
 	}
-	if trace, ok := h.value(traceID); ok {
-		e.Trace = string(trace)
-	}
+	trace, _ := h.value(traceID)
+	e.Trace = x.sender.traced(trace)
 	if x.upgrade {
 		e.Kind = strings.Replace(e.Kind, "http", "ws", 1)
 	}
+	e.secured(x.c.secure)
+	return e
+}
+
+// unread is the note of what was no request: nothing of it is told, observed.
+func (x *exchange) unread() *Entry {
+	e := &Entry{
+		Kind: "http", Began: x.sender.now, Client: x.c.peer, Receiving: -1, Processing: -1, Responding: -1, Code: -1, TargetCode: -1,
+		Method: "-", Proto: "-",
+	}
+	if x.c.secure != nil {
+		e.Kind = "https"
+	}
+	e.URL = e.Kind + "://" + x.f.l.at + "-"
 	e.secured(x.c.secure)
 	return e
 }
@@ -45,10 +58,13 @@ func (s *stream) entry(out *told) *Entry {
 	e := &Entry{
 		Kind: "h2", Began: s.began, Ended: time.Now(), Client: s.sender.peer, Receiving: -1, Processing: -1, Responding: -1, Code: out.code, TargetCode: -1, Received: s.received.Load(), Sent: out.sent,
 		Method: s.request.method, Proto: "HTTP/2.0", URL: fullURL(&s.request, s.sender.proto(), s.sender.port),
-		UserAgent: s.request.header.Get("User-Agent"), Trace: s.request.header.Get("X-Amzn-Trace-Id"),
+		UserAgent: s.request.header.Get("User-Agent"), Trace: s.sender.trace,
 	}
 	if s.grpc {
 		e.Kind = "grpcs"
+	}
+	if s.gone {
+		e.Code = clientGone
 	}
 	if s.target != nil && s.took > 0 {
 		e.TargetCode, e.Receiving, e.Processing = out.code, time.Duration(s.sent.Load()), s.took

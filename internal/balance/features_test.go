@@ -311,6 +311,95 @@ func TestEveryRequestIsTold(t *testing.T) {
 	}
 }
 
+// telling is a listener that forwards to group a and tells of its requests.
+func (x *bench) telling(t *testing.T) (addr string, told chan Entry) {
+	told = make(chan Entry, 8)
+	at := x.listen(t, Listener{ID: "s", Rules: []Rule{{ID: "r", Forward: []Weighted{{"a", 1}}}}, Log: func(e *Entry) { told <- *e }})
+	return at.String(), told
+}
+
+// over is a client that speaks HTTP/2 with prior knowledge, or HTTP/1.1.
+func over(t *testing.T, http2 bool) *http.Client {
+	transport := &http.Transport{Protocols: speaking(http2)}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestWhatIsNoRequestIsToldToo(t *testing.T) {
+	x := balancer(t, nil, nil, 1, 0)
+	addr, told := x.telling(t)
+	for in, code := range map[string]int{"GET / HTTP/1.1\r\n\r\n": 400, "GET /" + strings.Repeat("a", 17<<10) + " HTTP/1.1\r\n": 414, "GET / HTTP/9.9\r\nHost: h\r\n\r\n": 505} {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(nc, in)
+		answer, _ := io.ReadAll(nc)
+		nc.Close()
+		e := <-told
+		if e.Code != code || e.TargetCode != -1 || e.Method != "-" || e.URL != "http://"+addr+"-" || e.Proto != "-" || e.Client.String() != nc.LocalAddr().String() || e.Rule != "" || e.Received != 0 || e.Sent != int64(len(answer)) {
+			t.Errorf("%.20q was answered %d bytes and told as %+v", in, len(answer), e)
+		}
+	}
+}
+
+// The trace by which a request is found in the log is the one that its target got.
+func TestATraceIsToldAsTheTargetGotIt(t *testing.T) {
+	got := make(chan string, 1)
+	x := balancer(t, []netip.AddrPort{backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Amzn-Trace-Id") != "" { // a health check has none
+			got <- r.Header.Get("X-Amzn-Trace-Id")
+		}
+	})}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	addr, told := x.telling(t)
+	for _, http2 := range []bool{false, true} {
+		for _, came := range []string{"", "Root=1-1-1"} {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+addr+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if came != "" {
+				r.Header.Set("X-Amzn-Trace-Id", came)
+			}
+			resp, err := over(t, http2).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if trace, e := <-got, <-told; e.Trace != trace || !strings.Contains(trace, "=1-") || !strings.HasSuffix(trace, came) {
+				t.Errorf("HTTP/2 %v, %q: the target got %q, and told was %q", http2, came, trace, e.Trace)
+			}
+		}
+	}
+}
+
+func TestAClientThatHasGoneIsToldAs460(t *testing.T) {
+	asked := make(chan bool, 2)
+	x := balancer(t, []netip.AddrPort{backend(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/never" {
+			asked <- true
+			<-r.Context().Done()
+		}
+	})}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	addr, told := x.telling(t)
+	for _, http2 := range []bool{false, true} {
+		ctx, leave := context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/never", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { <-asked; leave() }()
+		if _, err := over(t, http2).Do(r); err == nil {
+			t.Fatal("it was answered")
+		}
+		if e := <-told; e.Code != clientGone || e.TargetCode != -1 || e.Action != "forward" {
+			t.Errorf("HTTP/2 %v was told as %+v", http2, e)
+		}
+	}
+}
+
 // What goes over a connection under TLS is counted once, by the listener and in the
 // note of its request.
 func TestBytesUnderTLSAreCountedOnce(t *testing.T) {

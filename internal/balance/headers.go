@@ -18,6 +18,7 @@ type sender struct {
 	host   string // for requests that name none
 	secure *tls.ConnectionState
 	now    time.Time
+	trace  string // X-Amzn-Trace-Id, if it is made already: for whoever logs
 }
 
 func (s *sender) proto() string {
@@ -45,6 +46,9 @@ func (s *sender) appendForwardedFor(out []byte, h Headers, came []byte) []byte {
 // appendTrace appends the value of X-Amzn-Trace-Id: a root, or what came, with a
 // part of its own if that has a root, documented.
 func (s *sender) appendTrace(out, came []byte) []byte {
+	if s.trace != "" {
+		return append(out, s.trace...)
+	}
 	own := "Root=1-"
 	if bytes.Contains(came, []byte("Root=")) {
 		own = "Self=1-"
@@ -59,6 +63,12 @@ func (s *sender) appendTrace(out, came []byte) []byte {
 		out = append(out, came...)
 	}
 	return out
+}
+
+// traced is the value of X-Amzn-Trace-Id, which is the same from now on.
+func (s *sender) traced(came []byte) string {
+	s.trace = string(s.appendTrace(nil, came))
+	return s.trace
 }
 
 func appendHex(out []byte, n uint64, digits int) []byte {

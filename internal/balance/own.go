@@ -51,6 +51,9 @@ func (x *exchange) turnAway(err error) bool {
 	}
 	x.persist = false
 	x.sender.now = time.Now()
+	if x.note == nil && x.spec.Log != nil {
+		x.note = x.unread()
+	}
 	x.f.l.load.answered(code)
 	x.parts = x.say(failure(code)) == nil
 	return false

@@ -67,11 +67,16 @@ func (x *exchange) reset() {
 // connection takes another.
 func (x *exchange) run() (again bool) {
 	x.spec = x.f.l.live.Load()
-	if err := x.readHead(); err != nil {
-		return x.turnAway(err)
+	err := x.readHead()
+	if err == nil {
+		err = x.begin()
 	}
-	if err := x.begin(); err != nil {
-		return x.turnAway(err)
+	if err != nil {
+		x.turnAway(err)
+		if x.note != nil {
+			x.log()
+		}
+		return false
 	}
 	load := x.f.l.load
 	load.underWay.Add(1)

@@ -31,6 +31,7 @@ type stream struct {
 	sender  sender
 	grpc    bool
 	bare    bool // the answer has no body
+	gone    bool // the client has not waited for one
 	began   time.Time
 	took    time.Duration
 	sent    atomic.Int64 // since it began; 0: it is still being sent
@@ -120,6 +121,9 @@ func newStream(b *Balancer, l *listener, r *http.Request) *stream {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 	peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	s.sender = sender{peer: peer, port: l.addr.Port(), host: l.at, secure: r.TLS, now: s.began}
+	if s.spec.Log != nil {
+		s.sender.traced([]byte(r.Header.Get("X-Amzn-Trace-Id")))
+	}
 	s.request = request{method: r.Method, host: hostname(r.Host), path: r.URL.EscapedPath(), query: r.URL.RawQuery, client: peer.Addr(), header: r.Header}
 	return s
 }
@@ -202,6 +206,7 @@ func (s *stream) failed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, context.Canceled):
 		s.l.load.answered(clientGone)
+		s.gone = true
 		return
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout

@@ -134,8 +134,8 @@ func (about logged) line(b []byte, e *balance.Entry, ended time.Time) []byte {
 	quoted(certificate)
 	if priority, ok := about.priorities[e.Rule]; ok {
 		number(int64(priority))
-	} else {
-		number(-1)
+	} else { // no rule was asked, observed
+		word("")
 	}
 	word(ended.Add(-e.Ended.Sub(e.Began)).Format(logTime))
 	quoted(e.Action)
