@@ -420,6 +420,10 @@ func (b *Balancer) setGroup(spec Group) (over []*flow) {
 	g.sticky.Store(spec.Sticky)
 	g.version.Store(&groupVersion{spec.Version, spec.TLS})
 	g.mu.Lock()
+	if g.spec.Check != spec.Check {
+		b.due.hasten(g, b.Clock.Now().Add(spec.Check.Interval))
+		clock.Poke(b.wake)
+	}
 	g.spec = spec
 	left := map[identity]*target{}
 	for _, t := range g.targets {

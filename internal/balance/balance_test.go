@@ -174,6 +174,38 @@ func TestATargetIsHealthyAfterItsFirstSuccessAndUnhealthyAtItsThreshold(t *testi
 	}
 }
 
+// How targets are to be checked holds from now on, however long the interval was.
+func TestAnotherCheckDoesNotWaitForTheOldInterval(t *testing.T) {
+	at := backend(t, "a", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bad" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	})
+	x := balancer(t, []netip.AddrPort{at}, nil, 1, 0)
+	x.await(t, "a", all(Healthy))
+	other := check
+	other.Path, other.Interval = "/bad", 10*time.Millisecond
+	x.SetGroup(Group{ID: "a", Targets: targets(at), Check: other})
+	x.await(t, "a", all(Unhealthy))
+}
+
+// Why a target is unhealthy is what its last check found.
+func TestAnotherReasonIsTold(t *testing.T) {
+	var code atomic.Int64
+	code.Store(404)
+	at := backend(t, "a", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(int(code.Load())) })
+	x := balancer(t, nil, nil, 1, 0)
+	often := check
+	often.Interval = 10 * time.Millisecond
+	x.SetGroup(Group{ID: "a", Targets: targets(at), Check: often})
+	for _, c := range []int64{404, 503} {
+		code.Store(c)
+		x.await(t, "a", func(h map[netip.AddrPort]Health) bool {
+			return h[at].State == Unhealthy && h[at].Detail == fmt.Sprintf("Health checks failed with these codes: [%d]", c)
+		})
+	}
+}
+
 func TestAnAddressThatComesBackIsAnotherTarget(t *testing.T) {
 	var code atomic.Int64
 	code.Store(500)

@@ -34,6 +34,18 @@ func (d *due) pop(now time.Time) (list []dueCheck) {
 	return list
 }
 
+// hasten makes the checks of a group due by a time at the latest.
+func (d *due) hasten(g *group, by time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.list {
+		if c := &d.list[i]; c.g == g && c.at.After(by) {
+			c.at = by
+		}
+	}
+	heap.Init(&d.list)
+}
+
 // next is when the next check is due, zero if there is none.
 func (d *due) next() (at time.Time) {
 	d.mu.Lock()

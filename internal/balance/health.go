@@ -93,7 +93,7 @@ func (b *Balancer) startDue(ctx context.Context, p *prober, checks *sync.WaitGro
 		checks.Go(func() {
 			ok, detail := p.probe(ctx, check, t.addr)
 			if ctx.Err() == nil {
-				b.record(g, t, check, now.Add(check.Interval), ok, detail)
+				b.record(g, t, check, now, ok, detail)
 			}
 		})
 	}
@@ -201,12 +201,12 @@ func (c Check) accepts(code int) bool {
 
 // record counts a result. A new target is healthy after its first success,
 // documented; one that was unhealthy needs the threshold in a row. It is checked
-// again at next.
-func (b *Balancer) record(g *group, t *target, c Check, next time.Time, ok bool, detail string) {
+// again an interval after the check began, by what is wanted now.
+func (b *Balancer) record(g *group, t *target, c Check, began time.Time, ok bool, detail string) {
 	g.mu.Lock()
-	before := t.state
+	before, said := t.state, t.detail
 	t.checking = false
-	b.plan(g, t, next)
+	b.plan(g, t, began.Add(g.spec.Check.Interval))
 	if ok {
 		t.ok, t.bad = t.ok+1, 0
 		if t.state == Initial || t.ok >= c.Healthy {
@@ -221,7 +221,7 @@ func (b *Balancer) record(g *group, t *target, c Check, next time.Time, ok bool,
 			t.state, t.detail = Unhealthy, detail
 		}
 	}
-	changed := t.state != before
+	changed := t.state != before || t.detail != said
 	flows := g.doomed()
 	t.kept.prune(time.Now().Add(-keptFor), t.gone)
 	g.mu.Unlock()
