@@ -53,7 +53,7 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		}
 		for _, other := range a.balancers.Scan(tx, call.Scope.Key("")) {
 			if other.Name == lb.Name {
-				if slices.Equal(other.Subnets, lb.Subnets) && other.Scheme == lb.Scheme && other.network() == lb.network() {
+				if sameSet(other.Subnets, lb.Subnets) && sameSet(other.Groups, lb.Groups) && other.Scheme == lb.Scheme && other.network() == lb.network() {
 					lb = other // the same again is the same, documented
 					return nil
 				}
@@ -75,6 +75,10 @@ func (a *API) CreateLoadBalancer(ctx context.Context, in *elb.CreateLoadBalancer
 		return nil, err
 	}
 	return &elb.CreateLoadBalancerOutput{LoadBalancers: []types.LoadBalancer{a.balancerView(lb)}}, nil
+}
+
+func sameSet(x, y []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(x)), slices.Sorted(slices.Values(y)))
 }
 
 // balancerIn reads a new load balancer.

@@ -201,7 +201,11 @@ func (a *API) ModifyTargetGroup(ctx context.Context, in *elb.ModifyTargetGroupIn
 func (a *API) DescribeTargetGroups(ctx context.Context, in *elb.DescribeTargetGroupsInput) (*elb.DescribeTargetGroupsOutput, error) {
 	call := wire.From(ctx)
 	var list []types.TargetGroup
+	known := in.LoadBalancerArn == nil
 	a.store.View(func(tx *store.Tx) {
+		if !known {
+			_, known = a.balancers.Get(tx, keyOf(*in.LoadBalancerArn))
+		}
 		for _, g := range a.groups.Scan(tx, call.Scope.Key("")) {
 			users := a.usersOf(tx, g.ARN)
 			if (in.TargetGroupArns == nil || slices.Contains(in.TargetGroupArns, g.ARN)) && (in.Names == nil || slices.Contains(in.Names, g.Name)) &&
@@ -210,8 +214,13 @@ func (a *API) DescribeTargetGroups(ctx context.Context, in *elb.DescribeTargetGr
 			}
 		}
 	})
-	if len(list) < len(in.TargetGroupArns) || len(list) < len(in.Names) {
-		return nil, &types.TargetGroupNotFoundException{Message: new("One or more target groups not found")}
+	if !known {
+		return nil, balancerNotFound(*in.LoadBalancerArn)
+	}
+	for _, asked := range slices.Concat(in.TargetGroupArns, in.Names) {
+		if !slices.ContainsFunc(list, func(g types.TargetGroup) bool { return asked == *g.TargetGroupArn || asked == *g.TargetGroupName }) {
+			return nil, &types.TargetGroupNotFoundException{Message: new("One or more target groups not found")}
+		}
 	}
 	list, next, err := page(list, func(g types.TargetGroup) string { return *g.TargetGroupArn }, in.Marker, in.PageSize)
 	return &elb.DescribeTargetGroupsOutput{TargetGroups: list, NextMarker: next}, err

@@ -3,6 +3,7 @@ package elbd
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -49,8 +50,10 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 		if l.Protocol, err = listenerProtocol(lb, in.Protocol); err != nil {
 			return err
 		}
-		if err := a.checkFree(tx, l); err != nil {
-			return err
+		others := a.others(tx, l)
+		at := slices.IndexFunc(others, l.meets)
+		if at < 0 && len(others) >= mostListeners {
+			return &types.TooManyListenersException{Message: new(fmt.Sprintf("The maximum number of listeners has been reached on load balancer '%s'", lbARN))}
 		}
 		if err := a.secure(tx, &l, secured{in.Certificates, in.SslPolicy, in.AlpnPolicy}); err != nil {
 			return err
@@ -58,6 +61,13 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 		r := rule{ARN: resource(call, "listener-rule/"+last(l.ARN)+"/"+newID()), Listener: l.ARN}
 		if err := a.setActions(tx, &r, l, in.DefaultActions); err != nil {
 			return err
+		}
+		if at >= 0 {
+			if !a.alike(tx, others[at], l, r) {
+				return &types.DuplicateListenerException{Message: new("A listener already exists on this port for this load balancer '" + lbARN + "'")}
+			}
+			l = others[at] // the same again is the same, documented
+			return nil
 		}
 		a.listeners.Put(tx, keyOf(l.ARN), l)
 		a.tags.Set(tx, l.ARN, labels)
@@ -70,22 +80,32 @@ func (a *API) CreateListener(ctx context.Context, in *elb.CreateListenerInput) (
 	return &elb.CreateListenerOutput{Listeners: []types.Listener{a.listenerView(l)}}, nil
 }
 
-// checkFree refuses a listener on a port that another has, and one too many.
-func (a *API) checkFree(tx *store.Tx, l listener) error {
-	others := 0
+// others is the other listeners of a listener's load balancer.
+func (a *API) others(tx *store.Tx, l listener) (list []listener) {
 	for _, other := range a.listenersBy.Scan(tx, l.LoadBalancer) {
-		if other.ARN == l.ARN {
-			continue
-		}
-		others++
-		if other.Port == l.Port {
-			return &types.DuplicateListenerException{Message: new("A listener already exists on this port for this load balancer '" + l.LoadBalancer + "'")}
+		if other.ARN != l.ARN {
+			list = append(list, other)
 		}
 	}
-	if others >= mostListeners {
-		return &types.TooManyListenersException{Message: new(fmt.Sprintf("The maximum number of listeners has been reached on load balancer '%s'", l.LoadBalancer))}
+	return list
+}
+
+// meets reports whether another listener of the load balancer is on the same port.
+func (l listener) meets(other listener) bool { return l.Port == other.Port }
+
+// alike reports whether a listener that is there is as l with its default rule would be.
+func (a *API) alike(tx *store.Tx, there, l listener, r rule) bool {
+	was, ok := a.ruleOf(tx, there.ARN)
+	return ok && reflect.DeepEqual(there.settings(), l.settings()) && reflect.DeepEqual(was.action(), r.action())
+}
+
+// settings is what a listener was made with, but for its default action.
+func (l listener) settings() listener {
+	l.ARN, l.Attributes = "", nil
+	if len(l.Certificates) > 0 {
+		l.Certificates = l.Certificates[:1]
 	}
-	return nil
+	return l
 }
 
 func checkPort(port *int32) error {
@@ -137,8 +157,10 @@ func (a *API) DescribeListeners(ctx context.Context, in *elb.DescribeListenersIn
 	if !known {
 		return nil, balancerNotFound(*in.LoadBalancerArn)
 	}
-	if len(rows) < len(in.ListenerArns) {
-		return nil, listenerNotFound()
+	for _, asked := range in.ListenerArns {
+		if !slices.ContainsFunc(rows, func(l listener) bool { return l.ARN == asked }) {
+			return nil, listenerNotFound()
+		}
 	}
 	rows, next, err := page(rows, func(l listener) string { return l.ARN }, in.Marker, in.PageSize)
 	if err != nil {
@@ -174,8 +196,8 @@ func (a *API) ModifyListener(ctx context.Context, in *elb.ModifyListenerInput) (
 		if in.Port != nil {
 			l.Port = *in.Port
 		}
-		if err := a.checkFree(tx, *l); err != nil {
-			return err
+		if slices.ContainsFunc(a.others(tx, *l), l.meets) { // observed
+			return invalid("Listener port '%d' is already in use", l.Port)
 		}
 		if err := a.secure(tx, l, secured{in.Certificates, in.SslPolicy, in.AlpnPolicy}); err != nil {
 			return err

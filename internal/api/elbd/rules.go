@@ -43,6 +43,11 @@ func (a *API) rulesOf(tx *store.Tx, listenerARN string) []rule {
 	return rows
 }
 
+// action is what a rule does.
+func (r rule) action() rule {
+	return rule{Forward: r.Forward, Sticky: r.Sticky, StickyFor: r.StickyFor, Fixed: r.Fixed, Redirect: r.Redirect}
+}
+
 func order(r rule) int {
 	if r.Priority == 0 {
 		return 1 << 30

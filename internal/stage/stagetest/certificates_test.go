@@ -249,7 +249,7 @@ func TestAListenerShowsItsCertificates(t *testing.T) {
 			t.Errorf("in plain it is %+v", changed.Listeners[0])
 		}
 		_, err = w.elb.ModifyListener(ctx, &elb.ModifyListenerInput{ListenerArn: l.ListenerArn, Port: new(int32(8088))})
-		w.refuses("another's port", "DuplicateListener", "A listener already exists on this port", err)
+		w.refuses("another's port", "ValidationError", "Listener port '8088' is already in use", err)
 	})
 }
 

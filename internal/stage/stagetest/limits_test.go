@@ -72,8 +72,10 @@ func TestATargetGroupIsOfOneLoadBalancer(t *testing.T) {
 	b.refuses("another's group", "TargetGroupAssociationLimit", "The following target groups cannot be associated with more than one load balancer: "+b.group, err)
 	_, err = b.elb.DeleteTargetGroup(b.ctx, &elb.DeleteTargetGroupInput{TargetGroupArn: &b.group})
 	b.refuses("deleting it", "ResourceInUse", "is currently in use by a listener or a rule", err)
-	_, err = b.elb.CreateListener(b.ctx, &elb.CreateListenerInput{LoadBalancerArn: &b.balancer, Port: new(int32(8080)), Protocol: "HTTP", DefaultActions: b.forward()})
+	_, err = b.elb.CreateListener(b.ctx, &elb.CreateListenerInput{LoadBalancerArn: &b.balancer, Port: new(int32(8080)), Protocol: "HTTP", DefaultActions: []types.Action{{Type: "redirect", RedirectConfig: &types.RedirectActionConfig{StatusCode: "HTTP_301", Port: new("81")}}}})
 	b.refuses("a port twice", "DuplicateListener", "A listener already exists on this port for this load balancer", err)
+	_, err = b.elb.DescribeTargetGroups(b.ctx, &elb.DescribeTargetGroupsInput{LoadBalancerArn: new(b.balancer + "0")})
+	b.refuses("groups of none", "LoadBalancerNotFound", "Load balancer '"+b.balancer+"0' not found", err)
 	_, err = b.elb.DescribeLoadBalancers(b.ctx, &elb.DescribeLoadBalancersInput{Names: []string{"lb", "none"}})
 	b.refuses("no such name", "LoadBalancerNotFound", "Load balancers '[none]' not found", err)
 	_, err = b.elb.DescribeTargetHealth(b.ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: new(b.group + "0")})
@@ -83,4 +85,40 @@ func TestATargetGroupIsOfOneLoadBalancer(t *testing.T) {
 	}
 	_, err = b.elb.CreateLoadBalancer(b.ctx, &elb.CreateLoadBalancerInput{Name: new("one-more")})
 	b.refuses("one more", "TooManyLoadBalancers", "The maximum number of load balancers has been reached: 50", err)
+}
+
+// The same again is the same, whoever asks, and what is asked for twice is told once.
+func TestWhatIsMadeTwiceIsMadeOnce(t *testing.T) {
+	b := newBalancing(t)
+	again, err := b.elb.CreateListener(b.ctx, &elb.CreateListenerInput{LoadBalancerArn: &b.balancer, Port: new(int32(8080)), Protocol: "HTTP", DefaultActions: b.forward()})
+	b.must(again, err)
+	if got := *again.Listeners[0].ListenerArn; got != b.listener {
+		t.Errorf("the listener is %s, was %s", got, b.listener)
+	}
+	b.must(b.rule(1, []types.RuleCondition{{Field: new("path-pattern"), Values: []string{"/a"}}}, b.forward()))
+	rules, err := b.elb.DescribeRules(b.ctx, &elb.DescribeRulesInput{ListenerArn: &b.listener})
+	b.must(rules, err)
+	if len(rules.Rules) != 2 {
+		t.Errorf("it has %d rules", len(rules.Rules))
+	}
+	for _, sticky := range []bool{false, true} {
+		action := b.forward()
+		action[0].ForwardConfig = &types.ForwardActionConfig{TargetGroups: []types.TargetGroupTuple{{TargetGroupArn: &b.group, Weight: new(int32(2))}}, TargetGroupStickinessConfig: &types.TargetGroupStickinessConfig{Enabled: &sticky, DurationSeconds: new(int32(60))}}
+		_, err = b.elb.CreateListener(b.ctx, &elb.CreateListenerInput{LoadBalancerArn: &b.balancer, Port: new(int32(8080)), Protocol: "HTTP", DefaultActions: action})
+		b.refuses("another action", "DuplicateListener", "A listener already exists on this port", err)
+	}
+	lb, err := b.elb.CreateLoadBalancer(b.ctx, &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"b", "a"}})
+	b.must(lb, err)
+	if got := *lb.LoadBalancers[0].LoadBalancerArn; got != b.balancer {
+		t.Errorf("the load balancer is %s, was %s", got, b.balancer)
+	}
+	_, err = b.elb.CreateLoadBalancer(b.ctx, &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a", "b"}, SecurityGroups: []string{"sg-1"}})
+	b.refuses("other security groups", "DuplicateLoadBalancerName", "with different settings", err)
+	listeners, err := b.elb.DescribeListeners(b.ctx, &elb.DescribeListenersInput{ListenerArns: []string{b.listener, b.listener}})
+	b.must(listeners, err)
+	groups, err := b.elb.DescribeTargetGroups(b.ctx, &elb.DescribeTargetGroupsInput{TargetGroupArns: []string{b.group, b.group}})
+	b.must(groups, err)
+	if len(listeners.Listeners) != 1 || len(groups.TargetGroups) != 1 {
+		t.Errorf("told are %d listeners and %d groups", len(listeners.Listeners), len(groups.TargetGroups))
+	}
 }
