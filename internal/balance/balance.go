@@ -243,6 +243,9 @@ func (b *Balancer) SetListener(spec Listener) (netip.AddrPort, error) {
 	b.use(next.rules, 1)
 	if old := l.live.Swap(next); old != nil {
 		b.use(old.rules, -1)
+		if f, ok := l.server.(*front); ok {
+			f.rest(next.idle())
+		}
 	}
 	return l.addr, nil
 }
@@ -304,7 +307,6 @@ func (b *Balancer) serve(l *listener, socket net.Listener, tcp bool) {
 	}
 	f := newFront(b, l, socket)
 	l.server = f
-	f.carried.Go(func() { f.h2.Serve(f.handed) }) // before anybody can wait for it
 	go f.serve()
 }
 

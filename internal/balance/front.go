@@ -4,9 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
-	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,6 @@ type front struct {
 	b        *Balancer
 	l        *listener
 	socket   net.Listener
-	h2       *http.Server
-	handed   *handedOver
 	accepted chan struct{} // closed when no more will be
 	carried  sync.WaitGroup
 	quit     chan struct{} // closed when everybody has gone
@@ -33,6 +32,8 @@ type front struct {
 	coarse   atomic.Int64 // nanoseconds since began, when the warden looked last: no clock that is set
 
 	mu      sync.Mutex
+	h2      *streams
+	former  map[*streams]bool // that still carry what they had
 	open    map[*client]bool
 	warden  bool        // it is there
 	closing atomic.Bool // set with the mutex held
@@ -77,8 +78,8 @@ const (
 const wardenRound = 250 * time.Millisecond
 
 func newFront(b *Balancer, l *listener, socket net.Listener) *front {
-	f := &front{began: time.Now(), b: b, l: l, socket: socket, open: map[*client]bool{}, accepted: make(chan struct{}), quit: make(chan struct{}), handed: &handedOver{addr: socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
-	f.h2 = newHTTP2(b, l)
+	f := &front{began: time.Now(), b: b, l: l, socket: socket, former: map[*streams]bool{}, open: map[*client]bool{}, accepted: make(chan struct{}), quit: make(chan struct{})}
+	f.h2 = f.newStreams(l.live.Load().idle())
 	return f
 }
 
@@ -277,7 +278,7 @@ func (f *front) Shutdown(ctx context.Context) error {
 	<-f.accepted
 	f.part(ctx)
 	err := f.h2.Shutdown(ctx)
-	f.handed.Close()
+	f.h2.handed.Close()
 	done := make(chan struct{})
 	go func() { f.leave(); close(done) }()
 	select {
@@ -336,9 +337,12 @@ func (f *front) Close() error {
 		c.under.SetDeadline(longAgo)
 		c.mu.Unlock()
 	}
+	former := slices.Collect(maps.Keys(f.former))
 	f.mu.Unlock()
-	err = errors.Join(err, f.h2.Close())
-	f.handed.Close()
+	for _, s := range append(former, f.h2) {
+		err = errors.Join(err, s.Close())
+	}
+	f.h2.handed.Close()
 	f.leave()
 	return err
 }

@@ -23,7 +23,9 @@ func TestACutClientsTargetIsNotKept(t *testing.T) {
 	ours, theirs := net.Pipe()
 	far, _ := net.Pipe()
 	defer theirs.Close()
-	f := newFront(b, &listener{load: b.loadOf("l")}, socket)
+	l := &listener{load: b.loadOf("l")}
+	l.live.Store(&live{})
+	f := newFront(b, l, socket)
 	go f.serve()
 	one := &client{f: f, under: ours}
 	f.open[one] = true

@@ -35,13 +35,72 @@ func (h *handedOver) Close() error {
 
 func (h *handedOver) Addr() net.Addr { return h.addr }
 
+// streams is a server of HTTP/2 with the connections that it was given. Its idle time is
+// fixed, so another one needs another server.
+type streams struct {
+	*http.Server
+	handed *handedOver
+}
+
+// newStreams is the server of a listener's connections of HTTP/2.
+func (f *front) newStreams(idle time.Duration) *streams {
+	s := &http.Server{
+		Handler:           f.b.handler(f.l),
+		ReadHeaderTimeout: 60 * time.Second,
+		IdleTimeout:       idle,
+		MaxHeaderBytes:    maxRequestHead,
+		ErrorLog:          f.b.quiet(),
+		TLSConfig:         &tls.Config{NextProtos: []string{"h2"}}, // it is asked whether it speaks it; the handshake was made
+		HTTP2:             &http.HTTP2Config{MaxReadFrameSize: 16 << 10},
+		Protocols:         speaking(true),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, bornKey{}, time.Now())
+		},
+	}
+	out := &streams{s, &handedOver{addr: f.socket.Addr(), in: make(chan net.Conn), end: make(chan struct{})}}
+	f.carried.Go(func() { s.Serve(out.handed) }) // before anybody can wait for it
+	return out
+}
+
+// bornKey is when a stream's connection came.
+type bornKey struct{}
+
+// rest has connections of HTTP/2 rest so long from now on. Those that are there are told
+// to come again, when their streams have ended.
+func (f *front) rest(idle time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closing.Load() || f.h2.IdleTimeout == idle {
+		return
+	}
+	old := f.h2
+	f.h2 = f.newStreams(idle)
+	f.former[old] = true
+	f.carried.Go(func() {
+		old.Shutdown(context.Background())
+		f.mu.Lock()
+		delete(f.former, old)
+		f.mu.Unlock()
+	})
+}
+
 // hand gives a connection to the server of HTTP/2; false if that is closed.
 func (f *front) hand(c net.Conn) bool {
-	select {
-	case f.handed.in <- c:
-		return true
-	case <-f.handed.end:
-		return false
+	for {
+		f.mu.Lock()
+		now := f.h2
+		f.mu.Unlock()
+		select {
+		case now.handed.in <- c:
+			return true
+		case <-now.handed.end:
+		}
+		f.mu.Lock()
+		last := f.h2 == now
+		f.mu.Unlock()
+		if last {
+			return false
+		}
 	}
 }
 
@@ -103,19 +162,4 @@ func (f *front) handshake(c *client, spec *live) (handed bool) {
 	c.init(secure, pages)
 	c.secure = &state
 	return false
-}
-
-// newHTTP2 is the server of a listener's connections of HTTP/2.
-func newHTTP2(b *Balancer, l *listener) *http.Server {
-	s := &http.Server{
-		Handler:           b.handler(l),
-		ReadHeaderTimeout: 60 * time.Second,
-		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    maxRequestHead,
-		ErrorLog:          b.quiet(),
-		TLSConfig:         &tls.Config{NextProtos: []string{"h2"}}, // it is asked whether it speaks it; the handshake was made
-	}
-	s.HTTP2 = &http.HTTP2Config{MaxReadFrameSize: 16 << 10}
-	s.Protocols = speaking(true)
-	return s
 }

@@ -136,6 +136,7 @@ type framed struct {
 	head bytes.Buffer
 	hp   *h2hpack.Encoder
 	back *h2hpack.Decoder
+	told bool // that the connection takes no more
 }
 
 func (w *world) frames(secure *tls.Config) *framed {
@@ -424,6 +425,7 @@ func (f *framed) answer(t *testing.T, stream uint32, fields ...h2hpack.HeaderFie
 		if err != nil {
 			t.Fatal(err)
 		}
+		f.note(frame)
 		if answer, ok := frame.(*http2.HeadersFrame); ok {
 			got := map[string]string{}
 			f.back.SetEmitFunc(func(h h2hpack.HeaderField) { got[h.Name] += h.Value })
@@ -500,4 +502,74 @@ func TestHTTP2AnswersAreThoseOfHTTP1(t *testing.T) {
 	if got := w.frames(nil).answer(t, 1, asking("GET", "h", "/")...); got[":status"] != "204" || got["content-length"] != "" {
 		t.Errorf("the balancer's own: got %v", got)
 	}
+}
+
+func (f *framed) note(frame http2.Frame) {
+	if _, ok := frame.(*http2.GoAwayFrame); ok {
+		f.told = true
+	}
+}
+
+// parted reads until the other side has ended the connection, and reports whether it
+// told that before. One that is kept is not parted.
+func (f *framed) parted() bool {
+	for {
+		frame, err := f.ReadFrame()
+		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+			return false
+		}
+		if err != nil {
+			return f.told
+		}
+		f.note(frame)
+	}
+}
+
+// The times of a listener's connections hold over HTTP/2, too.
+func TestHTTP2ConnectionsEndInTime(t *testing.T) {
+	for name, l := range map[string]balance.Listener{
+		"one with nothing on it":     {Idle: 50 * time.Millisecond},
+		"one that has lived so long": {Life: time.Nanosecond},
+	} {
+		w := carry(t, l, web(t, hello))
+		f := w.frames(nil)
+		if got := f.answer(t, 1, asking("GET", "h", "/")...); got[":status"] != "200" || got["connection"] != "" {
+			t.Errorf("%s is answered %v", name, got)
+		}
+		if !f.parted() {
+			t.Errorf("%s is kept, or ended and not told", name)
+		}
+		w.unharmedHTTP2(nil)
+	}
+}
+
+// Another idle time holds for connections that are there: they are told to come again
+// once what is under way has been answered.
+func TestHTTP2ConnectionsAreToldOfAnotherIdleTime(t *testing.T) {
+	asked, finish := make(chan bool, 1), make(chan bool)
+	w := carry(t, balance.Listener{}, web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			asked <- true
+			<-finish
+		}
+		hello(w, r)
+	}))
+	rests, busy := w.frames(nil), w.frames(nil)
+	rests.answer(t, 1, asking("GET", "h", "/")...)
+	go func() {
+		<-asked
+		w.spec.Idle = time.Hour
+		w.listen()
+		if !rests.parted() {
+			t.Error("who has nothing under way is kept, or not told")
+		}
+		close(finish)
+	}()
+	if got := busy.answer(t, 1, asking("GET", "h", "/slow")...); got[":status"] != "200" {
+		t.Errorf("who has is answered %v", got)
+	}
+	if !busy.parted() {
+		t.Error("who has had something under way is kept, or not told")
+	}
+	w.unharmedHTTP2(nil)
 }

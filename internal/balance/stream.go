@@ -32,6 +32,7 @@ type stream struct {
 	grpc    bool
 	bare    bool // the answer has no body
 	gone    bool // the client has not waited for one
+	last    bool // its connection has lived long enough
 	began   time.Time
 	took    time.Duration
 	sent    atomic.Int64 // since it began; 0: it is still being sent
@@ -121,6 +122,8 @@ func newStream(b *Balancer, l *listener, r *http.Request) *stream {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 	peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 	s.sender = sender{peer: peer, port: l.addr.Port(), host: l.at, secure: r.TLS, now: s.began}
+	born, _ := r.Context().Value(bornKey{}).(time.Time)
+	s.last = s.began.Sub(born) >= s.spec.life()
 	if s.spec.Log != nil {
 		s.sender.traced([]byte(r.Header.Get("X-Amzn-Trace-Id")))
 	}
@@ -256,6 +259,9 @@ type told struct {
 func (t *told) WriteHeader(code int) {
 	if code >= 200 {
 		t.code = code
+		if t.s.last {
+			t.Header().Set("Connection", "close") // net/http makes a GOAWAY of it
+		}
 	}
 	t.ResponseWriter.WriteHeader(code)
 }
