@@ -344,6 +344,7 @@ func (b *Balancer) RemoveListener(id string) {
 	if l := b.listeners[id]; l != nil {
 		delete(b.listeners, id)
 		b.use(l.live.Load().rules, -1)
+		l.socket.Close() // its port may be wanted again at once
 		go shutdown(l.server)
 	}
 }

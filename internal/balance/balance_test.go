@@ -174,6 +174,20 @@ func TestATargetIsHealthyAfterItsFirstSuccessAndUnhealthyAtItsThreshold(t *testi
 	}
 }
 
+// A listener that is removed leaves its port to the next at once.
+func TestAPortIsFreeOnceItsListenerIsRemoved(t *testing.T) {
+	x := balancer(t, nil, nil, 1, 0)
+	spec := Listener{ID: "first", Bind: "127.0.0.1:0", Rules: []Rule{{ID: "r", Fixed: &Fixed{Code: 200}}}}
+	at := x.listen(t, spec)
+	for i := range 20 {
+		x.RemoveListener(spec.ID)
+		spec.ID, spec.Bind = fmt.Sprint("next", i), at.String()
+		if got := x.listen(t, spec); got != at {
+			t.Fatalf("the next listens at %s, not at %s", got, at)
+		}
+	}
+}
+
 // How targets are to be checked holds from now on, however long the interval was.
 func TestAnotherCheckDoesNotWaitForTheOldInterval(t *testing.T) {
 	at := backend(t, "a", func(w http.ResponseWriter, r *http.Request) {

@@ -154,6 +154,7 @@ func (a *API) sync(all work, again map[string]time.Time) error {
 				a.balance.RemoveGroup(groupARN)
 			}
 		}
+		a.removeGone(tx, w.listeners)
 		for listenerARN := range w.listeners {
 			place, ok := a.setListener(tx, listenerARN, weights)
 			if ok {
@@ -190,6 +191,16 @@ func (a *API) sync(all work, again map[string]time.Time) error {
 		}
 		return nil
 	})
+}
+
+// removeGone removes the listeners that have no row, before others are made: they may
+// want their ports.
+func (a *API) removeGone(tx *store.Tx, listeners map[string]bool) {
+	for listenerARN := range listeners {
+		if _, wanted := a.listeners.Get(tx, keyOf(listenerARN)); !wanted {
+			a.balance.RemoveListener(listenerARN)
+		}
+	}
 }
 
 // setListener makes a listener of the balancer as its rows say, or removes it. It
