@@ -325,6 +325,24 @@ func over(t *testing.T, http2 bool) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
+// Who names no host means the one that it has come to.
+func TestARedirectOfARequestWithoutAHostLeadsBackHere(t *testing.T) {
+	x := balancer(t, nil, nil, 1, 0)
+	at := x.listen(t, Listener{ID: "s", Rules: []Rule{{ID: "r", Redirect: &Redirect{Code: 301, Port: "81"}}}})
+	for _, in := range []string{"GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"} {
+		nc, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(nc, in)
+		answer, _ := io.ReadAll(nc)
+		nc.Close()
+		if !strings.Contains(string(answer), "\r\nLocation: http://127.0.0.1:81/a\r\n") {
+			t.Errorf("%q is sent to %q", in, answer)
+		}
+	}
+}
+
 func TestWhatIsNoRequestIsToldToo(t *testing.T) {
 	x := balancer(t, nil, nil, 1, 0)
 	addr, told := x.telling(t)

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -127,6 +128,7 @@ func (x *exchange) begin() error {
 	if err := x.request.of(h, c.peer.Addr()); err != nil {
 		return err
 	}
+	x.request.host = cmp.Or(x.request.host, hostname(x.sender.host)) // as its target is told
 	x.body = requestBody(h)
 	x.old, x.isHead = h.minor == 0, string(h.method) == "HEAD"
 	_, x.upgrade = h.upgrades()

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -127,7 +128,7 @@ func newStream(b *Balancer, l *listener, r *http.Request) *stream {
 	if s.spec.Log != nil {
 		s.sender.traced([]byte(r.Header.Get("X-Amzn-Trace-Id")))
 	}
-	s.request = request{method: r.Method, host: hostname(r.Host), path: r.URL.EscapedPath(), query: r.URL.RawQuery, client: peer.Addr(), header: r.Header}
+	s.request = request{method: r.Method, host: cmp.Or(hostname(r.Host), hostname(s.sender.host)), path: r.URL.EscapedPath(), query: r.URL.RawQuery, client: peer.Addr(), header: r.Header}
 	return s
 }
 
