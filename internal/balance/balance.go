@@ -63,6 +63,7 @@ type Balancer struct {
 	Network Network
 
 	drain      atomic.Int64       // how long requests may go on when Run ends
+	exchanges  *sync.Pool         // of *exchange
 	transports [2]*http.Transport // for requests of HTTP/2, to targets of HTTP/1.1 and of HTTP/2
 	wake       chan struct{}
 
@@ -176,7 +177,7 @@ type identity struct {
 // New returns an empty balancer.
 func New(c *clock.Clock, log *slog.Logger) *Balancer {
 	b := &Balancer{
-		Clock: c, Log: log, Changed: func(string) {}, Network: machine{}, wake: make(chan struct{}, 1),
+		Clock: c, Log: log, Changed: func(string) {}, Network: machine{}, wake: make(chan struct{}, 1), exchanges: newExchanges(),
 		listeners: map[string]*listener{}, groups: map[string]*group{}, uses: map[string]int{}, loads: map[string]*load{},
 	}
 	b.transports = b.newTransports()

@@ -157,11 +157,11 @@ func (f *front) carry(c *client) {
 			kept = f.hand(&replayed{c.Conn, first})
 			return
 		}
-		x := exchanges.Get().(*exchange)
+		x := f.b.exchanges.Get().(*exchange)
 		x.c, x.f = c, f
 		again, parts := x.run(), x.parts
 		x.reset()
-		exchanges.Put(x)
+		f.b.exchanges.Put(x)
 		if parts {
 			c.linger()
 		}

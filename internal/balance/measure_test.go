@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -274,6 +275,51 @@ func TestNothingIsLostBetweenMeasurements(t *testing.T) {
 	wg.Wait()
 	if requests != clients*each || answers != clients*each || times != clients*each {
 		t.Errorf("%d requests, %d answers, %v times; want %d", requests, answers, times, clients*each)
+	}
+}
+
+// What a balancer keeps for its next request is its own: bubbles share nothing.
+func TestABalancerSharesNothingWithAnother(t *testing.T) {
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			c, err := clock.New(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, network := New(c, slog.New(slog.DiscardHandler)), memnet.New()
+			b.Network = network
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- b.Run(ctx) }()
+			socket, err := network.Listen("127.0.0.1:81")
+			if err != nil {
+				t.Fatal(err)
+			}
+			target := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })}
+			go target.Serve(socket)
+			b.SetGroup(Group{ID: "a", Targets: targets(netip.MustParseAddrPort("127.0.0.1:81")), Check: check})
+			addr, err := b.SetListener(Listener{ID: "l", Bind: "127.0.0.1:80", Rules: []Rule{{ID: "r", Forward: []Weighted{{"a", 1}}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return network.Dial(ctx, addr.String()) }}}
+			body := strings.Repeat("x", 1<<20) // which is sent beside the answer
+			resp, err := client.Post("http://"+addr.String()+"/", "text/plain", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said, err := io.ReadAll(resp.Body); err != nil || string(said) != body {
+				t.Errorf("%d bytes came back, %v", len(said), err)
+			}
+			resp.Body.Close()
+			client.CloseIdleConnections()
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			target.Close()
+			time.Sleep(time.Minute) // net/http lingers with what it closes
+		})
 	}
 }
 

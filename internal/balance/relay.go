@@ -49,9 +49,13 @@ type exchange struct {
 	note    *Entry // nil if nobody logs
 }
 
-var exchanges = sync.Pool{New: func() any {
-	return &exchange{out: make([]byte, 0, pageSize), output: newOutput(), sending: make(chan error, 1)}
-}}
+// newExchanges is the pool of one balancer: an exchange keeps its channel, and one that
+// was made in a test's bubble is of no use elsewhere.
+func newExchanges() *sync.Pool {
+	return &sync.Pool{New: func() any {
+		return &exchange{out: make([]byte, 0, pageSize), output: newOutput(), sending: make(chan error, 1)}
+	}}
+}
 
 // reset makes it ready for another request; it keeps its buffers.
 func (x *exchange) reset() {
