@@ -28,7 +28,11 @@ func backend(t testing.TB, name string, handler http.HandlerFunc) netip.AddrPort
 	return netip.MustParseAddrPort(strings.TrimPrefix(s.URL, "http://"))
 }
 
-var check = Check{Path: "/", Matcher: "200", Interval: time.Minute, Timeout: time.Second, Healthy: 2, Unhealthy: 2}
+// patience is how long a test waits for what must come. Nothing takes that long, but
+// on a machine that has much else to do.
+const patience = 30 * time.Second
+
+var check = Check{Path: "/", Matcher: "200", Interval: time.Minute, Timeout: patience, Healthy: 2, Unhealthy: 2}
 
 type bench struct {
 	*Balancer
@@ -80,7 +84,7 @@ func (x *bench) weigh(t testing.TB, weights ...int) {
 
 func (x *bench) await(t testing.TB, group string, want func(map[netip.AddrPort]Health) bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for !want(x.Health(group)) {
 		select {
 		case <-x.changed:

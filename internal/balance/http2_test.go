@@ -88,7 +88,7 @@ func TestHTTP2IsAsItsStandardHasIt(t *testing.T) {
 	each(t, hello, func(t *testing.T, w *world, secure *tls.Config) {
 		host, port, _ := net.SplitHostPort(w.addr)
 		n, _ := strconv.Atoi(port)
-		c := &config.Config{Host: host, Port: n, Path: "/", Timeout: 2 * time.Second, MaxHeaderLen: 4000, TLS: secure != nil, Insecure: true}
+		c := &config.Config{Host: host, Port: n, Path: "/", Timeout: patience, MaxHeaderLen: 4000, TLS: secure != nil, Insecure: true}
 		for _, g := range []*spec.TestGroup{generic.Spec(), h2cases.Spec(), hpack.Spec()} {
 			specified(t, c, g)
 		}
