@@ -37,7 +37,7 @@ func newNativeNet(dir string) (*nativeNet, error) {
 	n := &nativeNet{bridge: "serin" + hex.EncodeToString(sum[:4]), leased: map[string]netip.Addr{}, hosts: map[string]*netHost{}}
 	link, err := netlink.LinkByName(n.bridge)
 	if err == nil { // left by an earlier program, with its tasks on it
-		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		addrs, err := dumped(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 		for _, a := range addrs {
 			if p, bad := netip.ParsePrefix(a.IPNet.String()); bad == nil && p.Addr() != DoorAddress {
 				n.gateway = p
@@ -73,9 +73,20 @@ func newNativeNet(dir string) (*nativeNet, error) {
 	return n, nil
 }
 
+// dumped asks the kernel for a list again as long as it changes while it is told:
+// every program's interfaces, addresses and routes are in it.
+func dumped[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 100 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // freeNetwork finds a /24 that overlaps no route of the machine.
 func freeNetwork(start byte) (netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := dumped(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("reading the machine's routes: %w", err)
 	}

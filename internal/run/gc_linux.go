@@ -128,7 +128,7 @@ var bridgeNames = regexp.MustCompile(`^serin[0-9a-f]{8}$`)
 
 // leftBridges finds bridges; each has its runtime's directory as its alias.
 func leftBridges(of func(dir string) *Leftover) error {
-	links, err := netlink.LinkList()
+	links, err := dumped(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("looking for bridges: %w", err)
 	}
