@@ -32,9 +32,12 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("taking the runtime's directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("the runtime's directory %s is in use by another program", dir)
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+			f.Close()
+			return nil, fmt.Errorf("the runtime's directory %s is in use by another program", dir)
+		}
+		time.Sleep(time.Millisecond) // another program has only looked whether it is, see held
 	}
 	return f, nil
 }
@@ -276,22 +279,24 @@ func (l *Leftover) removeContainers(ctx context.Context) error {
 // emptyGroups removes cgroups of tasks that have no shim any more, if they were not
 // made just now. A task that lives may have an empty one: for a container that waits.
 func emptyGroups(older time.Duration) error {
-	alive := map[string]bool{}
-	for _, task := range shims() {
-		alive[filepath.Base(task)] = true
-	}
+	var dirs []string
 	for _, base := range []string{"/sys/fs/cgroup/*/serin/", "/sys/fs/cgroup/serin/"} {
 		inner, _ := filepath.Glob(base + "*/*") // before what they are in
 		outer, _ := filepath.Glob(base + "*")
-		for _, dir := range slices.Concat(inner, outer) {
-			task, _, _ := strings.Cut(dir[strings.Index(dir, "/serin/")+len("/serin/"):], "/")
-			st, err := os.Stat(dir)
-			if err != nil || !st.IsDir() || alive[task] || time.Since(st.ModTime()) < older {
-				continue
-			}
-			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // in use, gone, another's
-				return fmt.Errorf("removing the cgroup %s: %w", dir, err)
-			}
+		dirs = slices.Concat(dirs, inner, outer)
+	}
+	alive := map[string]bool{} // known after the cgroups: a shim makes its own
+	for _, task := range shims() {
+		alive[filepath.Base(task)] = true
+	}
+	for _, dir := range dirs {
+		task, _, _ := strings.Cut(dir[strings.Index(dir, "/serin/")+len("/serin/"):], "/")
+		st, err := os.Stat(dir)
+		if err != nil || !st.IsDir() || alive[task] || time.Since(st.ModTime()) < older {
+			continue
+		}
+		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // in use, gone, another's
+			return fmt.Errorf("removing the cgroup %s: %w", dir, err)
 		}
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -31,6 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -797,6 +799,34 @@ func TestADirectoryIsOneProgramsAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Close()
+}
+
+// Whoever looks for what was left locks a directory for a moment, too.
+func TestADirectoryThatIsLookedAtIsNotInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		looks, err := os.Create(filepath.Join(dir, "lock"))
+		if err == nil {
+			err = unix.Flock(int(looks.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := make(chan error, 1)
+		go func() {
+			f, err := lock(dir)
+			if err == nil && !held(dir) {
+				err = errors.New("nobody has it")
+			}
+			f.Close()
+			taken <- err
+		}()
+		synctest.Wait()
+		looks.Close()
+		if err := <-taken; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // An index that has images for other machines alone.
