@@ -79,7 +79,7 @@ func TestPodmanGivesWhatDockerDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { service.Process.Kill(); service.Wait() })
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		c, err := net.Dial("unix", dir+"/sock")
 		if err == nil {
 			c.Close()
@@ -209,7 +209,7 @@ func said(t *testing.T, task Task, container string) string {
 // ready waits until a container has said that it is. That changes no state.
 func ready(t *testing.T, task Task, container string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); said(t, task, container) != "ready"; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); said(t, task, container) != "ready"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			st, _ := task.State()
 			t.Fatalf("%s has said %q, and is %+v", container, said(t, task, container), st)
@@ -536,14 +536,14 @@ func imageSignal(t *testing.T, r Runtime, _ string) {
 }
 
 func forkAway(t *testing.T, r Runtime, image string) {
-	task := made(t, r, Spec{Containers: []Container{{Name: "main", Image: image, Command: []string{"fork"}, Env: []string{"FORKED=" + t.Name()}}}})
+	task := made(t, r, Spec{Containers: []Container{{Name: "main", Image: image, Command: []string{"fork"}, Env: []string{"FORKED=" + mark(t)}}}})
 	if idle(t, task); said(t, task, "main") != "forked" {
 		t.Fatalf("it said %q", said(t, task, "main"))
 	}
 	end(t, task)
 	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, e := range environments {
-		if b, err := os.ReadFile(e); err == nil && strings.Contains(string(b), "FORKED="+t.Name()) {
+		if b, err := os.ReadFile(e); err == nil && strings.Contains(string(b), "FORKED="+mark(t)) {
 			t.Errorf("%s is left", e)
 		}
 	}

@@ -46,7 +46,7 @@ func (c *console) Write(b []byte) (int, error) {
 // until waits for a text and takes what was said up to it.
 func (c *console) until(t *testing.T, text string) string {
 	t.Helper()
-	for deadline := time.After(10 * time.Second); ; {
+	for deadline := time.After(patience); ; {
 		c.mu.Lock()
 		said := c.said.String()
 		if before, _, ok := strings.Cut(said, text); ok {
@@ -177,30 +177,39 @@ func TestACommandEndsWithItsContainer(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, nil)
 		get(t, task)
-		before := commands("sleep")
-		console := newConsole("/app", "sleep")
+		console := newConsole("/app", "sleep", mark(t))
 		ended := began(t.Context(), task, console.Command)
 		console.until(t, "asleep")
 		end(t, task)
 		if got := <-ended; got.code == 0 && got.err == nil {
 			t.Errorf("it ended with %v", got)
 		}
-		if n := commands("sleep"); n > before {
-			t.Errorf("%d processes are left, want %d", n, before)
-		}
+		left(t, 0)
 	})
 }
 
-// commands counts the processes of this machine that run the test's program as the
-// verb says.
-func commands(verb string) (n int) {
+// mark is an argument of the processes of one test, in one run of it.
+func mark(t *testing.T) string { return fmt.Sprint(t.Name(), " ", os.Getpid()) }
+
+// commands counts the processes of this machine that sleep with the test's mark.
+func commands(t *testing.T) (n int) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range lines {
-		if raw, err := os.ReadFile(file); err == nil && bytes.HasSuffix(raw, []byte("\x00"+verb+"\x00")) {
+		if raw, err := os.ReadFile(file); err == nil && bytes.HasSuffix(raw, []byte("\x00sleep\x00"+mark(t)+"\x00")) {
 			n++
 		}
 	}
 	return n
+}
+
+// left waits until at most so many of the test's processes are left.
+func left(t *testing.T, most int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); commands(t) > most; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes are left, want %d", commands(t), most)
+		}
+	}
 }
 
 // shimFiles counts the descriptors of a task's shim.
@@ -229,11 +238,11 @@ func TestTheEndOfACommandIsThatOfItsChildren(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, nil)
 		get(t, task)
-		before, open := commands("sleep"), 0
+		survivors, open := 0, 0
 		for i, c := range []struct {
 			terminal, cut bool
 			args          []string
-		}{{false, false, []string{"/app", "family", "end"}}, {true, false, []string{"/app", "family", "end"}}, {false, true, []string{"/app", "family"}}, {true, true, []string{"/app", "family"}}} {
+		}{{false, false, []string{"/app", "family", mark(t), "end"}}, {true, false, []string{"/app", "family", mark(t), "end"}}, {false, true, []string{"/app", "family", mark(t)}}, {true, true, []string{"/app", "family", mark(t)}}} {
 			if r.Name() == "docker" && !c.cut {
 				continue // the daemon leaves what a command that ends by itself leaves
 			}
@@ -253,21 +262,16 @@ func TestTheEndOfACommandIsThatOfItsChildren(t *testing.T) {
 			}
 			// A child in a session of its own survives a parent that ends by itself, as
 			// a daemon does; nobody survives one that is cut off.
-			survivors := before
 			if !c.cut {
 				survivors++
 			}
-			for deadline := time.Now().Add(5 * time.Second); commands("sleep") > survivors; time.Sleep(2 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%+v: %d processes are left, want %d", c, commands("sleep"), survivors)
-				}
-			}
-			before = commands("sleep")
+			left(t, survivors)
+			survivors = commands(t)
 			if i == 1 { // a survivor's filter is open, too
 				open = shimFiles(t, task)
 			}
 		}
-		for deadline := time.Now().Add(5 * time.Second); shimFiles(t, task) > open; time.Sleep(2 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); shimFiles(t, task) > open; time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the shim has %d files open, had %d", shimFiles(t, task), open)
 			}

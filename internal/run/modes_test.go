@@ -20,7 +20,7 @@ func answer(t *testing.T, task Task, port int) string {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
 	var last error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		resp, err := client.Get(fmt.Sprintf("http://%s:%d/", task.Address(), port))
 		if last = err; err == nil {
 			defer resp.Body.Close()
@@ -130,7 +130,7 @@ func echoed(t *testing.T, to string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for range 100 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		c.Write([]byte("hello"))
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		b := make([]byte, 100)

@@ -223,9 +223,13 @@ func idle(t testing.TB, task Task) State {
 	return until(t, task, State.Idle)
 }
 
+// patience is how long a test waits for what must come. Nothing takes that long, but
+// on a machine that has much else to do.
+const patience = time.Minute
+
 func until(t testing.TB, task Task, holds func(State) bool) State {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		st, changed := task.State()
 		if holds(st) {
@@ -243,7 +247,7 @@ func get(t testing.TB, task Task) string {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 100 * time.Millisecond}
 	var last error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); client.Timeout += client.Timeout / 8 { // of a connection that nobody took, only the next knows better
 		resp, err := client.Get(fmt.Sprintf("http://%s:8080/", task.Address()))
 		if last = err; err == nil {
 			defer resp.Body.Close()
@@ -359,13 +363,7 @@ func TestOutputAndExitCodeAreKept(t *testing.T) {
 func TestAStubbornTaskIsKilled(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		task := start(t, r, "a", image, func(c *Container) { c.Command = []string{"stubborn"} })
-		for said := false; !said; {
-			_, changed := task.State()
-			task.Logs("main", 0, func(l Line) bool { said = l.Text == "ready"; return !said })
-			if !said {
-				<-changed
-			}
-		}
+		ready(t, task, "main")
 		if err := task.Remove(t.Context()); err == nil {
 			t.Error("a running task was removed")
 		}
@@ -559,7 +557,7 @@ func killShim(t *testing.T, dir string) {
 			fmt.Sscanf(p, "/proc/%d/", &pid)
 			proc, _ := os.FindProcess(pid)
 			proc.Kill()
-			for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				if _, err := os.Stat(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil {
 					return
 				}

@@ -21,8 +21,8 @@ func TestATaskSaysWhatItUses(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime, image string) {
 		idle := start(t, r, "idle", image, nil)
 		get(t, idle)
-		busy := start(t, r, "busy", image, func(c *Container) { c.Command = []string{"busy"} })
 		began := time.Now()
+		busy := start(t, r, "busy", image, func(c *Container) { c.Command = []string{"busy"} })
 		var last Usage
 		// Its limit is half a processor, which the others here use, too.
 		for last.CPU < 150*time.Millisecond || last.Memory < 64<<20 {
@@ -33,7 +33,7 @@ func TestATaskSaysWhatItUses(t *testing.T) {
 			if u.CPU < last.CPU || u.Memory > 256<<20 {
 				t.Fatalf("after %+v it says %+v", last, u)
 			}
-			if last = u; time.Since(began) > 20*time.Second {
+			if last = u; time.Since(began) > patience {
 				t.Fatalf("it stays at %+v", u)
 			}
 		}
@@ -44,7 +44,7 @@ func TestATaskSaysWhatItUses(t *testing.T) {
 			t.Errorf("of the machine it says %v, %d processors", last.System, last.CPUs)
 		}
 		u, err := idle.Usage(t.Context())
-		if err != nil || u.CPU <= 0 || u.CPU > last.CPU || u.Memory < 1<<20 || u.Memory > 32<<20 {
+		if err != nil || u.CPU <= 0 || u.CPU > last.CPU || u.Memory < 128<<10 || u.Memory > 32<<20 {
 			t.Errorf("an idle task uses %+v, %v", u, err)
 		}
 		cut, cancel := context.WithCancel(t.Context())

@@ -77,9 +77,9 @@ var verbs = map[string]func(args []string){
 		fmt.Println(n, err)
 	},
 	"terminal": func([]string) { terminal() }, // what a program knows of its terminal; each line is a word to it
-	"family": func(args []string) { // a child in a session of its own, and one that has another parent
+	"family": func(args []string) { // a child in a session of its own, and one that has another parent; both have a mark
 		for _, verb := range []string{"sleep", "orphan"} {
-			c := again(verb)
+			c := again(verb, args[0])
 			c.SysProcAttr = &syscall.SysProcAttr{Setsid: verb == "sleep"}
 			check(c.Start())
 			if verb == "orphan" {
@@ -87,11 +87,11 @@ var verbs = map[string]func(args []string){
 			}
 		}
 		fmt.Println("family")
-		if len(args) == 0 {
+		if len(args) == 1 {
 			time.Sleep(time.Hour)
 		}
 	},
-	"orphan": func([]string) { check(again("sleep").Start()) },
+	"orphan": func(args []string) { check(again("sleep", args[0]).Start()) },
 	"stubborn": func([]string) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
@@ -245,12 +245,12 @@ var verbs = map[string]func(args []string){
 }
 
 // again is this program, which is not everywhere at one place.
-func again(verb string) *exec.Cmd {
+func again(verb string, args ...string) *exec.Cmd {
 	program := "/app"
 	if _, err := os.Stat(program); err != nil {
 		program = "/proc/self/exe"
 	}
-	return exec.Command(program, verb)
+	return exec.Command(program, append([]string{verb}, args...)...)
 }
 
 func read(file string) {
