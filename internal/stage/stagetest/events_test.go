@@ -17,12 +17,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"serin/internal/events"
+	"serin/internal/memnet"
 	"serin/internal/run"
 	"serin/internal/stage"
 )
@@ -288,18 +290,29 @@ func TestAStreamOfEventsIsTakenUpWhereItBroke(t *testing.T) {
 }
 
 func TestStreamsOfEventsEndWithTheStage(t *testing.T) {
-	_, c, stop := Start(t, stage.Config{Speed: 1}, run.NewFake())
-	w := &world{t: t}
-	idle := w.stream(http.DefaultClient, *c.BaseEndpoint+"/_serin/events", "")
-	defer idle.body.Close()
-	began := time.Now()
-	stop()
-	if n, e := idle.next(t); n != "" {
-		t.Errorf("it says %+v", e)
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("the stage took %v to end", took)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		n := memnet.New()
+		l, err := n.Listen("127.0.0.1:4566")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, stop := start(t, l, stage.Config{Endpoint: "127.0.0.1:4566", Speed: 1, Network: n}, run.NewFake())
+		w := &world{t: t}
+		client := n.Client()
+		defer client.CloseIdleConnections()
+		idle := w.stream(client, "http://127.0.0.1:4566/_serin/events", "")
+		defer idle.body.Close()
+		said := make(chan string, 1)
+		go func() { n, _ := idle.next(t); said <- n }()
+		began := time.Now()
+		stop()
+		if n := <-said; n != "" {
+			t.Errorf("it says event %s", n)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stage took %v to end", took)
+		}
+	})
 }
 
 // inbox is a target of events that can be down.
