@@ -47,7 +47,7 @@ func TestTheAWSCLISeesAnAlarmGoOff(t *testing.T) {
 	run("get-metric-statistics --namespace Shop --metric-name latency --statistics Maximum SampleCount --period 86400"+between, `"SampleCount": 4.0`)
 	run("get-metric-data"+between+" --metric-data-queries", `"Values": [`+"\n                8.0\n", `[{"Id":"e","Expression":"m*2"},{"Id":"m","ReturnData":false,"MetricStat":{"Metric":{"Namespace":"Shop","MetricName":"errors"},"Period":86400,"Stat":"Sum"}}]`)
 	out := ""
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until) && !strings.Contains(out, "ALARM"); {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until) && !strings.Contains(out, "ALARM"); {
 		out = stranger(endpoint, "aws", "cloudwatch", "describe-alarms", "--state-value", "ALARM", "--query", "MetricAlarms[].[StateValue,StateReason]", "--output", "text")
 	}
 	if !strings.Contains(out, "ALARM\tThreshold Crossed: 1 out of the last 1 datapoints [4.0 (") {

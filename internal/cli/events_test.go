@@ -55,7 +55,7 @@ func TestEventsAreShownAndFollowed(t *testing.T) {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), " service/default/s SERVICE_STEADY_STATE\n"); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(out.String(), " service/default/s SERVICE_STEADY_STATE\n"); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("it shows\n%s%s", out.String(), said.String())
 		}

@@ -147,7 +147,7 @@ func (k *typist) types(text string) {
 // sees waits for a text and forgets what was shown up to it.
 func (k *typist) sees(text string) {
 	k.t.Helper()
-	for deadline, tick := time.Now().Add(30*time.Second), time.Tick(5*time.Millisecond); ; <-tick {
+	for deadline, tick := time.Now().Add(time.Minute), time.Tick(5*time.Millisecond); ; <-tick {
 		k.mu.Lock()
 		shown := k.shown.String()
 		if before, _, ok := strings.Cut(shown, text); ok {
@@ -167,7 +167,7 @@ func (k *typist) code() int {
 	k.t.Helper()
 	select {
 	case <-k.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		k.t.Fatalf("it goes on, and was shown %q", k.shown.String())
 	}
 	return k.cmd.ProcessState.ExitCode()

@@ -84,7 +84,7 @@ func TestANetworkLoadBalancerByTheAWSCLI(t *testing.T) {
 	if got := do("modify-listener --listener-arn "+listener+" --query Listeners[0].DefaultActions[0].ForwardConfig.TargetGroups[].Weight --default-actions", weigh(0, 100)); got != "0\t100" {
 		t.Errorf("the weights are said to be %q", got)
 	}
-	for end := time.Now().Add(20 * time.Second); answers() != "two"; {
+	for end := time.Now().Add(time.Minute); answers() != "two"; {
 		if time.Now().After(end) {
 			t.Fatalf("with all the weight on the second %q answers", answers())
 		}

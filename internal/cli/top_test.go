@@ -282,7 +282,7 @@ func balanced(t *testing.T, endpoint string) (url, group string) {
 	must(nil, elb.NewTargetInServiceWaiter(b, func(o *elb.TargetInServiceWaiterOptions) {
 		o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond
 	}).
-		Wait(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: &group}, 20*time.Second))
+		Wait(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: &group}, time.Minute))
 	said, code := serin(t, nil, "status", "--url", "edge", "--endpoint-url", endpoint)
 	if code != 0 {
 		t.Fatal(said)

@@ -52,7 +52,7 @@ func (p *published) take(scope arn.Scope, data []metric.Datum) {
 // of waits for a metric of a minute.
 func (p *published) of(t *testing.T, minute time.Time, name string) metric.Set {
 	t.Helper()
-	enough := time.After(20 * time.Second)
+	enough := time.After(time.Minute)
 	for {
 		p.mu.Lock()
 		set, ok := p.minutes[minute][name]
