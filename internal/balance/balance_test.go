@@ -308,6 +308,7 @@ func TestNothingIsLostWhileTargetsAndWeightsChange(t *testing.T) {
 				sent.Add(1)
 				if err != nil || resp.StatusCode != 200 {
 					failed.Add(1)
+					t.Errorf("a request got %v, %v", resp, err)
 				}
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)
