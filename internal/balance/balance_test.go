@@ -304,11 +304,12 @@ func TestNothingIsLostWhileTargetsAndWeightsChange(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				began := time.Now()
 				resp, err := http.Get(url)
 				sent.Add(1)
 				if err != nil || resp.StatusCode != 200 {
 					failed.Add(1)
-					t.Errorf("a request got %v, %v", resp, err)
+					t.Errorf("a request got %v, %v after %v", resp, err, time.Since(began))
 				}
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)

@@ -76,7 +76,9 @@ func (b *Balancer) dialTarget(ctx context.Context, addr string) (net.Conn, error
 	return b.Network.Dial(ctx, addr)
 }
 
-const dialTimeout = 2 * time.Second
+// dialTimeout is how long a target has to take a connection, and again to agree on
+// TLS, documented: https://repost.aws/knowledge-center/504-error-alb
+const dialTimeout = 10 * time.Second
 
 // unverified is how TLS is spoken to targets: whose certificate it is is not asked,
 // documented.
