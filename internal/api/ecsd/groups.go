@@ -96,6 +96,7 @@ func (a *API) createGroupProvider(tx *store.Tx, scope arn.Scope, name string, in
 	}
 	p := provider{Name: name, Status: types.CapacityProviderStatusActive, Update: types.CapacityProviderUpdateStatusCreateComplete, Group: &g}
 	a.manage(tx, scope, p)
+	a.forgetProvider(tx, scope, name)
 	a.providers.Put(tx, providerKey(scope, "", name), p)
 	return p, nil
 }

@@ -123,6 +123,7 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 		}
 		c.Providers = append(slices.Clone(c.Providers), name)
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
+		a.forgetProvider(tx, call.Scope, name)
 		a.providers.Put(tx, providerKey(call.Scope, c.Name, name), p)
 		a.tags.Set(tx, providerARN(call.Scope, name), labels)
 		view = a.providerView(tx, call.Scope, p)
@@ -165,6 +166,16 @@ func (a *API) providerNamed(tx *store.Tx, scope arn.Scope, name string) (provide
 		}
 	}
 	return provider{}, false
+}
+
+// forgetProvider lets go of what is left of a provider that is gone, when its name is
+// to live again: as another cluster's, or of the other kind.
+func (a *API) forgetProvider(tx *store.Tx, scope arn.Scope, name string) {
+	for key, p := range a.providers.Scan(tx, scope.Key("")) {
+		if p.Name == name {
+			a.providers.Delete(tx, key)
+		}
+	}
 }
 
 // checkManaged refuses what cannot launch instances, and fills in what AWS fills
@@ -385,12 +396,7 @@ func (a *API) DescribeCapacityProviders(ctx context.Context, in *ecs.DescribeCap
 				return
 			}
 		}
-		for _, p := range a.providers.Scan(tx, call.Scope.Key("")) {
-			// One that is gone is described until its name lives again.
-			alive, again := a.providerNamed(tx, call.Scope, p.Name)
-			if again && alive.Cluster != p.Cluster {
-				continue
-			}
+		for _, p := range a.providers.Scan(tx, call.Scope.Key("")) { // one that is gone, too, until its name lives again
 			if in.Cluster == nil || p.Cluster == of.Name || p.Group != nil && slices.Contains(of.Providers, p.Name) {
 				all = append(all, a.providerView(tx, call.Scope, p))
 			}
