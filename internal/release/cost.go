@@ -234,8 +234,9 @@ func serviceOf(ctx context.Context, c *ecs.Client, s Service) (types.Service, er
 	return out.Services[0], nil
 }
 
-// shareOf is a service's part of its instances: a task's part is the larger of its
-// parts of processors and memory. On Fargate it is the task's own price.
+// shareOf is a service's part of its instances: a task's part is the largest of its
+// parts of processors, memory and GPUs. On Fargate it is the task's own price. A release
+// adds as many tasks as are desired, however many of it run already.
 func shareOf(s types.Service, tasks []types.Task, list []Instance, price map[string]float64) *Share {
 	share := &Share{Name: *s.ServiceName, Doubled: doubled(s.DeploymentConfiguration)}
 	for _, t := range tasks {
@@ -252,12 +253,29 @@ func shareOf(s types.Service, tasks []types.Task, list []Instance, price map[str
 		vcpu, gb := size(t)
 		for _, i := range list {
 			if i.ID == id {
-				share.PerHour += price[id] * max(vcpu*1024/float64(max(i.CPU.All, 1)), gb*1024/float64(max(i.Memory.All, 1)))
+				share.PerHour += price[id] * max(vcpu*1024/float64(max(i.CPU.All, 1)), gb*1024/float64(max(i.Memory.All, 1)), gpuPart(t, i))
 			}
 		}
 	}
-	share.Release = share.PerHour * share.Doubled.Hours()
+	share.Release = share.PerHour / float64(max(share.Tasks, 1)) * float64(s.DesiredCount) * share.Doubled.Hours()
 	return share
+}
+
+// gpuPart is a task's part of an instance's GPUs. Of one that containers share each has
+// the same part of what is used of it: what each asked for is not told.
+func gpuPart(t types.Task, i Instance) (part float64) {
+	for _, c := range t.Containers {
+		for _, id := range c.GpuIds {
+			own := 1.0
+			for _, g := range i.Shared {
+				if g.ID == id {
+					own = float64(g.Memory.Used) / float64(max(g.Memory.All, 1)) / float64(max(g.Containers, 1))
+				}
+			}
+			part += own / float64(max(i.GPUs.All, 1))
+		}
+	}
+	return part
 }
 
 // doubled is how long source and target both run at full strength by the

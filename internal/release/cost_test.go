@@ -95,6 +95,42 @@ func TestAnInstanceSaysWhatIsUsedOfItsGPUs(t *testing.T) {
 	}
 }
 
+// A service that is being released has the tasks of two revisions; what the release adds
+// is that of one.
+func TestAReleaseAddsAsManyTasksAsAreDesired(t *testing.T) {
+	list := []Instance{{ID: "i", CPU: Amount{All: 4096}, Memory: Amount{All: 16384}}}
+	one := types.Task{Group: new("service:web"), Cpu: new("1024"), Memory: new("2048"), LaunchType: types.LaunchTypeManagedInstances, ContainerInstanceArn: new("arn:aws:ecs:r:0:container-instance/c/i")}
+	s := types.Service{ServiceName: new("web"), DesiredCount: 2, DeploymentConfiguration: &types.DeploymentConfiguration{Strategy: types.DeploymentStrategyBlueGreen, BakeTimeInMinutes: new(int32(30))}}
+	for _, c := range []struct {
+		tasks            []types.Task
+		perHour, release float64
+	}{{[]types.Task{one, one}, 0.2, 0.1}, {[]types.Task{one, one, one, one}, 0.4, 0.1}, {nil, 0, 0}} {
+		share := shareOf(s, c.tasks, list, map[string]float64{"i": 0.4})
+		if share.Tasks != len(c.tasks) || !near(share.PerHour, c.perHour) || !near(share.Release, c.release) {
+			t.Errorf("%d tasks: %+v, want $%v an hour and $%v for a release", len(c.tasks), share, c.perHour, c.release)
+		}
+	}
+}
+
+func near(x, y float64) bool { return x-y < 1e-9 && y-x < 1e-9 }
+
+// Who has all GPUs of an instance pays for all of it: no other task with a GPU has room.
+func TestATaskPaysForItsGPUs(t *testing.T) {
+	task := func(ids ...string) []types.Task {
+		return []types.Task{{Group: new("service:web"), Cpu: new("1024"), Memory: new("2048"), LaunchType: types.LaunchTypeEc2, ContainerInstanceArn: new("container-instance/c/i"), Containers: []types.Container{{GpuIds: ids}}}}
+	}
+	i := Instance{ID: "i", CPU: Amount{All: 8192}, Memory: Amount{All: 32768}, GPUs: Amount{2, 2}, Shared: []Shared{{"GPU-2", 2, Amount{12000, 24000}}}}
+	for _, c := range []struct {
+		tasks []types.Task
+		want  float64
+	}{{task(), 0.125}, {task("GPU-1"), 0.5}, {task("GPU-1", "GPU-3"), 1}, {task("GPU-2"), 0.125}} {
+		share := shareOf(types.Service{ServiceName: new("web")}, c.tasks, []Instance{i}, map[string]float64{"i": 1})
+		if !near(share.PerHour, c.want) {
+			t.Errorf("%v: $%v an hour, want %v", c.tasks[0].Containers[0].GpuIds, share.PerHour, c.want)
+		}
+	}
+}
+
 func TestHowLongBothRevisionsRun(t *testing.T) {
 	for _, c := range []struct {
 		name string
