@@ -49,7 +49,7 @@ func (a *API) groupOps() []*wire.Op {
 		}, wire.Members{Performed: "AutoScalingGroupName ForceDelete"}),
 		wire.Handle("SetDesiredCapacity", a.SetDesiredCapacity, func(c *wire.Call, in *autoscaling.SetDesiredCapacityInput) []wire.Check {
 			return a.onGroup(c, "SetDesiredCapacity", in.AutoScalingGroupName)
-		}, wire.Members{Performed: "AutoScalingGroupName DesiredCapacity", Refused: "HonorCooldown"}),
+		}, wire.Members{Performed: "AutoScalingGroupName DesiredCapacity HonorCooldown"}),
 		wire.Handle("DescribeAutoScalingGroups", a.DescribeAutoScalingGroups, func(*wire.Call, *autoscaling.DescribeAutoScalingGroupsInput) []wire.Check {
 			return anywhere("DescribeAutoScalingGroups")
 		}, wire.Members{Performed: "AutoScalingGroupNames Filters IncludeInstances MaxRecords NextToken", Ignored: "IncludeManagedResources"}),
@@ -76,6 +76,9 @@ func (a *API) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Create
 	}
 	if err := tags.Check(tags.In(in.Tags), tags.Exact); err != nil {
 		return nil, invalid("%v", err)
+	}
+	if err := oneName(in.LaunchTemplate); err != nil {
+		return nil, err
 	}
 	g := group{
 		Name: name, ARN: groupARN(call.Scope, id.UUID(), name), Min: int(*in.MinSize), Max: int(*in.MaxSize), Desired: int(aws.ToInt32(cmp.Or(in.DesiredCapacity, in.MinSize))),
@@ -182,6 +185,14 @@ func (a *API) mayLaunch(ctx context.Context, t Template, places []Place) error {
 	return err
 }
 
+// oneName refuses a template that is named twice: by its id or by its name, documented.
+func oneName(t *types.LaunchTemplateSpecification) error {
+	if aws.ToString(t.LaunchTemplateId) != "" && aws.ToString(t.LaunchTemplateName) != "" {
+		return invalid("Valid requests must contain either launchTemplateId or LaunchTemplateName")
+	}
+	return nil
+}
+
 func (a *API) template(scope arn.Scope, g group) (Template, error) {
 	t := g.Template
 	id, name := aws.ToString(t.LaunchTemplateId), aws.ToString(t.LaunchTemplateName)
@@ -214,6 +225,9 @@ func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Update
 			g.Desired = min(max(g.Desired, g.Min), g.Max)
 		}
 		if in.LaunchTemplate != nil {
+			if err := oneName(in.LaunchTemplate); err != nil {
+				return err
+			}
 			g.Template = *in.LaunchTemplate
 		}
 		if in.VPCZoneIdentifier != nil || in.AvailabilityZones != nil {
@@ -243,7 +257,8 @@ func (a *API) UpdateAutoScalingGroup(ctx context.Context, in *autoscaling.Update
 	return &autoscaling.UpdateAutoScalingGroupOutput{}, nil
 }
 
-// SetDesiredCapacity asks for another number of members.
+// SetDesiredCapacity asks for another number of members. No cooldown is waited for,
+// which is what not to honor one asks for, and the default; documented.
 func (a *API) SetDesiredCapacity(ctx context.Context, in *autoscaling.SetDesiredCapacityInput) (*autoscaling.SetDesiredCapacityOutput, error) {
 	call := wire.From(ctx)
 	err := a.store.Update(func(tx *store.Tx) error {
@@ -252,6 +267,8 @@ func (a *API) SetDesiredCapacity(ctx context.Context, in *autoscaling.SetDesired
 			return err
 		}
 		switch n := int(aws.ToInt32(in.DesiredCapacity)); {
+		case aws.ToBool(in.HonorCooldown):
+			return invalid("Serin has no cooldown periods: HonorCooldown must be false.")
 		case in.DesiredCapacity == nil:
 			return invalid("DesiredCapacity must be specified.")
 		case n > g.Max:
@@ -359,11 +376,18 @@ func (g group) fits(filters []types.Filter) (bool, error) {
 	return true, nil
 }
 
+// groupView is a group as it is described. Lists of which a group has nothing are
+// sent, too: programs look into them without asking.
 func (a *API) groupView(tx *store.Tx, scope arn.Scope, g group) types.AutoScalingGroup {
 	v := types.AutoScalingGroup{
+		Instances: []types.Instance{}, SuspendedProcesses: []types.SuspendedProcess{}, EnabledMetrics: []types.EnabledMetric{},
+		LoadBalancerNames: []string{}, TargetGroupARNs: []string{}, TrafficSources: []types.TrafficSourceIdentifier{},
 		AutoScalingGroupName: &g.Name, AutoScalingGroupARN: &g.ARN, MinSize: new(int32(g.Min)), MaxSize: new(int32(g.Max)), DesiredCapacity: new(int32(g.Desired)),
 		LaunchTemplate: &g.Template, NewInstancesProtectedFromScaleIn: &g.Protect, Tags: g.Tags, CreatedTime: &g.Created, DefaultCooldown: &g.Cooldown, HealthCheckGracePeriod: &g.Grace,
 		HealthCheckType: &g.Check, TerminationPolicies: g.Policies, AvailabilityZones: g.Zones,
+	}
+	if v.Tags == nil {
+		v.Tags = []types.TagDescription{}
 	}
 	if len(v.TerminationPolicies) == 0 {
 		v.TerminationPolicies = []string{"Default"}

@@ -1,9 +1,12 @@
 package stagetest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
@@ -44,5 +47,29 @@ func TestAProvidersNameLivesAgainAsTheOtherKind(t *testing.T) {
 		if g := w.groupOf("asg"); *g.DesiredCapacity != 1 {
 			t.Errorf("a provider that is gone has its group have %d instances", *g.DesiredCapacity)
 		}
+	})
+}
+
+// An empty group has its lists all the same: programs look into them without asking.
+func TestAnEmptyGroupIsDescribedWithItsLists(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.fromNothing("m5.large", 0, w.subnets()[:1])
+		said := w.signed("autoscaling", "Version=2011-01-01&Action=DescribeAutoScalingGroups", "application/x-www-form-urlencoded", "")
+		for _, list := range []string{"Instances", "SuspendedProcesses", "EnabledMetrics", "LoadBalancerNames", "TargetGroupARNs", "TrafficSources"} {
+			if !strings.Contains(said, "<"+list+"></"+list+">") {
+				t.Errorf("%s is missing", list)
+			}
+		}
+	})
+}
+
+func TestATemplateIsNamedOnce(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		zones := w.subnets()[:1]
+		w.fromNothing("m5.large", 0, zones)
+		both := &astypes.LaunchTemplateSpecification{LaunchTemplateId: w.groupOf("asg").LaunchTemplate.LaunchTemplateId, LaunchTemplateName: new("other")}
+		w.refused("a new group", w.tryGroup("two", zones, func(in *autoscaling.CreateAutoScalingGroupInput) { in.LaunchTemplate = both }), "either launchTemplateId or LaunchTemplateName")
+		_, err := w.autoscaling().UpdateAutoScalingGroup(t.Context(), &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: new("asg"), LaunchTemplate: both})
+		w.refused("a change", err, "either launchTemplateId or LaunchTemplateName")
 	})
 }
