@@ -575,7 +575,8 @@ func (p provider) spot() bool {
 	return p.Managed.InstanceLaunchTemplate.CapacityOptionType == types.CapacityOptionTypeSpot
 }
 
-// What EC2 answers where it has nothing to sell, observed on Spot.
+// What EC2 answers where it has nothing to sell: the first is observed on Spot, of the
+// second only the code is.
 const (
 	unfulfillable = "UnfulfillableCapacity: Unable to fulfill capacity due to your request configuration. Please adjust your request and try again."
 	insufficient  = "InsufficientInstanceCapacity: There is not enough capacity."

@@ -183,15 +183,17 @@ func (a *API) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput) (*e
 		if view.RunningTasksCount+view.PendingTasksCount > 0 {
 			return &types.ClusterContainsTasksException{Message: new("The Cluster cannot be deleted while Tasks are active.")}
 		}
-		if slices.ContainsFunc(c.Providers, func(name string) bool { return !isFargate(name) }) {
+		if slices.ContainsFunc(c.Providers, func(name string) bool { return a.kindOfProvider(tx, call.Scope, c.Name, name) == onManaged }) {
 			return client("The Cluster cannot be deleted while Cluster Scoped Capacity Providers are attached to the cluster.") // observed
 		}
 		if view.RegisteredContainerInstancesCount > 0 {
 			return &types.ClusterContainsContainerInstancesException{Message: new("The Cluster cannot be deleted while Container Instances are active or draining.")}
 		}
+		before := c.Providers
 		c.Status, c.Providers, c.Strategy = "INACTIVE", nil, nil
 		view.Status = new("INACTIVE")
 		a.clusters.Put(tx, call.Scope.Key(c.Name), c)
+		a.manageAll(tx, call.Scope, before)
 		a.tags.Set(tx, *view.ClusterArn, nil)
 		return nil
 	})

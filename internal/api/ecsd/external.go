@@ -145,6 +145,9 @@ func checkDesired(n int32) error {
 
 // launchOf is where tasks are to run: one of the two, or instances.
 func launchOf(in types.LaunchType, capacity []types.CapacityProviderStrategyItem) (types.LaunchType, error) {
+	if in == types.LaunchTypeManagedInstances { // documented, the words are guessed
+		return "", invalid("The launch type MANAGED_INSTANCES is not supported. To use Managed Instances, specify a capacity provider strategy and omit the launch type.")
+	}
 	if len(capacity) == 0 {
 		return cmp.Or(in, types.LaunchTypeEc2), nil
 	}

@@ -109,6 +109,16 @@ func (a *API) manage(tx *store.Tx, scope arn.Scope, p provider) {
 	}
 }
 
+// manageAll is manage of those of some providers that are groups': ECS drains their
+// instances while a cluster has them.
+func (a *API) manageAll(tx *store.Tx, scope arn.Scope, names []string) {
+	for _, name := range names {
+		if p, _ := a.providerNamed(tx, scope, name); p.Group != nil {
+			a.manage(tx, scope, p)
+		}
+	}
+}
+
 // clustersOfProvider is the clusters that a provider is associated with.
 func (a *API) clustersOfProvider(tx *store.Tx, scope arn.Scope, name string) (names []string) {
 	for _, c := range a.clusters.Scan(tx, scope.Key("")) {

@@ -83,7 +83,7 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 	case in.AutoScalingGroupProvider != nil && in.ManagedInstancesProvider != nil:
 		return nil, client("A capacity provider can have an autoScalingGroupProvider or a managedInstancesProvider, not both.") // guessed
 	case in.AutoScalingGroupProvider != nil && in.Cluster != nil:
-		return nil, client("A cluster can be specified only for a capacity provider of Managed Instances.") // guessed
+		return nil, clusterOfGroup()
 	case in.AutoScalingGroupProvider != nil:
 		return a.makeGroupProvider(call, in)
 	case in.ManagedInstancesProvider == nil:
@@ -133,6 +133,12 @@ func (a *API) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapacity
 		return nil, err
 	}
 	return &ecs.CreateCapacityProviderOutput{CapacityProvider: &view}, nil
+}
+
+// clusterOfGroup is the refusal of a cluster where a group's provider is meant, which is
+// no cluster's; guessed.
+func clusterOfGroup() error {
+	return client("A cluster can be specified only for a capacity provider of Managed Instances.")
 }
 
 // makeGroupProvider is CreateCapacityProvider of an Auto Scaling group.
@@ -273,6 +279,8 @@ func (a *API) UpdateCapacityProvider(ctx context.Context, in *ecs.UpdateCapacity
 		return nil, client("autoScalingGroupProvider or managedInstancesProvider must be specified.")
 	case u != nil && in.AutoScalingGroupProvider != nil:
 		return nil, client("A capacity provider can have an autoScalingGroupProvider or a managedInstancesProvider, not both.") // guessed
+	case in.AutoScalingGroupProvider != nil && in.Cluster != nil:
+		return nil, clusterOfGroup()
 	case u != nil && u.InstanceLaunchTemplate == nil:
 		return nil, client("Managed Instances capacity provider must specify an instance profile")
 	}
@@ -330,6 +338,9 @@ func (a *API) DeleteCapacityProvider(ctx context.Context, in *ecs.DeleteCapacity
 	var view types.CapacityProvider
 	err := a.store.Update(func(tx *store.Tx) error {
 		if p, ok := a.providerNamed(tx, call.Scope, lastPart(aws.ToString(in.CapacityProvider))); ok && p.Group != nil {
+			if in.Cluster != nil {
+				return clusterOfGroup()
+			}
 			p, err := a.deleteGroupProvider(tx, call.Scope, p)
 			view = a.providerView(tx, call.Scope, p)
 			return err
@@ -367,15 +378,20 @@ func (a *API) inUse(tx *store.Tx, scope arn.Scope, c cluster, name string) bool 
 	return false
 }
 
+// liveOn is a cluster's tasks that live on a provider, or wait for it.
+func (a *API) liveOn(tx *store.Tx, scope arn.Scope, cluster, name string) (list []task) {
+	for _, t := range a.tasks.Scan(tx, scope.Key(cluster+"/")) {
+		if t.Provider == name && t.Last != stopped {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
 // runs says that tasks of services live on a provider: of a revision that a
 // deployment leaves, too, which may have to come back.
 func (a *API) runs(tx *store.Tx, scope arn.Scope, p provider) bool {
-	for _, t := range a.tasks.Scan(tx, scope.Key(p.Cluster+"/")) {
-		if t.Provider == p.Name && t.Service != "" && t.Last != stopped {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.liveOn(tx, scope, p.Cluster, p.Name), func(t task) bool { return t.Service != "" })
 }
 
 func namesProvider(strategy []types.CapacityProviderStrategyItem, name string) bool {
@@ -518,7 +534,7 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 			list = append(list, name)
 			continue
 		}
-		if a.inUse(tx, scope, cluster{Name: c.Name}, name) {
+		if a.inUse(tx, scope, cluster{Name: c.Name}, name) || len(a.liveOn(tx, scope, c.Name, name)) > 0 { // documented
 			return &types.ResourceInUseException{Message: new("The specified capacity provider is in use and cannot be removed.")}
 		}
 	}
@@ -528,11 +544,7 @@ func (a *API) associate(tx *store.Tx, scope arn.Scope, c *cluster, names []strin
 	before := c.Providers
 	c.Providers, c.Strategy = list, nil
 	a.clusters.Put(tx, scope.Key(c.Name), *c)
-	for _, name := range slices.Concat(before, list) { // groups are drained by ECS while a cluster has them
-		if p, _ := a.providerNamed(tx, scope, name); p.Group != nil {
-			a.manage(tx, scope, p)
-		}
-	}
+	a.manageAll(tx, scope, slices.Concat(before, list))
 	if err := a.checkStrategy(tx, scope, *c, strategy, inDefault); err != nil {
 		return err
 	}

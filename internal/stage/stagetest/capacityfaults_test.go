@@ -50,6 +50,77 @@ func TestAProvidersNameLivesAgainAsTheOtherKind(t *testing.T) {
 	})
 }
 
+// associate gives the default cluster its providers.
+func (w *world) associate(names ...string) error {
+	_, err := w.ecs.PutClusterCapacityProviders(w.t.Context(), &ecs.PutClusterCapacityProvidersInput{Cluster: new("default"), CapacityProviders: append([]string{}, names...), DefaultCapacityProviderStrategy: []types.CapacityProviderStrategyItem{}})
+	return err
+}
+
+// runOn runs a task of nobody's on a provider, or, where that is empty, as launch type EC2.
+func (w *world) runOn(provider, definition string, subnets []string, change func(*ecs.RunTaskInput)) (*ecs.RunTaskOutput, error) {
+	in := &ecs.RunTaskInput{TaskDefinition: &definition, LaunchType: types.LaunchTypeEc2, NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: subnets}}}
+	if provider != "" {
+		in.LaunchType, in.CapacityProviderStrategy = "", []types.CapacityProviderStrategyItem{{CapacityProvider: &provider, Weight: 1}}
+	}
+	if change != nil {
+		change(in)
+	}
+	return w.ecs.RunTask(w.t.Context(), in)
+}
+
+// A provider that tasks wait for or run on stays with its cluster: nobody else would
+// ever end their wait.
+func TestAProviderThatTasksUseIsNotTakenFromItsCluster(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.fromNothing("m5.large", 0, zones)
+		out, err := w.runOn("asg", w.taskOf("web", "1024", "2048", onEC2), zones, nil)
+		w.must(out, err)
+		w.refused("while a task waits", w.associate(), "ResourceInUseException: The specified capacity provider is in use and cannot be removed.")
+		w.must(nil, w.eventually("the task has stopped", func() bool { return *w.task(out.Tasks[0].TaskArn).LastStatus == "STOPPED" }))
+		w.must(nil, w.associate())
+	})
+}
+
+// A cluster goes with its association to a group's provider; the group is drained by
+// ECS no more.
+func TestAClusterIsDeletedWithTheProviderOfAGroup(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		w.fromNothing("m5.large", 4, w.subnets()[:1])
+		w.must(w.ecs.DeleteCluster(t.Context(), &ecs.DeleteClusterInput{Cluster: new("default")}))
+		w.dropped("asg", nil)
+		w.must(w.autoscaling().SetDesiredCapacity(t.Context(), &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(1)), HonorCooldown: new(false)}))
+		w.must(nil, w.eventually("an instance is there", func() bool { return len(w.groupOf("asg").Instances) == 1 }))
+		w.must(w.autoscaling().SetDesiredCapacity(t.Context(), &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: new("asg"), DesiredCapacity: new(int32(0))}))
+		began := time.Now()
+		w.must(nil, w.eventually("the instance is gone", func() bool { return len(w.groupOf("asg").Instances) == 0 }))
+		if d := time.Since(began); d > time.Minute {
+			t.Errorf("it was waited for for %v", d)
+		}
+	})
+}
+
+func TestWhatRunsOnManagedInstancesNamesAProvider(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		definition, zones := w.taskOf("web", "1024", "2048", nil), w.subnets()[:1]
+		_, err := w.runOn("", definition, zones, func(in *ecs.RunTaskInput) { in.LaunchType = types.LaunchTypeManagedInstances })
+		w.refused("a task", err, "specify a capacity provider strategy and omit the launch type")
+		w.refused("a service", w.ask("s", definition, 1, zones, func(in *ecs.CreateServiceInput) { in.LaunchType = types.LaunchTypeManagedInstances }), "specify a capacity provider strategy and omit the launch type")
+	})
+}
+
+func TestTheProviderOfAGroupIsNoClusters(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.fromNothing("m5.large", 4, w.subnets()[:1])
+		_, err := w.ecs.UpdateCapacityProvider(t.Context(), &ecs.UpdateCapacityProviderInput{Name: new("asg"), Cluster: new("default"), AutoScalingGroupProvider: &types.AutoScalingGroupProviderUpdate{ManagedDraining: types.ManagedDrainingDisabled}})
+		w.refused("an update", err, "A cluster can be specified only for a capacity provider of Managed Instances.")
+		_, err = w.ecs.DeleteCapacityProvider(t.Context(), &ecs.DeleteCapacityProviderInput{CapacityProvider: new("asg"), Cluster: new("default")})
+		w.refused("a deletion", err, "A cluster can be specified only for a capacity provider of Managed Instances.")
+	})
+}
+
 // An empty group has its lists all the same: programs look into them without asking.
 func TestAnEmptyGroupIsDescribedWithItsLists(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
