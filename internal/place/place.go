@@ -70,15 +70,16 @@ type Need struct {
 	Seed     uint64   // what a random choice is made by
 }
 
-// Instance is where tasks may run. Attributes are its names and values beside
-// those that follow from its other fields.
+// Instance is where tasks may run. Other is the value of an attribute beside those
+// that follow from its fields; nil: it has none.
 type Instance struct {
 	ID, Type, Zone, Subnet, Arch string
 	Free                         Room
 	Ports                        map[Port]bool
 	Groups                       map[string]int // tasks by group
-	Attributes                   map[string]string
+	Other                        func(name string) (string, bool)
 	GPUs                         []Device
+	Away                         bool // its agent is not connected, so that no task comes
 }
 
 // Attribute is a value that constraints speak of.
@@ -95,8 +96,10 @@ func (i *Instance) Attribute(name string) (string, bool) {
 	case "ecs.os-type":
 		return "linux", true
 	}
-	v, ok := i.Attributes[name]
-	return v, ok
+	if i.Other == nil {
+		return "", false
+	}
+	return i.Other(name)
 }
 
 // Lack is what an instance lacks for a task; empty: nothing.
@@ -112,6 +115,7 @@ const (
 	Location  Lack = "LOCATION"
 	Member    Lack = "MEMBER_OF"
 	Distinct  Lack = "DISTINCT_INSTANCE"
+	Agent     Lack = "AGENT"
 )
 
 // Lacks is what keeps a task from an instance: the first of room, ports and
@@ -150,6 +154,9 @@ func (i *Instance) unfit(n *Need) Lack {
 		if !e.Holds(i.Attribute) {
 			return Member
 		}
+	}
+	if i.Away {
+		return Agent
 	}
 	return ""
 }
@@ -196,13 +203,14 @@ func (r Refusal) String() string {
 	return fmt.Sprintf("The closest matching container-instance %s %s.", r.Closest, lacking[r.Lack])
 }
 
-// lacking is how a lack is told of an instance; observed but for the last four,
-// which are guessed.
+// lacking is how a lack is told of an instance; observed but for the last four but
+// one, which are guessed; the last is documented.
 var lacking = map[Lack]string{
 	CPU: "has insufficient CPU units available", Memory: "has insufficient memory available", Ports: "is already using a port required by your task",
 	GPU: "has insufficient GPU resource available", Interface: "encountered error \"RESOURCE:ENI\"",
 	Arch: "encountered error \"RESOURCE:ecs.cpu-architecture\"", Location: "encountered error \"LOCATION\"",
 	Member: "is missing an attribute required by your task", Distinct: "encountered error \"distinctInstance placement constraint unsatisfied\"",
+	Agent: "encountered error \"AGENT\"",
 }
 
 // Lacking is a lack in the words of ECS's events.
@@ -210,7 +218,7 @@ func Lacking(l Lack) string { return lacking[l] }
 
 // order is how far an instance was with a task: who lacks a constraint has had
 // the room.
-var order = []Lack{Distinct, Member, Location, Arch, Ports, Interface, GPU, Memory, CPU}
+var order = []Lack{Agent, Distinct, Member, Location, Arch, Ports, Interface, GPU, Memory, CPU}
 
 // Pick chooses the instance for a task; -1 and a refusal where there is none.
 // spread is the tasks of its group by zone.

@@ -100,6 +100,8 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 		change(&n)
 		return n
 	}
+	away := at("away", roomy)
+	away.Away = true
 	busy := at("busy", roomy)
 	busy.Put(&Need{Group: "web", Ports: []Port{{80, false}}})
 	for _, c := range []struct {
@@ -111,6 +113,7 @@ func TestARefusalSaysWhichInstanceWasClosestAndWhatItLacked(t *testing.T) {
 		text      string
 	}{
 		{"no instance", with(func(*Need) {}), nil, "", "", "No Container Instances were found in your capacity provider."},
+		{"the agent's connection", with(func(*Need) {}), []Instance{away}, "away", Agent, `The closest matching container-instance away encountered error "AGENT".`},
 		{"processors", with(func(n *Need) { n.CPU = 9000 }), []Instance{at("i", roomy)}, "i", CPU, "The closest matching container-instance i has insufficient CPU units available."},
 		{"memory", with(func(n *Need) { n.Memory = 64000 }), []Instance{at("i", roomy)}, "i", Memory, "The closest matching container-instance i has insufficient memory available."},
 		{"GPUs", with(func(n *Need) { n.GPUs = 2 * Whole }), []Instance{at("i", roomy)}, "i", GPU, "The closest matching container-instance i has insufficient GPU resource available."},

@@ -9,7 +9,7 @@ import (
 
 func TestStrategiesChooseAmongWhatTheOnesBeforeLeft(t *testing.T) {
 	at := func(id, zone, rack string, cpu, memory, tasks int) Instance {
-		return Instance{ID: id, Zone: zone, Free: Room{CPU: cpu, Memory: memory, Interfaces: 9}, Groups: map[string]int{"web": tasks}, Attributes: map[string]string{"rack": rack}}
+		return Instance{ID: id, Zone: zone, Free: Room{CPU: cpu, Memory: memory, Interfaces: 9}, Groups: map[string]int{"web": tasks}, Other: func(name string) (string, bool) { return rack, name == "rack" }}
 	}
 	instances := []Instance{at("1", "a", "x", 4096, 3000, 2), at("2", "a", "y", 2048, 9000, 0), at("3", "b", "x", 3000, 2500, 1), at("4", "b", "y", 512, 100, 0)}
 	n := &Need{Room: Room{CPU: 1024, Memory: 1024, Interfaces: 1}, Group: "web", Seed: 7}

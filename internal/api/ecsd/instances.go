@@ -122,18 +122,36 @@ func (a *API) instanceView(tx *store.Tx, scope arn.Scope, i instance) types.Cont
 	idle := slices.DeleteFunc(slices.Clone(i.GPUs), func(id string) bool { return use[id].containers > 0 })
 	v.RegisteredResources, v.RemainingResources = resources(all, nil, i.GPUs), resources(free, ports, idle)
 	for _, at := range [][2]string{
-		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {"ecs.os-family", "LINUX"}, {"ecs.cpu-architecture", i.arch()}, {"ecs.subnet-id", i.Subnet},
+		{"ecs.availability-zone", i.Zone}, {"ecs.instance-type", i.Type}, {"ecs.os-type", "linux"}, {osFamily, "LINUX"}, {"ecs.cpu-architecture", i.arch()}, {"ecs.subnet-id", i.Subnet},
 	} {
 		v.Attributes = append(v.Attributes, types.Attribute{Name: new(at[0]), Value: new(at[1])})
 	}
-	for _, name := range []string{"docker-remote-api.1.18", "docker-remote-api.1.19", "docker-remote-api.1.29", "logging-driver.awslogs", "ecr-auth", "task-iam-role"} {
-		v.Attributes = append(v.Attributes, types.Attribute{Name: new("com.amazonaws.ecs.capability." + name)})
-	}
-	for _, name := range []string{"task-eni", "task-eni-trunking", "execution-role-ecr-pull", "execution-role-awslogs", "network.container-port-range"} {
-		v.Attributes = append(v.Attributes, types.Attribute{Name: new("ecs.capability." + name)})
+	for _, name := range capabilities {
+		v.Attributes = append(v.Attributes, types.Attribute{Name: new(name)})
 	}
 	v.GpuDevices = i.gpuDevices(use)
 	return v
+}
+
+const osFamily = "ecs.os-family"
+
+// capabilities are the attributes without a value that every instance's agent has.
+var capabilities = []string{
+	"com.amazonaws.ecs.capability.docker-remote-api.1.18", "com.amazonaws.ecs.capability.docker-remote-api.1.19", "com.amazonaws.ecs.capability.docker-remote-api.1.29",
+	"com.amazonaws.ecs.capability.logging-driver.awslogs", "com.amazonaws.ecs.capability.ecr-auth", "com.amazonaws.ecs.capability.task-iam-role",
+	"ecs.capability.task-eni", "ecs.capability.task-eni-trunking", "ecs.capability.execution-role-ecr-pull", "ecs.capability.execution-role-awslogs", "ecs.capability.network.container-port-range",
+}
+
+// attribute is the value of an attribute that does not follow from what the instance
+// is, its own or every instance's; what is told of it is what constraints find.
+func (i instance) attribute(name string) (string, bool) {
+	if v, ok := i.Attributes[name]; ok {
+		return v, true
+	}
+	if name == osFamily {
+		return "LINUX", true
+	}
+	return "", slices.Contains(capabilities, name)
 }
 
 // resources are an instance's, with the ports that are reserved: its agent's, and
@@ -198,7 +216,7 @@ func (a *API) ListContainerInstances(ctx context.Context, in *ecs.ListContainerI
 func whereOf(i instance) place.Instance {
 	t, _ := catalogue.Find(i.Type)
 	all := room(t)
-	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: all, GPUs: all.Devices(), Ports: takenPorts(nil), Attributes: i.Attributes}
+	return place.Instance{ID: i.ID, Type: i.Type, Zone: i.Zone, Subnet: i.Subnet, Arch: string(t.Arch), Free: all, GPUs: all.Devices(), Ports: takenPorts(nil), Other: i.attribute, Away: i.impaired(types.InstanceHealthCheckTypeAgentConnectivity)}
 }
 
 // named finds the instances that a request names, and failures for the others.

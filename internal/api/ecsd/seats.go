@@ -177,6 +177,8 @@ func failureWords(l place.Lack) string {
 	switch l {
 	case place.Arch:
 		return "ATTRIBUTE"
+	case place.Agent:
+		return "AGENT"
 	case place.Location:
 		return "LOCATION"
 	case place.Member:

@@ -121,6 +121,55 @@ func TestTheProviderOfAGroupIsNoClusters(t *testing.T) {
 	})
 }
 
+// What an instance is told to have is what constraints and filters find.
+func TestConstraintsFindEveryAttributeThatIsTold(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.hosts(1, zones, nil)
+		w.becomes("m5.large a ACTIVE 0")
+		definition := w.taskOf("web", "128", "128", onEC2)
+		for _, a := range w.fleet()[0].Attributes {
+			expression := "attribute:" + *a.Name + " exists"
+			if a.Value != nil {
+				expression = "attribute:" + *a.Name + " == " + *a.Value
+			}
+			list, err := w.ecs.ListContainerInstances(t.Context(), &ecs.ListContainerInstancesInput{Filter: &expression})
+			w.must(list, err)
+			out, err := w.runOn("", definition, zones, func(in *ecs.RunTaskInput) {
+				in.PlacementConstraints = []types.PlacementConstraint{{Type: types.PlacementConstraintTypeMemberOf, Expression: &expression}}
+			})
+			w.must(out, err)
+			if len(list.ContainerInstanceArns) != 1 || len(out.Failures) > 0 {
+				t.Errorf("%s: %d instances, %d failures", expression, len(list.ContainerInstanceArns), len(out.Failures))
+			}
+			for _, run := range out.Tasks { // there are fewer interfaces than attributes
+				w.must(w.ecs.StopTask(t.Context(), &ecs.StopTaskInput{Task: run.TaskArn}))
+				w.must(nil, w.eventually("it has stopped", func() bool { return *w.task(run.TaskArn).LastStatus == "STOPPED" }))
+			}
+		}
+	})
+}
+
+// An instance whose agent is not connected gets no task.
+func TestATaskIsNotPlacedWhereNoAgentAnswers(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.hours(1)
+		zones := w.subnets()[:1]
+		w.hosts(1, zones, nil)
+		w.becomes("m5.large a ACTIVE 0")
+		w.must(nil, w.stage.Impair("us-east-1", *w.fleet()[0].Ec2InstanceId, "AGENT_CONNECTIVITY"))
+		definition := w.taskOf("web", "1024", "2048", onEC2)
+		out, err := w.runOn("", definition, zones, nil)
+		w.must(out, err)
+		if len(out.Failures) != 1 || *out.Failures[0].Reason != "AGENT" {
+			t.Errorf("a task: %+v, %+v", out.Failures, out.Tasks)
+		}
+		w.must(nil, w.ask("s", definition, 1, zones, func(in *ecs.CreateServiceInput) { in.LaunchType = types.LaunchTypeEc2 }))
+		w.told(`encountered error "AGENT". For more information`)
+	})
+}
+
 // An empty group has its lists all the same: programs look into them without asking.
 func TestAnEmptyGroupIsDescribedWithItsLists(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
