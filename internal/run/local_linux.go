@@ -415,7 +415,8 @@ func (l *Local) adopt(dir string, p plan, conn net.Conn) (t *localTask, seen <-c
 const answering = 10 * time.Second
 
 // Tasks finds the tasks of earlier programs: those whose shim answers go on,
-// those whose shim is gone have ended, whatever their last state says.
+// those whose shim is gone have ended, whatever their last state says. One whose
+// starter was killed before its shim listened is none: it may be created again.
 func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
 	entries, err := os.ReadDir(filepath.Join(l.dir, "tasks"))
 	if err != nil {
@@ -438,6 +439,10 @@ func (l *Local) Tasks(ctx context.Context) ([]Task, error) {
 			continue
 		}
 		conn, err := dialSocket(dir)
+		if _, none := os.Stat(filepath.Join(dir, "state")); errors.Is(err, os.ErrNotExist) && errors.Is(none, os.ErrNotExist) {
+			os.RemoveAll(dir) // nor here; a shim that is just starting ends without it
+			continue
+		}
 		if l.net != nil {
 			l.net.adopt(p, conn)
 		}

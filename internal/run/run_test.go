@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -448,7 +449,6 @@ func TestATaskOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 	})
 }
 
-// foundAgain is the same story where the daemon keeps the tasks.
 // A task is found with the state that it has: nobody starts again what has ended. One
 // that cannot be asked for a reason of this program's has not ended.
 func TestAnEarlierTaskIsFoundAsItIs(t *testing.T) {
@@ -494,6 +494,34 @@ func TestAnEarlierTaskIsFoundAsItIs(t *testing.T) {
 	})
 }
 
+func TestATaskWhoseStarterWasKilledBeforeItsShimListenedIsCreatedAgain(t *testing.T) {
+	ref := push(t)
+	on(t, "confined", ref, func(t *testing.T, r Runtime, image string) {
+		l := r.(*Local)
+		spec := Spec{ID: "a", Containers: []Container{{Name: "web", Image: image, Command: []string{"exit"}}}}
+		raw, err := json.Marshal(plan{Spec: spec, Mode: l.mode})
+		if err == nil {
+			err = os.Mkdir(l.taskDir("a"), 0o755)
+		}
+		if err == nil {
+			err = writeFile(filepath.Join(l.taskDir("a"), "spec"), raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found, err := l.Tasks(t.Context()); err != nil || len(found) != 0 {
+			t.Fatalf("found %v, %v", found, err)
+		}
+		task := startSpec(t, r, spec)
+		finished(t, task, 0)
+		if st, _ := task.State(); st.Containers[0].ExitCode != 7 {
+			t.Errorf("it is %+v", st)
+		}
+		end(t, task)
+	})
+}
+
+// foundAgain is the same story where the daemon keeps the tasks.
 func foundAgain(t *testing.T, d *Docker, tasks ...Task) {
 	d.mu.Lock()
 	d.tasks = map[string]*dockerTask{} // as a new program knows none
