@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -282,9 +284,15 @@ type identity struct {
 	home     string
 }
 
+// errIDRange is in Docker's words.
+var errIDRange = errors.New("uids and gids must be in range 0-2147483647")
+
+func isID(n int) bool { return 0 <= n && n <= math.MaxInt32 }
+
 // lookUser reads USER[:GROUP], names or numbers, in the container's own files.
 func lookUser(user, below string) (who identity, err error) {
-	name, group, hasGroup := strings.Cut(cmp.Or(user, "0"), ":")
+	name, group, hasGroup := strings.Cut(user, ":")
+	name = cmp.Or(name, "0")
 	who.uid, err = strconv.Atoi(name)
 	known := false
 	eachLine(below, "etc/passwd", func(f []string) {
@@ -301,6 +309,9 @@ func lookUser(user, below string) (who identity, err error) {
 	if err != nil && !known {
 		return who, fmt.Errorf("unable to find user %s: no matching entries in passwd file", name)
 	}
+	if !isID(who.uid) { // others are "as it was" to the kernel: root
+		return who, errIDRange
+	}
 	if hasGroup {
 		who.gid, err = strconv.Atoi(group)
 		found := err == nil
@@ -312,6 +323,9 @@ func lookUser(user, below string) (who identity, err error) {
 		})
 		if !found {
 			return who, fmt.Errorf("unable to find group %s: no matching entries in group file", group)
+		}
+		if !isID(who.gid) {
+			return who, errIDRange
 		}
 		return who, nil
 	}

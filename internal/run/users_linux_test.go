@@ -32,3 +32,16 @@ func TestUsersAreLookedUpInsideTheImage(t *testing.T) {
 		}
 	}
 }
+
+// setresuid(-1), and what is zero in 32 bits, would leave the program as root.
+func TestUsersAreByNumbersThatThereAre(t *testing.T) {
+	for user, want := range map[string]int{"": 0, ":50": 0, "2147483647": 2147483647, "-1": -1, "4294967296": -1, "1000:-1": -1, "1000:4294967296": -1} {
+		who, err := lookUser(user, t.TempDir())
+		if known := err == nil; known != (want >= 0) || known && who.uid != want {
+			t.Errorf("%q is %+v, %v", user, who, err)
+		}
+	}
+	if who, err := lookUser(":50", t.TempDir()); err != nil || who.gid != 50 {
+		t.Errorf("a group alone is %+v, %v", who, err)
+	}
+}
