@@ -230,20 +230,16 @@ func (t task) targetOf(r registration) Member {
 	return Member{ID: cmp.Or(r.Instance, t.Address), Address: t.Address, Port: r.Port}
 }
 
-// checkNetwork refuses a network that a task of the definition cannot have, in words
-// that are observed but for those of EXTERNAL.
+// checkNetwork refuses a network that a task of the definition cannot have, and a
+// launch type that the definition is not compatible with, in words that are observed.
 func checkNetwork(d types.TaskDefinition, n *types.NetworkConfiguration, launch types.LaunchType) error {
-	if behindHost(d) {
-		switch {
-		case n != nil:
-			return invalid("Network Configuration is not valid for the given networkMode of this task definition.")
-		case launch == types.LaunchTypeFargate:
-			return invalid("Task definition does not support launch_type FARGATE.")
-		}
-		return nil
-	}
-	if n == nil || n.AwsvpcConfiguration == nil || len(n.AwsvpcConfiguration.Subnets) == 0 {
+	switch {
+	case behindHost(d) && n != nil:
+		return invalid("Network Configuration is not valid for the given networkMode of this task definition.")
+	case !behindHost(d) && (n == nil || n.AwsvpcConfiguration == nil || len(n.AwsvpcConfiguration.Subnets) == 0):
 		return invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	case launch != "" && !slices.Contains(d.Compatibilities, types.Compatibility(launch)):
+		return invalid("Task definition does not support launch_type %s.", launch)
 	}
 	return nil
 }

@@ -123,6 +123,7 @@ func TestServicesAndTasksAreFiltered(t *testing.T) {
 		ctx := t.Context()
 		first, err := w.create("1", nil) // two tasks
 		w.must(nil, err)
+		w.defineSized("1", new("256"), new("512"))
 		w.plainService("f", types.LaunchTypeFargate)
 		w.ends(first, types.ServiceDeploymentStatusSuccessful)
 		for _, c := range []struct {

@@ -162,7 +162,7 @@ func TestWhatIsRecordedComesBack(t *testing.T) {
 			}},
 		{"ecs", "CreateService", &ecs.CreateServiceInput{ServiceName: new("x"), DeploymentController: external}, call(ctx, e.CreateService), nil},
 		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("c")}, call(ctx, e.CreateTaskSet), setsOfX},
-		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("web"), NetworkConfiguration: network("d"), LaunchType: types.LaunchTypeFargate}, call(ctx, e.CreateTaskSet), setsOfX},
+		{"ecs", "CreateTaskSet", &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("x"), TaskDefinition: new("roomy"), NetworkConfiguration: network("d"), LaunchType: types.LaunchTypeFargate}, call(ctx, e.CreateTaskSet), setsOfX},
 		{"elasticloadbalancing", "CreateLoadBalancer", &elb.CreateLoadBalancerInput{Name: new("lb"), Subnets: []string{"a"}, SecurityGroups: []string{"sg-1"}, Scheme: elbtypes.LoadBalancerSchemeEnumInternal, IpAddressType: elbtypes.IpAddressTypeIpv4, Tags: elbTags}, call(ctx, l.CreateLoadBalancer),
 			func() (any, error) {
 				out, err := l.DescribeLoadBalancers(ctx, &elb.DescribeLoadBalancersInput{})

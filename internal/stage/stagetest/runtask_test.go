@@ -197,6 +197,8 @@ func TestWhatARunMustBe(t *testing.T) {
 			{"a token", func(in *ecs.RunTaskInput) { in.ClientToken = new("a b") }, "clientToken must have"},
 			{"who starts it", func(in *ecs.RunTaskInput) { in.StartedBy = new("a b") }, "startedBy must have"},
 			{"tags of a service", func(in *ecs.RunTaskInput) { in.PropagateTags = types.PropagateTagsService }, "propagateTags must be TASK_DEFINITION or NONE"},
+			{"a launch type that has another size", func(in *ecs.RunTaskInput) { in.LaunchType = types.LaunchTypeFargate }, "InvalidParameterException: Task definition does not support launch_type FARGATE."},
+			{"a launch type without networks of tasks", func(in *ecs.RunTaskInput) { in.LaunchType = types.LaunchTypeExternal }, "InvalidParameterException: Task definition does not support launch_type EXTERNAL."},
 			{"a provider that is not there", func(in *ecs.RunTaskInput) {
 				in.CapacityProviderStrategy = []types.CapacityProviderStrategyItem{{CapacityProvider: new("mi"), Weight: 1}}
 			}, "cannot contain a capacity provider that is not associated with the cluster."},

@@ -88,7 +88,13 @@ func (w *world) must(_ any, err error) {
 // define registers the image of a tag and returns the definition's ARN.
 func (w *world) define(tag string) string {
 	w.t.Helper()
-	out, err := w.ecs.RegisterTaskDefinition(w.t.Context(), &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Memory: new("128"),
+	return w.defineSized(tag, nil, new("128"))
+}
+
+// defineSized does so for a task of a size; Fargate takes one of 256 and 512.
+func (w *world) defineSized(tag string, cpu, memory *string) string {
+	w.t.Helper()
+	out, err := w.ecs.RegisterTaskDefinition(w.t.Context(), &ecs.RegisterTaskDefinitionInput{Family: new("web"), NetworkMode: types.NetworkModeAwsvpc, Cpu: cpu, Memory: memory,
 		ContainerDefinitions: []types.ContainerDefinition{{Name: new("web"), Image: new("example.com/web:" + tag), PortMappings: []types.PortMapping{{ContainerPort: new(int32(8080))}}}}})
 	w.must(out, err)
 	return *out.TaskDefinition.TaskDefinitionArn

@@ -28,7 +28,7 @@ func (w *world) external(desired int32) {
 // setInput asks for a task set of an image behind one of the two target groups,
 // or behind none.
 func (w *world) setInput(tag string, group int, scale float64) *ecs.CreateTaskSetInput {
-	in := &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("s"), TaskDefinition: new(w.define(tag)), LaunchType: types.LaunchTypeFargate,
+	in := &ecs.CreateTaskSetInput{Cluster: new("default"), Service: new("s"), TaskDefinition: new(w.defineSized(tag, new("256"), new("512"))), LaunchType: types.LaunchTypeFargate,
 		Scale:                &types.Scale{Unit: types.ScaleUnitPercent, Value: scale},
 		NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"a"}}}}
 	if group >= 0 {
