@@ -57,7 +57,7 @@ func (a *API) ExecuteCommand(ctx context.Context, in *ecs.ExecuteCommandInput) (
 	case aws.ToString(in.Command) == "": // the text is guessed
 		return nil, invalid("command can not be blank.")
 	}
-	t, d, err := a.execTarget(call.Scope, in.Cluster, name)
+	t, d, err := a.execTarget(call.Scope, in.Cluster, *in.Task)
 	if err != nil {
 		return nil, err
 	}
@@ -90,14 +90,18 @@ func (a *API) ExecuteCommand(ctx context.Context, in *ecs.ExecuteCommandInput) (
 }
 
 // execTarget finds a task in which commands can be run.
-func (a *API) execTarget(scope arn.Scope, in *string, name string) (t task, d types.TaskDefinition, err error) {
+func (a *API) execTarget(scope arn.Scope, in *string, idOrARN string) (t task, d types.TaskDefinition, err error) {
 	a.store.View(func(tx *store.Tx) {
 		var c cluster
 		if c, err = a.cluster(tx, scope, in); err != nil {
 			return
 		}
+		var id string
+		if id, err = identifier(scope, "task", c.Name, idOrARN); err != nil {
+			return
+		}
 		ok := false
-		if t, ok = a.tasks.Get(tx, scope.Key(c.Name+"/"+name)); !ok {
+		if t, ok = a.tasks.Get(tx, scope.Key(c.Name+"/"+id)); !ok {
 			err = invalid("The referenced task was not found.") // as StopTask's, guessed
 			return
 		}

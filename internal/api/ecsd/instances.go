@@ -226,9 +226,13 @@ func (a *API) named(tx *store.Tx, scope arn.Scope, in *string, names []string) (
 		return nil, nil, err
 	}
 	for _, name := range names {
-		i, ok := a.instances.Get(tx, instanceKey(scope, c.Name, lastPart(name)))
+		id, err := identifier(scope, "container-instance", c.Name, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		i, ok := a.instances.Get(tx, instanceKey(scope, c.Name, id))
 		if !ok {
-			failures = append(failures, missing(instanceARN(scope, instance{Cluster: c.Name, ID: lastPart(name)})))
+			failures = append(failures, missing(instanceARN(scope, instance{Cluster: c.Name, ID: id})))
 			continue
 		}
 		list = append(list, i)

@@ -104,7 +104,11 @@ func (a *API) protectable(tx *store.Tx, call *wire.Call, in *string, names []str
 	}
 	failures = []types.Failure{}
 	for _, name := range names {
-		t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+lastPart(name)))
+		id, err := identifier(call.Scope, "task", c.Name, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+id))
 		switch {
 		case !ok:
 			failures = append(failures, missing(taskResource(call, name, in)))

@@ -241,7 +241,11 @@ func (a *API) StartTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.Start
 		}
 		s := a.seatsOf(tx, call.Scope, c.Name, a.clock.Now())
 		for _, name := range in.ContainerInstances {
-			t, failure := s.startOn(name, first, d)
+			id, err := identifier(call.Scope, "container-instance", c.Name, name)
+			if err != nil {
+				return err
+			}
+			t, failure := s.startOn(id, first, d)
 			if failure != nil {
 				out.Failures = append(out.Failures, *failure)
 				continue
@@ -258,11 +262,11 @@ func (a *API) StartTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.Start
 	return out, nil
 }
 
-// startOn makes a task for one instance, by its id or ARN.
-func (s *seats) startOn(name string, first task, d types.TaskDefinition) (task, *types.Failure) {
-	i, ok := s.API.instances.Get(s.tx, instanceKey(s.scope, s.cluster, lastPart(name)))
+// startOn makes a task for one instance.
+func (s *seats) startOn(id string, first task, d types.TaskDefinition) (task, *types.Failure) {
+	i, ok := s.API.instances.Get(s.tx, instanceKey(s.scope, s.cluster, id))
 	fail := func(reason string) (task, *types.Failure) {
-		return task{}, &types.Failure{Arn: new(instanceARN(s.scope, instance{Cluster: s.cluster, ID: lastPart(name)})), Reason: &reason}
+		return task{}, &types.Failure{Arn: new(instanceARN(s.scope, instance{Cluster: s.cluster, ID: id})), Reason: &reason}
 	}
 	switch {
 	case !ok || i.Group == "": // ECS chooses what runs on its own, guessed

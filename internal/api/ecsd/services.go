@@ -645,18 +645,15 @@ func (a *API) activeService(tx *store.Tx, scope arn.Scope, nameOrARN, cluster *s
 }
 
 func (a *API) serviceKey(tx *store.Tx, scope arn.Scope, nameOrARN string, cluster *string) (string, error) {
-	if arn.Is(nameOrARN) {
-		key, ok := rowKey(nameOrARN, "service")
-		if !ok || !within(scope, key) {
-			return "", invalid("Invalid service identifier: %s", nameOrARN)
-		}
-		return key, nil
+	name, err := identifier(scope, "service", clusterName(cluster), nameOrARN)
+	if err != nil {
+		return "", err
 	}
 	c, err := a.cluster(tx, scope, cluster)
 	if err != nil {
 		return "", err
 	}
-	return scope.Key(c.Name + "/" + nameOrARN), nil
+	return scope.Key(c.Name + "/" + name), nil
 }
 
 // DescribeServices describes up to ten services.

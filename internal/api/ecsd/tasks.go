@@ -53,14 +53,25 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 		if c, err = a.cluster(tx, call.Scope, in.Cluster); err != nil {
 			return
 		}
-		if in.ServiceName != nil {
-			if _, ok := a.services.Get(tx, call.Scope.Key(c.Name+"/"+lastPart(*in.ServiceName))); !ok {
+		filters := *in
+		for kind, of := range map[string]**string{"service": &filters.ServiceName, "container-instance": &filters.ContainerInstance} {
+			if *of == nil {
+				continue
+			}
+			var id string
+			if id, err = identifier(call.Scope, kind, c.Name, **of); err != nil {
+				return
+			}
+			*of = &id
+		}
+		if filters.ServiceName != nil {
+			if _, ok := a.services.Get(tx, call.Scope.Key(c.Name+"/"+*filters.ServiceName)); !ok {
 				err = &types.ServiceNotFoundException{Message: new("Service not found.")}
 				return
 			}
 		}
 		for _, t := range a.tasks.Scan(tx, call.Scope.Key(c.Name+"/")) {
-			if t.Desired == desired && t.meets(in) {
+			if t.Desired == desired && t.meets(filters) {
 				list = append(list, taskARN(call.Scope, t))
 			}
 		}
@@ -72,18 +83,20 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 	return &ecs.ListTasksOutput{TaskArns: list, NextToken: next}, err
 }
 
-// meets says that a task passes the filters of a list.
-func (t task) meets(in *ecs.ListTasksInput) bool {
+// meets says that a task passes the filters of a list, which have ids and no ARNs.
+func (t task) meets(in ecs.ListTasksInput) bool {
 	family, _, _ := strings.Cut(lastPart(t.TaskDefinition), ":")
-	return (in.ContainerInstance == nil || t.Instance != "" && t.Instance == lastPart(*in.ContainerInstance)) && (in.ServiceName == nil || t.Service == lastPart(*in.ServiceName)) && (in.Family == nil || family == *in.Family) &&
+	return (in.ContainerInstance == nil || t.Instance != "" && t.Instance == *in.ContainerInstance) && (in.ServiceName == nil || t.Service == *in.ServiceName) && (in.Family == nil || family == *in.Family) &&
 		(in.StartedBy == nil || t.StartedBy == *in.StartedBy) && (in.LaunchType == "" || t.LaunchType == in.LaunchType)
 }
 
 // DescribeTasks describes up to a hundred tasks.
 func (a *API) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*ecs.DescribeTasksOutput, error) {
 	call := wire.From(ctx)
-	if n := len(in.Tasks); n < 1 || n > 100 {
-		return nil, invalid("tasks must have between 1 and 100 items, got %d", n)
+	if n := len(in.Tasks); n < 1 {
+		return nil, invalid("Tasks cannot be empty.") // observed
+	} else if n > 100 {
+		return nil, invalid("tasks can have at most 100 items, got %d.", n)
 	}
 	out := &ecs.DescribeTasksOutput{}
 	var err error
@@ -93,7 +106,11 @@ func (a *API) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*e
 			return
 		}
 		for _, name := range in.Tasks {
-			t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+lastPart(name)))
+			var id string
+			if id, err = identifier(call.Scope, "task", c.Name, name); err != nil {
+				return
+			}
+			t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+id))
 			if !ok {
 				out.Failures = append(out.Failures, missing(taskResource(call, name, in.Cluster)))
 				continue
@@ -117,7 +134,11 @@ func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTas
 		if err != nil {
 			return err
 		}
-		key := call.Scope.Key(c.Name + "/" + lastPart(aws.ToString(in.Task)))
+		id, err := identifier(call.Scope, "task", c.Name, aws.ToString(in.Task))
+		if err != nil {
+			return err
+		}
+		key := call.Scope.Key(c.Name + "/" + id)
 		t, ok := a.tasks.Get(tx, key)
 		if !ok {
 			return invalid("The referenced task was not found.")
