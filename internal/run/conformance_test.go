@@ -356,7 +356,7 @@ func self(t *testing.T, r Runtime, c Container) map[string]string {
 	t.Helper()
 	c.Command = []string{"self"}
 	out := runs(t, r, c)
-	names := []string{"pid", "uid", "gid", "host", "files", "most", "caps", "bound", "nnp"}
+	names := []string{"pid", "uid", "gid", "host", "files", "most", "caps", "bound", "inherited", "nnp"}
 	fields := strings.Fields(out)
 	if len(fields) != len(names) {
 		t.Fatalf("it said %q", out)
@@ -391,8 +391,8 @@ func capabilities(t *testing.T, r Runtime, image string) {
 			t.Skip("they are root's")
 		}
 		c.Image = image
-		if s := self(t, r, c); s["caps"] != want {
-			t.Errorf("+%v -%v has %s, want %s", c.Add, c.Drop, s["caps"], want)
+		if s := self(t, r, c); s["caps"] != want || s["inherited"] != "0000000000000000" {
+			t.Errorf("+%v -%v has %s and hands on %s, want %s", c.Add, c.Drop, s["caps"], s["inherited"], want)
 		}
 	}
 	if s := self(t, r, Container{Image: image, NoNewRights: true}); s["nnp"] != "1" {

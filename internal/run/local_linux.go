@@ -308,11 +308,17 @@ func resolve(c Container, image v1.Config) (execConfig, error) {
 		return e, errors.New("no command specified")
 	}
 	e.Workdir, e.User = cmp.Or(e.Workdir, image.WorkingDir, "/"), cmp.Or(e.User, image.User)
+	if !filepath.IsAbs(e.Workdir) { // in Docker's words, as below
+		return e, fmt.Errorf("the working directory '%s' is invalid, it needs to be an absolute path", e.Workdir)
+	}
 	e.Env = nil
 	// execve takes the first of two values, so the later one must replace it.
 	at := map[string]int{}
 	for _, kv := range slices.Concat([]string{usualPath}, image.Env, withoutGPUs(c)) {
 		k, _, _ := strings.Cut(kv, "=")
+		if k == "" {
+			return e, fmt.Errorf("invalid environment variable: %s", kv)
+		}
 		if i, ok := at[k]; ok {
 			e.Env[i] = kv
 			continue

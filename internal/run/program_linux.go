@@ -246,7 +246,7 @@ func changeUser(c execConfig, who identity, drop bool) error {
 		return err
 	}
 	if who.uid == 0 {
-		caps.Set(capability.CAPS, list...)
+		caps.Set(capability.EFFECTIVE|capability.PERMITTED, list...) // none is inheritable, as with Docker
 	}
 	if err := caps.Apply(capability.CAPS | capability.AMBS); err != nil {
 		return fmt.Errorf("dropping capabilities: %w", err)

@@ -384,6 +384,19 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 		if !ok || e.Kind != CannotStart || !strings.Contains(err.Error(), "executable file not found") {
 			t.Errorf("a missing program gave %v", err)
 		}
+		for want, c := range map[string]Container{
+			"CannotCreateContainerError: %sthe working directory 'tmp' is invalid, it needs to be an absolute path": {Workdir: "tmp"},
+			"CannotCreateContainerError: %sinvalid environment variable: =1":                                        {Env: []string{"=1"}},
+		} {
+			daemon := ""
+			if r.Name() == "docker" {
+				daemon = "Error response from daemon: "
+			}
+			c.Name, c.Image = "main", image
+			if _, err := r.Create(t.Context(), Spec{ID: "z", Containers: []Container{c}}); err == nil || err.Error() != fmt.Sprintf(want, daemon) {
+				t.Errorf("%+v gave %v", c, err)
+			}
+		}
 		if _, err = r.Pull(t.Context(), "127.0.0.1:1/none:1", Auth{}); err == nil || !strings.HasPrefix(err.Error(), "CannotPullContainerError: ") {
 			t.Errorf("a missing registry gave %v", err)
 		}

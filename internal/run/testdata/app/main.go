@@ -179,7 +179,7 @@ var verbs = map[string]func(args []string){
 		host, _ := os.Hostname()
 		var files syscall.Rlimit
 		check(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
-		fmt.Println(os.Getpid(), os.Getuid(), os.Getgid(), host, files.Cur, files.Max, status("CapEff"), status("CapBnd"), status("NoNewPrivs"))
+		fmt.Println(os.Getpid(), os.Getuid(), os.Getgid(), host, files.Cur, files.Max, status("CapEff"), status("CapBnd"), status("CapInh"), status("NoNewPrivs"))
 	},
 	"look": func([]string) { // for a process that sleeps, and end it
 		for {
