@@ -157,12 +157,48 @@ func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTas
 	return &ecs.StopTaskOutput{Task: &view}, nil
 }
 
+// overridesView has each container, also one of which nothing is overridden; documented
+// in examples of RunTask.
+func (t task) overridesView() *types.TaskOverride {
+	var v types.TaskOverride
+	if t.Overrides != nil {
+		v = *t.Overrides
+	}
+	v.ContainerOverrides = slices.Clone(v.ContainerOverrides)
+	for _, c := range t.Containers {
+		if !slices.ContainsFunc(v.ContainerOverrides, func(o types.ContainerOverride) bool { return aws.ToString(o.Name) == c.Name }) {
+			v.ContainerOverrides = append(v.ContainerOverrides, types.ContainerOverride{Name: new(c.Name)})
+		}
+	}
+	return &v
+}
+
+// attachment is a task's network interface, which there is with the task: its subnet is
+// chosen, its address follows; documented in examples of RunTask.
+func (t task) attachment() types.Attachment {
+	status := "PRECREATED"
+	switch {
+	case t.Last == stopped:
+		status = "DELETED"
+	case t.Address != "":
+		status = "ATTACHED"
+	}
+	eni := types.Attachment{Id: new(t.Attachment), Type: new("ElasticNetworkInterface"), Status: new(status), Details: []types.KeyValuePair{}}
+	if t.Network != nil && t.Network.AwsvpcConfiguration != nil && len(t.Network.AwsvpcConfiguration.Subnets) > 0 {
+		eni.Details = append(eni.Details, types.KeyValuePair{Name: new("subnetId"), Value: new(cmp.Or(t.Subnet, t.Network.AwsvpcConfiguration.Subnets[0]))})
+	}
+	if t.Address != "" {
+		eni.Details = append(eni.Details, types.KeyValuePair{Name: new("privateIPv4Address"), Value: new(t.Address)})
+	}
+	return eni
+}
+
 func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	v := types.Task{
 		TaskArn: new(taskARN(scope, t)), ClusterArn: new(clusterARN(scope, t.Cluster)), TaskDefinitionArn: new(t.TaskDefinition),
 		DesiredStatus: new(t.Desired), LastStatus: new(t.Last), Group: new(t.Group), StartedBy: new(t.StartedBy), Version: t.Version,
 		LaunchType: t.LaunchType, CreatedAt: new(t.Times.Created), HealthStatus: types.HealthStatusUnknown,
-		Overrides: cmp.Or(t.Overrides, &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{}}), Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
+		Overrides: t.overridesView(), Tags: a.tagsOut(tx, taskARN(scope, t)), Attributes: []types.Attribute{},
 		Attachments: []types.Attachment{}, StopCode: t.StopCode, EnableExecuteCommand: t.Exec,
 	}
 	if t.Provider != "" {
@@ -185,18 +221,8 @@ func (a *API) taskView(tx *store.Tx, scope arn.Scope, t task) types.Task {
 	}
 	d, ok := a.definitionOf(tx, scope, t)
 	own := t.Address != "" && !behindHost(d)
-	if own {
-		status := "ATTACHED"
-		if t.Last == stopped {
-			status = "DELETED"
-		}
-		eni := types.Attachment{Id: new(t.Attachment), Type: new("ElasticNetworkInterface"), Status: new(status), Details: []types.KeyValuePair{
-			{Name: new("privateIPv4Address"), Value: new(t.Address)},
-		}}
-		if t.Network != nil && t.Network.AwsvpcConfiguration != nil && len(t.Network.AwsvpcConfiguration.Subnets) > 0 {
-			eni.Details = append(eni.Details, types.KeyValuePair{Name: new("subnetId"), Value: new(cmp.Or(t.Subnet, t.Network.AwsvpcConfiguration.Subnets[0]))})
-		}
-		v.Attachments = append(v.Attachments, eni)
+	if own || ok && !behindHost(d) && (!managedTask(t) || t.Instance != "") {
+		v.Attachments = append(v.Attachments, t.attachment())
 	}
 	if ok {
 		v.Cpu, v.Memory, v.HealthStatus = d.Cpu, d.Memory, t.healthOf(d)

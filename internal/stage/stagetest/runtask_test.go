@@ -95,6 +95,31 @@ func TestATaskIsRunWithItsOverrides(t *testing.T) {
 }
 
 // A task that ends by itself is over; nobody starts another.
+// As the answers of RunTask and DescribeTasks are documented in the AWS CLI's examples.
+func TestANewTaskHasItsNetworkInterfaceAndNamesItsContainers(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		w.define("1")
+		task := w.runs(&ecs.RunTaskInput{TaskDefinition: new("web"), NetworkConfiguration: awsvpc("a")})[0]
+		names := func(task types.Task) (list []string) {
+			for _, d := range task.Attachments[0].Details {
+				list = append(list, *d.Name)
+			}
+			return list
+		}
+		if eni := task.Attachments; len(eni) != 1 || *eni[0].Status != "PRECREATED" || *eni[0].Type != "ElasticNetworkInterface" || !slices.Equal(names(task), []string{"subnetId"}) {
+			t.Errorf("a new task has %+v", eni)
+		}
+		if over := task.Overrides.ContainerOverrides; len(over) != 1 || *over[0].Name != "web" || over[0].Command != nil {
+			t.Errorf("a task as it is defined has the overrides %+v", over)
+		}
+		w.must(nil, ecs.NewTasksRunningWaiter(w.ecs).Wait(t.Context(), &ecs.DescribeTasksInput{Tasks: []string{*task.TaskArn}}, time.Hour))
+		now := w.task(task.TaskArn)
+		if eni := now.Attachments[0]; *eni.Id != *task.Attachments[0].Id || *eni.Status != "ATTACHED" || !slices.Equal(names(now), []string{"subnetId", "privateIPv4Address"}) {
+			t.Errorf("once it runs it has %+v", eni)
+		}
+	})
+}
+
 func TestATaskOfNobodysIsNotReplaced(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		w.define("exits")
