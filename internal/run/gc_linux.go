@@ -37,6 +37,7 @@ func lock(dir string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("the runtime's directory %s is in use by another program", dir)
 		}
+		unix.Flock(int(f.Fd()), unix.LOCK_UN)
 		time.Sleep(time.Millisecond) // another program has only looked whether it is, see held
 	}
 	return f, nil
