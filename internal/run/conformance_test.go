@@ -75,6 +75,7 @@ func TestPodmanGivesWhatDockerDoes(t *testing.T) {
 	if _, err := exec.LookPath("runc"); err == nil { // its own choice refuses hybrid cgroups
 		service.Args = slices.Insert(service.Args, 1, "--runtime", "runc")
 	}
+	service.Dir = dir // its containers' monitors write where they are
 	if err := service.Start(); err != nil {
 		t.Fatal(err)
 	}
