@@ -203,8 +203,8 @@ func (r Refusal) String() string {
 	return fmt.Sprintf("The closest matching container-instance %s %s.", r.Closest, lacking[r.Lack])
 }
 
-// lacking is how a lack is told of an instance; observed but for the last four but
-// one, which are guessed; the last is documented.
+// lacking is how a lack is told of an instance. The texts of architecture, location,
+// member and distinct are guessed, the agent's is documented, the others are observed.
 var lacking = map[Lack]string{
 	CPU: "has insufficient CPU units available", Memory: "has insufficient memory available", Ports: "is already using a port required by your task",
 	GPU: "has insufficient GPU resource available", Interface: "encountered error \"RESOURCE:ENI\"",
