@@ -401,14 +401,14 @@ func (g *agent) update(key string, c change) error {
 }
 
 // apply changes a task's row, unless it has stopped meanwhile.
-func (g *agent) apply(tx *store.Tx, key string, c change) {
-	t, ok := g.tasks.Get(tx, key)
+func (a *API) apply(tx *store.Tx, key string, c change) {
+	t, ok := a.tasks.Get(tx, key)
 	if !ok || t.Last == stopped {
 		return
 	}
-	t.Containers = slices.Clone(t.Containers)
+	t.Containers = slices.Clone(t.Containers) // somebody may be reading those of the row
 	c(tx, &t)
-	g.putTask(tx, t, key, g.clock.Now())
+	a.putTask(tx, t, key, a.clock.Now())
 }
 
 // settle ends a task's row and counts a failure to start, told as why, on its

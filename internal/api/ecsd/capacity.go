@@ -623,9 +623,7 @@ func launchFailure(p provider, why string) string {
 // others, is guessed from the events, which come again every five minutes.
 func (k *keeping) fail(list []waiting, reason string) {
 	for _, w := range list {
-		t := w.task
-		k.settle(placementFailure, func(t *task) { t.markStopped(k.now, types.TaskStopCodeTaskFailedToStart, reason) })(k.tx, &t)
-		k.putTask(k.tx, t, k.scope.Key(""), k.now)
+		k.apply(k.tx, taskKey(k.scope, w.task), k.settle(placementFailure, func(t *task) { t.markStopped(k.now, types.TaskStopCodeTaskFailedToStart, reason) }))
 	}
 }
 
