@@ -3,27 +3,16 @@ package run
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 )
 
 // Other programs make interfaces and give them addresses while a bridge is made or
 // looked for.
 func TestAMachinesListsMayChangeWhileTheyAreRead(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("a network of its own is root's to make")
-	}
-	runtime.LockOSThread() // the thread ends with the test
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := ownNetwork(t)
 	other, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,9 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// What other programs drop on purpose, as Docker between its networks and whoever fills
-// DOCKER-USER, stays dropped: a bridge's rules come behind theirs.
-func TestOthersRulesComeBeforeABridges(t *testing.T) {
+// ownNetwork gives a test a network that nobody else has.
+func ownNetwork(t *testing.T) netns.NsHandle {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a network of its own is root's to make")
 	}
@@ -21,7 +21,14 @@ func TestOthersRulesComeBeforeABridges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+// What other programs drop on purpose, as Docker between its networks and whoever fills
+// DOCKER-USER, stays dropped: a bridge's rules come behind theirs.
+func TestOthersRulesComeBeforeABridges(t *testing.T) {
+	ns := ownNetwork(t)
 	c, err := nftables.New(nftables.WithNetNSFd(int(ns)))
 	if err != nil {
 		t.Fatal(err)
