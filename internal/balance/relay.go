@@ -2,7 +2,6 @@ package balance
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -132,7 +131,9 @@ func (x *exchange) begin() error {
 	if err := x.request.of(h, c.peer.Addr()); err != nil {
 		return err
 	}
-	x.request.host = cmp.Or(x.request.host, hostname(x.sender.host)) // as its target is told
+	if x.request.host == "" {
+		x.request.host = hostname(x.sender.host) // as its target is told
+	}
 	x.body = requestBody(h)
 	x.old, x.isHead = h.minor == 0, string(h.method) == "HEAD"
 	_, x.upgrade = h.upgrades()
