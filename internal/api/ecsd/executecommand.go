@@ -96,12 +96,11 @@ func (a *API) execTarget(scope arn.Scope, in *string, idOrARN string) (t task, d
 		if c, err = a.cluster(tx, scope, in); err != nil {
 			return
 		}
-		var id string
-		if id, err = identifier(scope, "task", c.Name, idOrARN); err != nil {
+		ok := false
+		if t, ok, err = a.taskNamed(tx, scope, c.Name, idOrARN); err != nil {
 			return
 		}
-		ok := false
-		if t, ok = a.tasks.Get(tx, scope.Key(c.Name+"/"+id)); !ok {
+		if !ok {
 			err = invalid("The referenced task was not found.") // as StopTask's, guessed
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"serin/internal/arn"
+	"serin/internal/store"
 )
 
 // identifier is the id in an id or ARN of a kind, which must be of the cluster that
@@ -34,4 +35,23 @@ func identifier(scope arn.Scope, kind, cluster, idOrARN string) (string, error) 
 		return "", invalid("Invalid identifier: Identifier is for cluster %s. Your cluster is %s", named, cluster)
 	}
 	return id, nil
+}
+
+// optionalID is the id in an id or ARN that may be missing.
+func optionalID(scope arn.Scope, kind, cluster string, idOrARN *string) (*string, error) {
+	if idOrARN == nil {
+		return nil, nil
+	}
+	id, err := identifier(scope, kind, cluster, *idOrARN)
+	return &id, err
+}
+
+// taskNamed finds a cluster's task by its id or ARN.
+func (a *API) taskNamed(tx *store.Tx, scope arn.Scope, cluster, idOrARN string) (t task, ok bool, err error) {
+	id, err := identifier(scope, "task", cluster, idOrARN)
+	if err != nil {
+		return task{}, false, err
+	}
+	t, ok = a.tasks.Get(tx, scope.Key(cluster+"/"+id))
+	return t, ok, nil
 }

@@ -104,11 +104,10 @@ func (a *API) protectable(tx *store.Tx, call *wire.Call, in *string, names []str
 	}
 	failures = []types.Failure{}
 	for _, name := range names {
-		id, err := identifier(call.Scope, "task", c.Name, name)
+		t, ok, err := a.taskNamed(tx, call.Scope, c.Name, name)
 		if err != nil {
 			return nil, nil, err
 		}
-		t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+id))
 		switch {
 		case !ok:
 			failures = append(failures, missing(taskResource(call, name, in)))

@@ -54,15 +54,11 @@ func (a *API) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListT
 			return
 		}
 		filters := *in
-		for kind, of := range map[string]**string{"service": &filters.ServiceName, "container-instance": &filters.ContainerInstance} {
-			if *of == nil {
-				continue
-			}
-			var id string
-			if id, err = identifier(call.Scope, kind, c.Name, **of); err != nil {
-				return
-			}
-			*of = &id
+		if filters.ServiceName, err = optionalID(call.Scope, "service", c.Name, in.ServiceName); err != nil {
+			return
+		}
+		if filters.ContainerInstance, err = optionalID(call.Scope, "container-instance", c.Name, in.ContainerInstance); err != nil {
+			return
 		}
 		if filters.ServiceName != nil {
 			if _, ok := a.services.Get(tx, call.Scope.Key(c.Name+"/"+*filters.ServiceName)); !ok {
@@ -106,11 +102,11 @@ func (a *API) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*e
 			return
 		}
 		for _, name := range in.Tasks {
-			var id string
-			if id, err = identifier(call.Scope, "task", c.Name, name); err != nil {
+			var t task
+			var ok bool
+			if t, ok, err = a.taskNamed(tx, call.Scope, c.Name, name); err != nil {
 				return
 			}
-			t, ok := a.tasks.Get(tx, call.Scope.Key(c.Name+"/"+id))
 			if !ok {
 				out.Failures = append(out.Failures, missing(taskResource(call, name, in.Cluster)))
 				continue
@@ -134,19 +130,17 @@ func (a *API) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTas
 		if err != nil {
 			return err
 		}
-		id, err := identifier(call.Scope, "task", c.Name, aws.ToString(in.Task))
+		t, ok, err := a.taskNamed(tx, call.Scope, c.Name, aws.ToString(in.Task))
 		if err != nil {
 			return err
 		}
-		key := call.Scope.Key(c.Name + "/" + id)
-		t, ok := a.tasks.Get(tx, key)
 		if !ok {
 			return invalid("The referenced task was not found.")
 		}
 		if t.Desired != stopped {
 			t.Desired, t.StopCode, t.Times.Stopping = stopped, types.TaskStopCodeUserInitiated, a.clock.Now()
 			t.StopReason = cmp.Or(aws.ToString(in.Reason), "Task stopped by user")
-			t = a.putTask(tx, t, key, t.Times.Stopping)
+			t = a.putTask(tx, t, taskKey(call.Scope, t), t.Times.Stopping)
 		}
 		view = a.taskView(tx, call.Scope, t)
 		return nil
